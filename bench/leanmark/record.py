@@ -1,0 +1,365 @@
+"""The frozen facts leanmark writes and reads. Standard library only.
+
+Values are SI and the unit closes the name (``_s``, ``_j``, ``_w``, ``_bytes``, ``_g``).
+"Not measured" is ``None`` with a reason beside it, never 0.
+
+History of ``SCHEMA``
+  1  first format: a ``run`` line, then ``measurement`` lines
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any, Literal
+
+SCHEMA = 1
+
+BASELINE = "fp32"
+"""The technique that changes nothing: every ratio has it below the line."""
+
+Phase = Literal["inference", "training"]
+Pass = Literal["prepare", "latency", "memory", "energy"]
+Status = Literal["ok", "skipped", "failed", "invalid"]
+Direction = Literal["lower", "higher"]
+Verdict = Literal["better", "worse", "same", "inconclusive", "invalid"]
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.:-]*", re.IGNORECASE)
+
+
+class Provenance(str, Enum):
+    """How a number was obtained, best first. Sums and ratios inherit the worst."""
+
+    MEASURED_COUNTER = "measured_counter"
+    SAMPLED_POWER = "sampled_power"
+    ESTIMATED_MODEL = "estimated_model"
+    UNAVAILABLE = "unavailable"
+
+    @property
+    def mark(self) -> str:
+        """What is printed before the number: ``~`` for an estimate."""
+        return "~" if self is Provenance.ESTIMATED_MODEL else ""
+
+    @staticmethod
+    def worst(kinds: Iterable[Provenance]) -> Provenance:
+        order = list(Provenance)
+        return max(kinds, key=order.index)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One thing to measure: this workload, changed this way, run there, doing that.
+
+    ``technique`` is a chain such as ``prune(ratio=0.5)+int8``, or ``fp32``.
+    ``threads`` and ``wait`` (what idle OpenMP threads do) change the number, so they are identity.
+    """
+
+    workload: str
+    technique: str = BASELINE
+    backend: str = "eager"
+    device: str = "cpu"
+    phase: Phase = "inference"
+    batch: int = 1
+    threads: int = 1
+    wait: Literal["passive", "active"] = "passive"
+
+    def __post_init__(self) -> None:
+        for name in ("workload", "backend", "device"):
+            value = getattr(self, name)
+            if not _NAME.fullmatch(value):
+                raise ValueError(f"Case.{name} must be a plain name, not {value!r}")
+        if self.batch < 1:
+            raise ValueError(f"Case.batch must be at least 1, not {self.batch}")
+        if self.threads < 1:
+            raise ValueError(f"Case.threads must be at least 1, not {self.threads}")
+
+    @property
+    def id(self) -> str:
+        """Readable and stable: ``cnn/inference/b1/prune+int8/onnxruntime/cpu/t1``."""
+        return (
+            f"{self.workload}/{self.phase}/b{self.batch}/{self.technique}"
+            f"/{self.backend}/{self.device}/t{self.threads}"
+        )
+
+    @property
+    def pair_key(self) -> tuple[str, ...]:
+        """Everything but technique and backend: cases that share it meet in one contest."""
+        return (
+            self.workload,
+            self.phase,
+            str(self.batch),
+            self.device,
+            str(self.threads),
+            self.wait,
+        )
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.technique == BASELINE
+
+    def baseline(self, *, backend: str | None = None) -> Case:
+        """The unchanged model doing the same work, on this backend unless another is named."""
+        return replace(self, technique=BASELINE, backend=backend or self.backend)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingPlan:
+    """How much is measured. ``processes`` replicas per variant, ``rounds`` in each."""
+
+    profile: str
+    processes: int
+    rounds: int
+    block_s: float
+    warmup_s: float
+    memory_processes: int
+    memory_steps: int
+    energy_window_s: float
+    timeout_s: float
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("processes", "rounds", "memory_processes", "memory_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"SamplingPlan.{name} must be at least 1")
+        for name in ("block_s", "warmup_s", "energy_window_s", "timeout_s"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"SamplingPlan.{name} must be positive")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """Where a number was made.
+
+    ``machine`` and ``software`` are identity: two records are compared only where they agree.
+    ``conditions`` are recorded because they disturb, not because they identify.
+    """
+
+    machine: Mapping[str, str | int | float | None]
+    software: Mapping[str, str | None]
+    conditions: Mapping[str, str | int | float | bool | None]
+
+    @property
+    def machine_id(self) -> str:
+        return short_hash(self.machine)
+
+    @property
+    def software_id(self) -> str:
+        return short_hash(self.software)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """``loops`` steps run back to back; ``value`` is per step, in the unit of its series.
+
+    ``process`` is the replica, ``round`` counts within it, ``order`` is the place in that round.
+    ``start_s`` is on the measuring process's monotonic clock.
+    """
+
+    process: int
+    round: int
+    order: int
+    value: float
+    loops: int
+    start_s: float
+    flags: tuple[str, ...] = ()
+    clock_hz: float | None = None
+    temperature_c: float | None = None
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise ValueError(f"Block.value must be finite, not {self.value}")
+        if self.loops < 1:
+            raise ValueError(f"Block.loops must be at least 1, not {self.loops}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """All raw blocks of one metric. The metric's name ends in its unit: ``latency_s``."""
+
+    metric: str
+    direction: Direction = "lower"
+    provenance: Provenance = Provenance.MEASURED_COUNTER
+    meter: str
+    scope: Literal["process", "machine", "device", "model"] = "process"
+    blocks: tuple[Block, ...]
+
+    def __post_init__(self) -> None:
+        if not self.blocks:
+            raise ValueError(f"Series {self.metric} has no blocks: leave it out and say why")
+        if self.provenance is Provenance.UNAVAILABLE:
+            raise ValueError(f"Series {self.metric} is unavailable: leave it out and say why")
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        return tuple(block.value for block in self.blocks)
+
+    @property
+    def processes(self) -> int:
+        return len({block.process for block in self.blocks})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A doubt or a fact that travels with the number. ``code`` is for machines."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """How good the very model that was measured is, on ``count`` test samples.
+
+    ``gained`` and ``lost`` count samples that only this model, or only the unchanged one, got right.
+    ``agreement`` is the share of equal predictions, ``relative_error`` the L2 distance of the outputs
+    over the L2 norm of the unchanged model's outputs (``None`` where the two models differ by design).
+    For regression ``correct``, ``gained`` and ``lost`` are ``None`` and ``value`` is R².
+    """
+
+    metric: str
+    value: float
+    count: int
+    direction: Direction = "higher"
+    correct: int | None = None
+    gained: int | None = None
+    lost: int | None = None
+    agreement: float | None = None
+    relative_error: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What applying a technique took, once: training, fine-tuning, calibrating.
+
+    ``energy_j`` has the provenance of its meter; ``None`` comes with ``energy_reason``.
+    """
+
+    time_s: float
+    energy_j: float | None = None
+    energy_provenance: Provenance = Provenance.UNAVAILABLE
+    energy_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """Facts about the changed model that do not depend on the machine.
+
+    ``macs`` counts multiply-accumulates for one sample, ``size_bytes`` the file a user would ship.
+    """
+
+    parameters: int
+    macs: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One case in one pass: the only thing measuring writes.
+
+    ``executed`` is what really ran (dtypes, operators, threads, device), asserted before and after.
+    ``contest`` names the rounds these blocks share with other variants; only such blocks are paired.
+    """
+
+    run: str
+    case: Case
+    pass_name: Pass
+    status: Status
+    work: str
+    reason: str | None = None
+    traceback: str | None = None
+    contest: str | None = None
+    series: tuple[Series, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    quality: Quality | None = None
+    model: ModelFacts | None = None
+    cost: Cost | None = None
+    executed: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.status != "ok" and not self.reason:
+            raise ValueError(f"a measurement that is {self.status} needs a reason")
+        if self.status in ("failed", "skipped", "invalid") and self.series:
+            raise ValueError(f"a measurement that is {self.status} carries no numbers")
+
+    def find(self, metric: str) -> Series | None:
+        return next((series for series in self.series if series.metric == metric), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """The first line of a results file: everything its measurements share."""
+
+    id: str
+    started: str
+    leanmark: str
+    plan: SamplingPlan
+    environment: Environment
+    command: tuple[str, ...]
+    commit: str | None = None
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """``low <= value <= high`` at ``confidence``; ``method`` says how, ``scope`` over what."""
+
+    value: float
+    low: float
+    high: float
+    confidence: float
+    method: str
+    scope: Literal["within-process", "across-processes", "samples"]
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.value <= self.high:
+            raise ValueError(f"interval out of order: {self.low}, {self.value}, {self.high}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """A series in a few numbers, derived and never stored as truth.
+
+    ``value`` is in the unit of the metric; ``interval`` is ``None`` where the blocks are too few for one.
+    """
+
+    metric: str
+    value: float
+    interval: Interval | None
+    count: int
+    processes: int
+    provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Candidate over baseline for one metric. ``ratio`` is ``None`` where none may be stated.
+
+    ``margin`` is the relative difference that counts; ``allowance`` what is added to it while too few
+    processes were seen. ``detectable`` is the smallest relative effect this data would find with 80 %
+    probability.
+    """
+
+    metric: str
+    baseline: Case
+    candidate: Case
+    ratio: Interval | None
+    verdict: Verdict
+    margin: float
+    allowance: float
+    detectable: float | None = None
+    reason: str | None = None
+    pairs: int = 0
+    processes: int = 0
+    provenance: Provenance = Provenance.MEASURED_COUNTER
+    findings: tuple[Finding, ...] = ()
+
+
+def short_hash(value: object) -> str:
+    """The first 12 hex digits of SHA-256 over the canonical JSON of ``value``."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=dict)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
