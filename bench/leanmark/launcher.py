@@ -1,0 +1,227 @@
+"""The parent's side of measuring processes: start them, ask them, notice when they die."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from leanmark import messages
+from leanmark.errors import TookNoEffect, Unsupported, WorkerDied, WorkerRaised, WorkerTimeout
+from leanmark.layout import Layout
+from leanmark.process import describe_exit
+
+_START_TIMEOUT_S = 120.0
+
+
+class Worker:
+    """A process that measures. It is asked one thing at a time and sleeps in between."""
+
+    def __init__(self, connection: Connection, log: Path, process: _Process) -> None:
+        self._connection = connection
+        self._log = log
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def ask(self, request: messages.Request, timeout_s: float) -> Any:
+        """The reply to ``request``.
+
+        Raises:
+            Unsupported, TookNoEffect, WorkerRaised: as the worker says.
+            WorkerDied: the process ended; the message says how, with the end of what it printed.
+            WorkerTimeout: no answer in time; the process was killed.
+        """
+        try:
+            self._connection.send(request)
+            if not self._connection.poll(timeout_s):
+                self.kill()
+                raise WorkerTimeout(f"no answer within {timeout_s:g} s; the process was killed")
+            reply = self._connection.recv()
+        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+            raise WorkerDied(f"the process {self._process.how_it_ended()}{self._last_words()}") from error
+        if isinstance(reply, messages.Failure):
+            raise _as_error(reply)
+        return reply
+
+    def kill(self) -> None:
+        self._connection.close()
+        self._process.kill()
+
+    def close(self) -> None:
+        """Let the process end by itself: it does so when its socket closes."""
+        self._connection.close()
+
+    def _last_words(self) -> str:
+        lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
+        tail = [line for line in lines if line.strip()][-3:]
+        return f"; it last printed: {' | '.join(tail)}" if tail else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    """A worker's process: our own child, or one that a fork server waits for."""
+
+    pid: int
+    child: subprocess.Popen[bytes] | None = None
+    server: ForkServer | None = None
+
+    def kill(self) -> None:
+        if self.child is not None:
+            self.child.kill()
+            self.child.wait()
+            return
+        try:
+            os.kill(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return  # already gone
+        self.how_it_ended()
+
+    def how_it_ended(self) -> str:
+        if self.child is not None:
+            try:
+                code = self.child.wait(timeout=1.0)
+            except subprocess.TimeoutExpired:
+                return "closed its connection but still runs"
+            return describe_exit(-code if code < 0 else code << 8)
+        assert self.server is not None
+        status = self.server.wait(self.pid)
+        return "closed its connection but still runs" if status is None else describe_exit(status)
+
+
+class ForkServer:
+    """A preloaded parent and the socket it is told over."""
+
+    def __init__(self, layout: Layout, folder: Path) -> None:
+        self.layout = layout
+        self._folder = folder
+        self._count = 0
+        ours, theirs = socket.socketpair()
+        self._child = _start("leanmark.fork_server", theirs, layout, folder / "fork-server.log")
+        self._control = ours
+        self._ready = False
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    def fork(self) -> Worker:
+        """A new worker, forked from this server."""
+        if not self._ready:
+            self._receive()
+            self._ready = True
+        self._count += 1
+        log = self._folder / f"worker-{self._count}.log"
+        ours, theirs = socket.socketpair()
+        with theirs:
+            socket.send_fds(self._control, [json.dumps({"fork": str(log)}).encode()], [theirs.fileno()])
+            reply = self._receive()
+        process = _Process(pid=reply["pid"], server=self)
+        return Worker(Connection(ours.detach()), log, process)
+
+    def wait(self, pid: int) -> int | None:
+        """The wait status of a forked worker, ``None`` while it runs."""
+        self._control.sendall(json.dumps({"wait": pid}).encode())
+        status: int | None = self._receive()["status"]
+        return status
+
+    def close(self) -> None:
+        self._control.close()
+        self._child.kill()
+        self._child.wait()
+
+    def _receive(self) -> dict[str, Any]:
+        self._control.settimeout(_START_TIMEOUT_S)
+        line = b""
+        while not line.endswith(b"\n"):
+            try:
+                part = self._control.recv(4096)
+            except TimeoutError as error:
+                raise WorkerTimeout("a preloaded parent process did not start or answer") from error
+            if not part:
+                log = (self._folder / "fork-server.log").read_text(errors="replace").strip()
+                raise WorkerDied(f"a preloaded parent process ended: {log[-2000:] or 'it printed nothing'}")
+            line += part
+        reply: dict[str, Any] = json.loads(line)
+        return reply
+
+
+class Launcher:
+    """Owns every process of a run; leaving it ends them all."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="leanmark-"))
+        self._servers: dict[Layout, ForkServer] = {}
+        self._spawned: list[Worker] = []
+
+    @property
+    def folder(self) -> Path:
+        """Scratch space of this run: prepared models, logs. Removed at the end."""
+        return self._folder
+
+    def server(self, layout: Layout) -> ForkServer:
+        """The preloaded parent with this layout; the first call starts it and does not wait."""
+        if layout not in self._servers:
+            folder = self._folder / f"server-{len(self._servers)}"
+            folder.mkdir()
+            self._servers[layout] = ForkServer(layout, folder)
+        return self._servers[layout]
+
+    def spawn(self, layout: Layout) -> Worker:
+        """A worker in a fresh interpreter that has imported nothing heavy yet."""
+        log = self._folder / f"spawned-{len(self._spawned)}.log"
+        ours, theirs = socket.socketpair()
+        child = _start("leanmark.worker", theirs, layout, log)
+        worker = Worker(Connection(ours.detach()), log, _Process(pid=child.pid, child=child))
+        self._spawned.append(worker)
+        return worker
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for worker in self._spawned:
+            worker.kill()
+        for server in self._servers.values():
+            server.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _start(module: str, theirs: socket.socket, layout: Layout, log: Path) -> subprocess.Popen[bytes]:
+    """Run ``module`` in a fresh interpreter, in a session of its own: Ctrl-C is ours to handle."""
+    with theirs, log.open("ab") as output:
+        return subprocess.Popen(
+            # -P: the folder leanmark is started in must not shadow installed packages
+            [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(os.getpid())],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=layout.environment(),
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )
+
+
+def _as_error(failure: messages.Failure) -> Exception:
+    if failure.kind == "unsupported":
+        return Unsupported(failure.summary)
+    if failure.kind == "took_no_effect":
+        return TookNoEffect(failure.summary)
+    return WorkerRaised(failure.summary, failure.traceback)
