@@ -1,0 +1,28 @@
+"""CPU time."""
+
+from __future__ import annotations
+
+import time
+
+from leanmark.meters.base import Meter, Reading
+from leanmark.record import Provenance
+
+
+class CpuTime(Meter[tuple[float, float]]):
+    """User and system time of all threads of this process, in seconds."""
+
+    unit = "s"
+    scope = "process"
+    provenance = Provenance.MEASURED_COUNTER
+    resolution = time.get_clock_info("process_time").resolution
+    min_window_s = 1e-3
+
+    def unavailable(self) -> str | None:
+        return None
+
+    def start(self) -> tuple[float, float]:
+        return time.perf_counter(), time.process_time()
+
+    def stop(self, token: tuple[float, float]) -> Reading:
+        wall, cpu = token
+        return Reading(value=time.process_time() - cpu, duration_s=time.perf_counter() - wall)

@@ -1,0 +1,50 @@
+"""Peak resident memory of this process, immune to the size of its parent.
+
+``ru_maxrss`` is inherited over fork and exec, so a small child of a large parent reports the parent.
+``VmHWM`` belongs to the process and can be reset.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from leanmark.meters.base import Meter, Reading
+from leanmark.record import Provenance
+
+_RESET_PEAK = "5"  # proc(5), /proc/pid/clear_refs
+
+
+class HostMemory(Meter[float]):
+    """The high-water mark of resident memory since ``start()``, in bytes."""
+
+    unit = "bytes"
+    scope = "process"
+    provenance = Provenance.MEASURED_COUNTER
+    resolution = 4096.0
+    min_window_s = 0.0
+
+    def __init__(self, proc: Path = Path("/proc/self")) -> None:
+        self._proc = proc
+
+    def unavailable(self) -> str | None:
+        if not (self._proc / "clear_refs").exists():
+            return f"{self._proc}/clear_refs does not exist: the peak cannot be reset (needs Linux)"
+        return None
+
+    def start(self) -> float:
+        (self._proc / "clear_refs").write_text(_RESET_PEAK)
+        return time.perf_counter()
+
+    def stop(self, token: float) -> Reading:
+        return Reading(value=float(self._field("VmHWM")), duration_s=time.perf_counter() - token)
+
+    def resident_bytes(self) -> int:
+        """What is resident now."""
+        return self._field("VmRSS")
+
+    def _field(self, name: str) -> int:
+        for line in (self._proc / "status").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+        raise OSError(f"{self._proc}/status has no {name}")

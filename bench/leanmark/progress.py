@@ -1,0 +1,49 @@
+"""How far a run is: a rough account of what its parts cost, so that the time left can be told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from leanmark.plan import Plan
+
+Part = Literal["prepare", "contest", "memory"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """``done`` of ``total`` units of work, and what begins now."""
+
+    done: float
+    total: float
+    doing: str
+
+
+Notify = Callable[[Progress], None]
+
+
+class Account:
+    """Units are seconds on a typical machine; only their proportions matter."""
+
+    def __init__(self, plan: Plan, notify: Notify) -> None:
+        sampling = plan.sampling
+        turn_s = 0.5 + sampling.warmup_s + sampling.rounds * sampling.block_s
+        self._cost: dict[Part, float] = {
+            "prepare": 3.0,
+            "contest": sampling.processes * turn_s + sampling.energy_window_s,
+            "memory": 2.0 * sampling.memory_processes,
+        }
+        chains = {(case.workload, case.technique) for case in plan.cases}
+        self._total = len(chains) * self._cost["prepare"] + len(plan.cases) * (
+            self._cost["contest"] + self._cost["memory"]
+        )
+        self._done = 0.0
+        self._pending = 0.0
+        self._notify = notify
+
+    def begin(self, doing: str, part: Part, count: int = 1) -> None:
+        """What was begun before is done now; ``count`` parts begin."""
+        self._done = min(self._done + self._pending, self._total)
+        self._pending = self._cost[part] * count
+        self._notify(Progress(done=self._done, total=self._total, doing=doing))

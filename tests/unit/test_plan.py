@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+
+from leanmark import plan
+from leanmark.errors import BadPlan, UnknownName
+from leanmark.messages import WorkloadSpec
+from leanmark.plan import QUICK, Selection
+
+CNN = (WorkloadSpec(name="cnn"),)
+
+
+def made(**axes: object) -> list[str]:
+    selection = Selection(workloads=CNN, **axes)  # type: ignore[arg-type]
+    return [
+        f"{case.technique}/{case.backend}/{case.phase}/{case.batch}"
+        for case in plan.make(selection, QUICK).cases
+    ]
+
+
+def test_a_candidate_brings_its_baseline_on_its_backend_and_the_plain_one() -> None:
+    assert made(techniques=("int8",), batches=(1,)) == [
+        "fp32/eager/inference/1",
+        "fp32/onnxruntime/inference/1",
+        "int8/onnxruntime/inference/1",
+    ]
+
+
+def test_training_is_left_to_backends_and_techniques_that_have_it() -> None:
+    assert made(techniques=("int8", "prune"), phases=("training",)) == [
+        "fp32/eager/training/32",
+        "prune/eager/training/32",
+    ]
+
+
+def test_the_main_job_covers_four_workloads_and_six_techniques() -> None:
+    cases = plan.make(Selection(), QUICK).cases
+    assert {case.workload for case in cases} == {"cnn", "mlp", "lstm", "transformer"}
+    assert {case.technique for case in cases} == set(plan.TECHNIQUES)
+    assert len(set(cases)) == len(cases)
+
+
+def test_cases_of_one_contest_stand_together() -> None:
+    keys = [case.pair_key for case in plan.make(Selection(), QUICK).cases]
+    changes = sum(one != other for one, other in zip(keys, keys[1:], strict=False))
+    assert changes == len(set(keys)) - 1
+
+
+def test_nothing_left_says_who_ruled_it_out() -> None:
+    with pytest.raises(BadPlan, match="int8 has no training on eager"):
+        made(techniques=("int8",), phases=("training",), backends=("eager",))
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"workloads": (WorkloadSpec(name="cnm"),)}, "Unknown workload 'cnm'. Did you mean cnn"),
+        ({"techniques": ("int9",)}, "Unknown technique 'int9'. Did you mean int8"),
+        ({"backends": ("onnx",)}, "Unknown backend 'onnx'. Did you mean onnxruntime"),
+        ({"device": "gpu"}, "Unknown device 'gpu'"),
+    ],
+)
+def test_an_unknown_name_suggests_the_nearest(axes: dict[str, object], message: str) -> None:
+    with pytest.raises(UnknownName, match=message):
+        plan.make(Selection(**axes), QUICK)  # type: ignore[arg-type]
+
+
+def test_a_users_own_workload_is_not_looked_up() -> None:
+    spec = WorkloadSpec(name="my_package.models:resnet", data="my_package.models:loaders")
+    cases = plan.make(Selection(workloads=(spec,), techniques=("prune",)), QUICK).cases
+    assert {case.workload for case in cases} == {"my_package.models:resnet"}
