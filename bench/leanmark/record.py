@@ -23,6 +23,9 @@ SCHEMA = 1
 BASELINE = "fp32"
 """The technique that changes nothing: every ratio has it below the line."""
 
+NOT_STEADY = "not-steady"
+"""Code of the finding that a process was still warming up: it takes the verdict away."""
+
 Phase = Literal["inference", "training"]
 Pass = Literal["prepare", "latency", "memory", "energy"]
 Status = Literal["ok", "skipped", "failed", "invalid"]
@@ -109,7 +112,10 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingPlan:
-    """How much is measured. ``processes`` replicas per variant, ``rounds`` in each."""
+    """How much is measured: ``processes`` replicas per variant, ``rounds`` in each.
+
+    ``warmup_s`` is the longest that warming up may take; it ends as soon as the steps are steady.
+    """
 
     profile: str
     processes: int

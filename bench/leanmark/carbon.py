@@ -1,0 +1,133 @@
+"""Joules to grams of CO2 equivalent, at a grid intensity that is always stated.
+
+The figures per country and for the world come from the data files of codecarbon, which are read without
+importing it: its import is slow and prints.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from leanmark.errors import UnknownName, UsageError
+
+J_PER_KWH = 3.6e6
+
+HIGHEST_PLAUSIBLE = 2000.0
+"""g/kWh: twice what electricity from coal alone emits (995 in codecarbon's table)."""
+
+WORLD = "world average"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intensity:
+    """Grams of CO2 equivalent per kilowatt-hour of electricity, and where that figure is from."""
+
+    value_g_per_kwh: float
+    zone: str
+    period: str
+    source: str
+    basis: str
+
+    def __post_init__(self) -> None:
+        if not 0 < self.value_g_per_kwh <= HIGHEST_PLAUSIBLE:
+            raise UsageError(
+                f"a grid intensity lies between 0 and {HIGHEST_PLAUSIBLE:g} g/kWh, "
+                f"not at {self.value_g_per_kwh:g}"
+            )
+
+    @property
+    def is_world_average(self) -> bool:
+        return self.zone == WORLD
+
+    def __str__(self) -> str:
+        return f"{self.value_g_per_kwh:g} gCO2e/kWh ({self.zone}, {self.period}; {self.source})"
+
+
+def grams(joules: float, intensity: Intensity) -> float:
+    """Grams of CO2 equivalent for ``joules`` of electricity."""
+    return joules / J_PER_KWH * intensity.value_g_per_kwh
+
+
+def world_average() -> Intensity:
+    """What stands in until a zone is given.
+
+    Raises:
+        UsageError: codecarbon is not installed.
+    """
+    table = _read("carbon_intensity_per_source.json")
+    return Intensity(
+        value_g_per_kwh=float(table["world_average"]),
+        zone=WORLD,
+        period="2018",
+        source="IEA Global Energy & CO2 Status Report 2019",
+        basis="average, location-based, generation",
+    )
+
+
+def for_zone(zone: str) -> Intensity:
+    """The yearly average of a country, by its ISO 3166 alpha-3 code or its English name, in any case.
+
+    Raises:
+        UnknownName: no such country; the nearest names are suggested.
+        UsageError: codecarbon is not installed.
+    """
+    mix = _read("global_energy_mix.json")
+    wanted = zone.strip().casefold()
+    for code, row in mix.items():
+        if wanted in (code.casefold(), row["country_name"].casefold()):
+            return Intensity(
+                value_g_per_kwh=float(row["carbon_intensity"]),
+                zone=f"{row['country_name']} ({code})",
+                period=str(row["year"]),
+                source=f"codecarbon {_version()}, global_energy_mix.json",
+                basis="average, location-based, generation",
+            )
+    raise _unknown(zone.strip(), {code: row["country_name"] for code, row in mix.items()})
+
+
+def explicit(value: float) -> Intensity:
+    """The intensity a user states, in g/kWh.
+
+    Raises:
+        UsageError: it is not above 0, or beyond what any grid emits.
+    """
+    return Intensity(
+        value_g_per_kwh=value,
+        zone="as given",
+        period="period not stated",
+        source="stated by the user",
+        basis="not stated",
+    )
+
+
+def _unknown(zone: str, countries: dict[str, str]) -> UnknownName:
+    names = {name.casefold(): name for name in [*countries, *countries.values()]}
+    if difflib.get_close_matches(zone.casefold(), names, n=1, cutoff=0.5):
+        spelled = zone.upper() if len(zone) <= 3 else zone.title()
+        return UnknownName("zone", spelled, names.values())
+    return UnknownName("zone", zone, countries)
+
+
+def _read(name: str) -> dict[str, Any]:
+    spec = find_spec("codecarbon")
+    if spec is None or spec.origin is None:
+        raise UsageError(
+            "grid intensities come with the package codecarbon, which is not installed: "
+            "install it, or state the intensity yourself in g/kWh"
+        )
+    path = Path(spec.origin).parent / "data" / "private_infra" / name
+    table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return table
+
+
+def _version() -> str:
+    try:
+        return version("codecarbon")
+    except PackageNotFoundError:  # a source tree on the path
+        return "(version unknown)"

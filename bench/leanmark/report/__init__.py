@@ -1,0 +1,1 @@
+"""Tables for people: the terminal, Markdown, one HTML page. Reads records; imports no torch."""

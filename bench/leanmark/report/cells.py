@@ -1,0 +1,130 @@
+"""The text of one cell, the same in every report.
+
+``~`` marks an estimate, ``†`` an interval over too few processes, ``‡`` a ratio without an interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from leanmark import units
+from leanmark.record import Comparison, Interval
+from leanmark.tabulate import Judged, Metric, Row
+
+WITHIN = "†"
+BARE = "‡"
+NOTHING = "–"
+
+Unit = Callable[[float | None], str]
+
+
+def name(row: Row) -> str:
+    return f"{row.case.technique} · {row.case.backend}"
+
+
+def latency(row: Row) -> str:
+    return _value(row.latency, units.seconds)
+
+
+def throughput(row: Row) -> str:
+    return NOTHING if row.samples_per_s is None else units.rate(row.samples_per_s)
+
+
+def ratio(row: Row) -> str:
+    """``0.62× [0.60, 0.64]``; an interval over too few processes is marked."""
+    if row.latency is None or row.latency.comparison is None:
+        return NOTHING
+    return comparison(row.latency.comparison)
+
+
+def comparison(compared: Comparison) -> str:
+    interval = compared.ratio
+    if interval is None:
+        return NOTHING
+    mark = WITHIN if interval.scope == "within-process" else ""
+    return units.ratio_interval(interval.value, interval.low, interval.high) + mark
+
+
+def memory_ratio(row: Row) -> str:
+    """Working memory over that of the reference; marked where one process gives no interval."""
+    metric = row.working_memory
+    if metric is None:
+        return NOTHING
+    if metric.comparison is not None and metric.comparison.ratio is not None:
+        return comparison(metric.comparison)
+    return NOTHING if metric.plain_ratio is None else units.ratio(metric.plain_ratio) + BARE
+
+
+def energy(row: Row) -> str:
+    return _value(row.energy, units.joules)
+
+
+def co2(row: Row) -> str:
+    if row.co2_g is None or row.energy is None:
+        return NOTHING
+    return row.energy.summary.provenance.mark + units.grams(row.co2_g)
+
+
+def quality(row: Row) -> str:
+    """``97.2 %``, or ``R² 0.912``."""
+    return NOTHING if row.judged is None else quality_value(row.judged)
+
+
+def quality_value(judged: Judged) -> str:
+    value = judged.quality.value
+    return units.percent(value) if judged.interval else f"{value:.3f}"
+
+
+def quality_change(row: Row) -> str:
+    """``−0.3 [−1.2, +0.6]`` in percentage points; empty for the baseline itself."""
+    if row.judged is None or row.judged.change is None or row.role == "baseline":
+        return ""
+    change = row.judged.change
+    return f"{units.points(change.value)} [{units.points(change.low)}, {units.points(change.high)}]"
+
+
+def quality_and_change(row: Row) -> str:
+    """``96.2 % (−0.7) [−1.9, +0.6]``; the change and its interval are in percentage points."""
+    value, bracket, interval = quality_change(row).partition(" [")
+    return f"{quality(row)} ({value}){bracket}{interval}" if value else quality(row)
+
+
+def speed_verdict(row: Row) -> str:
+    return row.verdict.partition(" · ")[0]
+
+
+def quality_verdict(row: Row) -> str:
+    if row.judged is None or row.role == "baseline":
+        return ""
+    return row.judged.verdict or "not judged"
+
+
+def with_interval(metric: Metric, unit: Unit) -> str:
+    summary = metric.summary
+    text = summary.provenance.mark + unit(summary.value)
+    if summary.interval is not None:
+        text += f" {between(summary.interval, unit)}"
+        text += WITHIN if summary.interval.scope == "within-process" else ""
+    return text
+
+
+def between(interval: Interval, unit: Unit) -> str:
+    return f"[{unit(interval.low)}, {unit(interval.high)}]"
+
+
+def _value(metric: Metric | None, unit: Unit) -> str:
+    if metric is None:
+        return NOTHING
+    return metric.summary.provenance.mark + unit(metric.summary.value)
+
+
+COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
+    ("latency", latency),
+    ("ratio [95 %]", ratio),
+    ("throughput", throughput),
+    ("memory", memory_ratio),
+    ("energy", energy),
+    ("CO2e", co2),
+    ("quality (change)", quality_and_change),
+)
+"""The numbers of a row that has a line to itself, by header."""

@@ -1,0 +1,166 @@
+"""Everything known about a row or a run, as pairs of a label and a text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from leanmark import units
+from leanmark.record import Comparison, Cost, ModelFacts, Run
+from leanmark.report import cells
+from leanmark.tabulate import Judged, Row
+
+Detail = tuple[str, str]
+
+
+def details(row: Row) -> list[Detail]:
+    """What is known about ``row``, and why the rest is not."""
+    return [
+        *_time(row),
+        *_memory(row),
+        *_energy(row),
+        *(_quality(row.judged, changed=row.role != "baseline") if row.judged else ()),
+        *(_model(row.model, row.reference_model) if row.model else ()),
+        *(_cost(row.cost) if row.cost else ()),
+        *_executed(row),
+        *((f"No {name} pass", reason) for name, reason in row.missing.items()),
+        *(("Finding", finding.message) for finding in row.findings),
+    ]
+
+
+def run_facts(run: Run) -> dict[str, list[Detail]]:
+    """What is known about ``run``, by heading."""
+    plan, environment = run.plan, run.environment
+    return {
+        "Run": [
+            ("started", run.started),
+            ("leanmark", run.leanmark),
+            ("commit", run.commit or "not known"),
+            ("command", " ".join(run.command)),
+            ("plan", f"{plan.profile}: {_plural(plan.processes, 'process')} of {plan.rounds} rounds"),
+            ("seed", str(plan.seed)),
+        ],
+        "Machine": _named(environment.machine, absent="not known"),
+        "Software": _named(environment.software, absent="not installed"),
+        "Conditions": _named(environment.conditions, absent="could not be read"),
+    }
+
+
+def _named(pairs: Mapping[str, object], absent: str) -> list[Detail]:
+    return [(key.replace("_", " "), absent if value is None else str(value)) for key, value in pairs.items()]
+
+
+def _time(row: Row) -> Iterator[Detail]:
+    if row.latency is None:
+        return
+    summary = row.latency.summary
+    extent = f"{_plural(summary.count, 'block')} in {_plural(summary.processes, 'process')}"
+    yield "Latency per step", f"{cells.with_interval(row.latency, units.seconds)}; {extent}"
+    yield "Throughput", f"{units.rate(row.samples_per_s)} (samples)"
+    if row.latency.comparison:
+        yield "Latency ratio", _comparison(row.latency.comparison)
+    if row.cold_start:
+        yield "First call", cells.with_interval(row.cold_start, units.seconds)
+
+
+def _memory(row: Row) -> Iterator[Detail]:
+    for label, metric in (
+        ("Peak memory", row.peak_memory),
+        ("Memory after the imports", row.import_memory),
+        ("Working memory (peak less imports)", row.working_memory),
+    ):
+        if metric:
+            yield label, cells.with_interval(metric, units.size)
+    if row.working_memory and row.working_memory.comparison:
+        yield (
+            "Working memory ratio",
+            f"{cells.memory_ratio(row)}; {_conclusion(row.working_memory.comparison)}",
+        )
+
+
+def _energy(row: Row) -> Iterator[Detail]:
+    if row.energy is None:
+        return
+    kind = row.energy.summary.provenance.value.replace("_", " ")
+    yield "Energy per step", f"{cells.with_interval(row.energy, units.joules)} ({kind})"
+    if row.energy.comparison:
+        yield "Energy ratio", _comparison(row.energy.comparison)
+    yield "CO2e per step", cells.co2(row) if row.co2_g is not None else "no grid intensity is known"
+
+
+def _comparison(compared: Comparison) -> str:
+    if compared.ratio is None:
+        return _conclusion(compared)
+    parts = [
+        f"{cells.comparison(compared)} of {compared.baseline.technique} · {compared.baseline.backend}",
+        _conclusion(compared),
+        f"margin {compared.margin:.1%}",
+    ]
+    if compared.allowance:
+        parts.append(f"allowance {compared.allowance:.1%}")
+    if compared.detectable is not None:
+        parts.append(f"detectable {compared.detectable:.1%}")
+    parts.append(f"{_plural(compared.processes, 'process')}, {_plural(compared.pairs, 'shared round')}")
+    return "; ".join(parts)
+
+
+def _conclusion(compared: Comparison) -> str:
+    return compared.verdict + (f" ({compared.reason})" if compared.reason else "")
+
+
+def _quality(judged: Judged, *, changed: bool) -> Iterator[Detail]:
+    quality = judged.quality
+    text = cells.quality_value(judged)
+    if judged.interval:
+        text += f" {cells.between(judged.interval, units.percent)}"
+    yield quality.metric.capitalize(), f"{text} on {_plural(quality.count, 'sample')}"
+    if changed and judged.change:
+        change = cells.between(judged.change, units.points)
+        yield (
+            f"Change in {quality.metric}",
+            f"{units.points(judged.change.value)} {change} points; {quality.gained} gained, "
+            f"{quality.lost} lost; {judged.verdict}",
+        )
+    if changed and quality.agreement is not None:
+        yield "Same prediction as fp32", units.percent(quality.agreement)
+    if quality.relative_error is not None:
+        yield "Relative error of the outputs", f"{quality.relative_error:.2g}"
+
+
+def _model(model: ModelFacts, before: ModelFacts | None) -> Iterator[Detail]:
+    old = before or model
+    yield "Parameters", _with_ratio(units.count(model.parameters), model.parameters, old.parameters)
+    yield "MACs per sample", _with_ratio(units.count(model.macs), model.macs, old.macs)
+    yield "Size to ship", _with_ratio(units.size(model.size_bytes), model.size_bytes, old.size_bytes)
+
+
+def _with_ratio(text: str, value: int, before: int) -> str:
+    return f"{text} ({units.ratio(value / before)})" if before not in (0, value) else text
+
+
+def _cost(cost: Cost) -> Iterator[Detail]:
+    text = units.seconds(cost.time_s)
+    if cost.energy_j is not None:
+        text += f", {cost.energy_provenance.mark}{units.joules(cost.energy_j)}"
+    elif cost.energy_reason:
+        text += f"; energy not measured: {cost.energy_reason}"
+    yield "Cost of making it, once", text
+
+
+def _executed(row: Row) -> Iterator[Detail]:
+    yield from ((f"Ran: {key.replace('_', ' ')}", _plain(value)) for key, value in row.executed.items())
+
+
+def _plain(value: object) -> str:
+    """A nested value from a record as words: ``convolution 7, addmm 1``."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        nested = any(isinstance(item, Mapping) for item in value)
+        return ("; " if nested else " ").join(_plain(item) for item in value)
+    return str(value)
+
+
+def _plural(number: int, noun: str) -> str:
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun}{'es' if noun.endswith('s') else 's'}"

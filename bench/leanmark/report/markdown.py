@@ -1,0 +1,58 @@
+"""A summary file: tables, footnotes, the run they are from. For pull requests and job summaries."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from leanmark.record import Run
+from leanmark.report import cells
+from leanmark.report.details import details, run_facts
+from leanmark.report.notes import METHOD, notes
+from leanmark.tabulate import Table
+
+_ALIGNMENT = [":--", ":--", *("--:" for _ in cells.COLUMNS), ":--"]
+
+
+def render(tables: Sequence[Table]) -> str:
+    """``tables`` as GitHub-flavoured Markdown."""
+    lines = ["# leanmark", ""]
+    for table in tables:
+        lines += [f"## {_escape(table.title)}", "", *_grid(table), ""]
+        lines += [*(f"- {_escape(note)}" for note in notes(table)), ""]
+        lines += [*_details(table), ""]
+    for run in {table.run.id: table.run for table in tables}.values():
+        lines += [*_run(run), ""]
+    lines += ["## How it was measured", "", *(f"- {_escape(sentence)}" for sentence in METHOD)]
+    return "\n".join(lines) + "\n"
+
+
+def _grid(table: Table) -> Iterator[str]:
+    yield _line(["technique", "backend", *(header for header, _ in cells.COLUMNS), "verdict"])
+    yield _line(_ALIGNMENT)
+    for row in table.rows:
+        numbers = [cell(row) for _, cell in cells.COLUMNS]
+        yield _line(map(_escape, [row.case.technique, row.case.backend, *numbers, row.verdict]))
+
+
+def _details(table: Table) -> Iterator[str]:
+    yield "<details><summary>All figures of these rows</summary>"
+    for row in table.rows:
+        yield from ("", f"**{_escape(cells.name(row))}**", "")
+        yield from (f"- {_escape(label)}: {_escape(text)}" for label, text in details(row))
+    yield from ("", "</details>")
+
+
+def _run(run: Run) -> Iterator[str]:
+    yield from (f"## Run {_escape(run.id)}", "")
+    for heading, facts in run_facts(run).items():
+        yield f"- {heading}: {_escape('; '.join(f'{name} {text}' for name, text in facts))}"
+
+
+def _line(texts: Iterable[str]) -> str:
+    return f"| {' | '.join(texts)} |"
+
+
+def _escape(text: str) -> str:
+    """``text`` so that Markdown prints it as it is, on one line."""
+    return re.sub(r"([\\`*_{}\[\]<>|~#])", r"\\\1", " ".join(text.split()))

@@ -1,0 +1,125 @@
+"""What a reader must know to read a table: only what applies to it is said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from leanmark.compare import ESTIMATED
+from leanmark.record import Comparison, Provenance
+from leanmark.report import cells
+from leanmark.tabulate import Row, Table
+
+METHOD = (
+    "Every variant runs in its own processes, pinned to the same cores; only one runs at a time. In each "
+    "round every variant runs one block of steps, in random order.",
+    "A ratio is candidate over baseline. Per process it is the median of the rounds; the interval (95 %, "
+    "nominal) is a t interval over at least five processes.",
+    "A verdict needs the whole interval: beyond the margin for better or worse, inside it for same. "
+    "Anything else is inconclusive, and says what would settle it.",
+    "Latency, memory and energy are separate passes. Working memory is the peak less what the imports took.",
+    "Quality is judged on the very model that was timed. Its change against the unchanged model is paired "
+    "by test sample.",
+    "What ran (operators, threads, device) is asserted before and after measuring; where it is not what the "
+    "row says, the row is invalid and carries no number.",
+)
+
+
+def notes(table: Table) -> list[str]:
+    """Footnotes of ``table``: rows without numbers, then doubts, then marks, then units."""
+    return [
+        *_statuses(table.rows),
+        *_gaps(table.rows),
+        *_unsettled(table.rows),
+        *_findings(table),
+        *_reading(table.rows),
+        *_estimates(table.rows),
+        *_co2(table),
+    ]
+
+
+def _statuses(rows: Iterable[Row]) -> Iterator[str]:
+    for row in rows:
+        if row.status != "ok":
+            yield f"{cells.name(row)}: {row.status}: {row.reason}"
+
+
+def _gaps(rows: Iterable[Row]) -> Iterator[str]:
+    """Passes that left no number in a row that has others, gathered by reason."""
+    gaps = (
+        (f"{name} not measured: {reason}", row)
+        for row in rows
+        if row.status == "ok"
+        for name, reason in row.missing.items()
+        if name != "prepare"
+    )
+    yield from _gathered(gaps)
+
+
+def _unsettled(rows: Iterable[Row]) -> Iterator[str]:
+    yield from _gathered(
+        (f"{compared.verdict}: {compared.reason}", row)
+        for row, compared in _compared(rows)
+        if compared.reason
+    )
+
+
+def _findings(table: Table) -> Iterator[str]:
+    yield from (finding.message for finding in table.findings)
+    yield from _gathered((finding.message, row) for row in table.rows for finding in row.findings)
+
+
+def _gathered(pairs: Iterable[tuple[str, Row]]) -> Iterator[str]:
+    groups: dict[str, list[str]] = {}
+    for text, row in pairs:
+        groups.setdefault(text, []).append(cells.name(row))
+    for text, names in groups.items():
+        yield f"{', '.join(names)}: {text}"
+
+
+def _reading(rows: tuple[Row, ...]) -> Iterator[str]:
+    compared = [one for _, one in _compared(rows)]
+    if compared:
+        yield (
+            "Ratios are to fp32 on the same backend; below 1 is better. "
+            f"Margins: {compared[0].margin:.0%} for latency, 1 percentage point for accuracy."
+        )
+    if any(row.working_memory for row in rows):
+        yield "Memory is working memory, the peak less what the imports took, as a ratio."
+    for row in rows:
+        if row.role == "backend switch":
+            yield f"{cells.name(row)} is compared to fp32 · eager: a backend switch, no technique."
+    few = [one for one in compared if one.ratio and one.ratio.scope == "within-process"]
+    if few:
+        widest = max(few, key=lambda one: one.allowance)
+        count = widest.processes
+        yield (
+            f"{cells.WITHIN} within-process: the interval holds for the {count} "
+            f"process{'es' if count > 1 else ''} that ran. Its margin is widened by {widest.allowance:.1%}, "
+            "an allowance for the spread between processes."
+        )
+    if any(cells.memory_ratio(row).endswith(cells.BARE) for row in rows):
+        yield f"{cells.BARE} a ratio of too few processes for an interval, so without a verdict."
+
+
+def _estimates(rows: Iterable[Row]) -> Iterator[str]:
+    energies = [row.energy for row in rows if row.energy]
+    if any(one.summary.provenance is Provenance.ESTIMATED_MODEL for one in energies):
+        yield "~ is an estimate by a model of power; no sensor was read."
+    if any(one.comparison and one.comparison.reason == ESTIMATED for one in energies):
+        yield f"No energy ratio: {ESTIMATED}."
+
+
+def _co2(table: Table) -> Iterator[str]:
+    if not any(row.energy for row in table.rows):
+        return
+    if table.intensity is None:
+        yield "No CO2e: no grid intensity was given."
+        return
+    hint = ", which stands in until --zone is given" if table.intensity.is_world_average else ""
+    yield f"CO2e is energy times {table.intensity}{hint}."
+
+
+def _compared(rows: Iterable[Row]) -> Iterator[tuple[Row, Comparison]]:
+    for row in rows:
+        if row.latency is not None and row.latency.comparison is not None:
+            yield row, row.latency.comparison

@@ -1,0 +1,33 @@
+"""The Markdown summary and the HTML page of a results file, written beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from leanmark import store, tabulate
+from leanmark.carbon import Intensity
+from leanmark.errors import UnwritableResults
+from leanmark.report import html, markdown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pages:
+    markdown: Path
+    html: Path
+
+
+def publish(path: Path, grid: Intensity) -> Pages:
+    """Write both pages of the records at ``path``, replacing older ones.
+
+    Raises:
+        RecordError: the records cannot be read, or the pages cannot be written.
+    """
+    tables = tabulate.build([store.load(path)], grid)
+    pages = Pages(markdown=path.with_suffix(".md"), html=path.with_suffix(".html"))
+    try:
+        pages.markdown.write_text(markdown.render(tables), encoding="utf-8")
+        pages.html.write_text(html.render(tables), encoding="utf-8")
+    except OSError as error:
+        raise UnwritableResults(f"cannot write {path.with_suffix('')}.*: {error.strerror}") from error
+    return pages

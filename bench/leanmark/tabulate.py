@@ -1,0 +1,321 @@
+"""Records to rows: one table per contest, one row per technique and backend. Pure.
+
+The passes of a case (prepare, latency, memory, energy) meet here, and each row is compared to the
+unchanged model on the same backend. The unchanged model on another backend is compared to the unchanged
+model in eager PyTorch and named for what it is: a switch of backend, no technique.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from leanmark import carbon, chain, stats
+from leanmark.carbon import Intensity
+from leanmark.compare import Side, compare_series, judge_quality
+from leanmark.record import (
+    BASELINE,
+    Case,
+    Comparison,
+    Cost,
+    Finding,
+    Interval,
+    Measurement,
+    ModelFacts,
+    Pass,
+    Provenance,
+    Quality,
+    Run,
+    Status,
+    Summary,
+    Verdict,
+)
+from leanmark.store import Records
+
+REFERENCE_BACKEND = "eager"
+
+Role = Literal["baseline", "backend switch", "technique"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One measured quantity of a row; ``comparison`` is to the row's reference."""
+
+    summary: Summary
+    comparison: Comparison | None = None
+    reference: Summary | None = None
+
+    @property
+    def plain_ratio(self) -> float | None:
+        """Value over value. Not a claim: it has no interval, and none is printed beside it."""
+        if self.reference is None or self.reference.value <= 0:
+            return None
+        return self.summary.value / self.reference.value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """Quality, the interval of its value, and the paired change against the unchanged model.
+
+    For regression there is no interval and no verdict.
+    """
+
+    quality: Quality
+    interval: Interval | None = None
+    change: Interval | None = None
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One technique on one backend. ``None`` is "not measured"; ``missing`` says why, by pass."""
+
+    case: Case
+    role: Role
+    status: Status
+    reason: str | None = None
+    verdict: str
+    latency: Metric | None = None
+    cold_start: Metric | None = None
+    peak_memory: Metric | None = None
+    import_memory: Metric | None = None
+    working_memory: Metric | None = None
+    energy: Metric | None = None
+    co2_g: float | None = None
+    model: ModelFacts | None = None
+    reference_model: ModelFacts | None = None
+    judged: Judged | None = None
+    cost: Cost | None = None
+    executed: Mapping[str, Any] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def samples_per_s(self) -> float | None:
+        """Throughput: batch over the latency of one step."""
+        return self.case.batch / self.latency.summary.value if self.latency else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """The rows that may be compared with one another: same work, phase, batch, device and threads."""
+
+    run: Run
+    rows: tuple[Row, ...]
+    intensity: Intensity | None = None
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def case(self) -> Case:
+        """What all rows share; its technique and backend are those of the first row only."""
+        return self.rows[0].case
+
+    @property
+    def title(self) -> str:
+        case = self.case
+        threads = f"{case.threads} thread" + ("s" if case.threads > 1 else "")
+        return f"{case.workload} · {case.phase} · batch {case.batch} · {case.device}, {threads}"
+
+
+def build(records: Iterable[Records], intensity: Intensity | None = None) -> tuple[Table, ...]:
+    """The tables of all ``records``, in their order; different runs never share a table."""
+    return tuple(table for one in records for table in _tables(one, intensity))
+
+
+def _tables(records: Records, intensity: Intensity | None) -> list[Table]:
+    contests: dict[tuple[str, ...], list[Case]] = {}
+    # a model may be prepared only to build another on it: rows are what took part in a contest
+    measured = (one.case for one in records.measurements if one.pass_name != "prepare")
+    for case in dict.fromkeys(measured):
+        contests.setdefault(case.pair_key, []).append(case)
+    passes = _Passes(records)
+    return [
+        Table(
+            run=records.run,
+            rows=tuple(_row(case, passes, intensity) for case in _ordered(cases)),
+            intensity=intensity,
+            findings=records.findings,
+        )
+        for cases in contests.values()
+    ]
+
+
+class _Passes:
+    """The measurements of one run by case and pass. Of a pass made twice, the later counts."""
+
+    def __init__(self, records: Records) -> None:
+        self.run = records.run
+        self._found = {(one.case, one.pass_name): one for one in records.measurements}
+
+    def get(self, case: Case, name: Pass) -> Measurement | None:
+        return self._found.get((case, name))
+
+    def prepared(self, case: Case) -> Measurement | None:
+        """The prepare pass; facts of a model hold for every phase and batch it runs in."""
+        own = self.get(case, "prepare")
+        if own is not None:
+            return own
+        same = (case.workload, case.technique, case.backend)
+        return next(
+            (
+                one
+                for (other, name), one in self._found.items()
+                if name == "prepare"
+                and one.status == "ok"
+                and (other.workload, other.technique, other.backend) == same
+            ),
+            None,
+        )
+
+    def cost(self, case: Case) -> Cost | None:
+        """What making the model took: the sum over the links of its chain, each made from the one before."""
+        links = chain.parse(case.technique)
+        names = [chain.spell(links[: n + 1]) for n in range(len(links))] or [BASELINE]
+        made = [self.prepared(replace(case, technique=name)) for name in names]
+        costs = [one.cost for one in made if one is not None and one.cost is not None]
+        if len(costs) < len(names):
+            return None
+        joules = [cost.energy_j for cost in costs if cost.energy_j is not None]
+        measured = len(joules) == len(costs)
+        return Cost(
+            time_s=sum(cost.time_s for cost in costs),
+            energy_j=sum(joules) if measured else None,
+            energy_provenance=Provenance.worst(cost.energy_provenance for cost in costs),
+            energy_reason=next((cost.energy_reason for cost in costs if cost.energy_j is None), None),
+        )
+
+    def reference(self, case: Case) -> Case | None:
+        """What ``case`` is compared to; ``None`` for the baseline itself."""
+        if not case.is_baseline:
+            return case.baseline()
+        switch = case.baseline(backend=REFERENCE_BACKEND)
+        if case.backend == REFERENCE_BACKEND or self.get(switch, "latency") is None:
+            return None
+        return switch
+
+
+def _ordered(cases: list[Case]) -> list[Case]:
+    """Backends together, eager first, and in each the unchanged model first."""
+    backends = list(dict.fromkeys(case.backend for case in cases))
+    return sorted(
+        cases,
+        key=lambda case: (
+            case.backend != REFERENCE_BACKEND,
+            backends.index(case.backend),
+            not case.is_baseline,
+            cases.index(case),
+        ),
+    )
+
+
+def _row(case: Case, passes: _Passes, intensity: Intensity | None) -> Row:
+    reference = passes.reference(case)
+    prepared, timed = passes.prepared(case), passes.get(case, "latency")
+    found = {
+        "prepare": prepared,
+        "latency": timed,
+        "memory": passes.get(case, "memory"),
+        "energy": passes.get(case, "energy"),
+    }
+    status, reason = _status(prepared, timed)
+    latency = _metric("latency", "latency_s", case, reference, passes)
+    energy = _metric("energy", "energy_j", case, reference, passes)
+    judged = _judge(timed.quality) if timed and timed.quality else None
+    before = passes.prepared(reference) if reference else None
+    role: Role = "technique" if not case.is_baseline else "backend switch" if reference else "baseline"
+    return Row(
+        case=case,
+        role=role,
+        status=status,
+        reason=reason,
+        verdict=_verdict(role, status, latency, judged),
+        latency=latency,
+        cold_start=_metric("latency", "cold_start_s", case, None, passes),
+        peak_memory=_metric("memory", "peak_memory_bytes", case, reference, passes),
+        import_memory=_metric("memory", "import_memory_bytes", case, None, passes),
+        working_memory=_metric("memory", "working_memory_bytes", case, reference, passes),
+        energy=energy,
+        co2_g=carbon.grams(energy.summary.value, intensity) if energy and intensity else None,
+        model=prepared.model if prepared else None,
+        reference_model=before.model if before else None,
+        judged=judged,
+        cost=passes.cost(case),
+        executed={**(prepared.executed if prepared else {}), **(timed.executed if timed else {})},
+        missing={name: _absence(one) for name, one in found.items() if one is None or one.status != "ok"},
+        findings=_findings(found.values(), latency),
+    )
+
+
+def _absence(measurement: Measurement | None) -> str:
+    if measurement is None:
+        return "this pass was not run"
+    return f"{measurement.status}: {measurement.reason}"
+
+
+def _status(prepared: Measurement | None, timed: Measurement | None) -> tuple[Status, str | None]:
+    """The first pass that went wrong decides; the memory and energy passes only leave a gap."""
+    for measurement in (prepared, timed):
+        if measurement is not None and measurement.status != "ok":
+            return measurement.status, measurement.reason
+    return "ok", None
+
+
+def _metric(name: Pass, metric: str, case: Case, reference: Case | None, passes: _Passes) -> Metric | None:
+    measurement = passes.get(case, name)
+    series = measurement.find(metric) if measurement else None
+    if measurement is None or series is None:
+        return None
+    summary = stats.summarize(series)
+    before = passes.get(reference, name) if reference else None
+    if before is None:
+        return Metric(summary=summary)
+    other = before.find(metric)
+    return Metric(
+        summary=summary,
+        comparison=compare_series(
+            Side(run=passes.run, measurement=before), Side(run=passes.run, measurement=measurement), metric
+        ),
+        reference=stats.summarize(other) if other else None,
+    )
+
+
+def _judge(quality: Quality) -> Judged:
+    if quality.correct is None:
+        return Judged(quality=quality)
+    interval = stats.wilson(quality.correct, quality.count)
+    if quality.gained is None or quality.lost is None:
+        return Judged(quality=quality, interval=interval)
+    change = stats.paired_accuracy_change(quality.gained, quality.lost, quality.count)
+    return Judged(
+        quality=quality,
+        interval=interval,
+        change=change,
+        verdict=judge_quality(change, direction=quality.direction),
+    )
+
+
+def _verdict(role: Role, status: Status, latency: Metric | None, judged: Judged | None) -> str:
+    """Words such as ``better · accuracy same``; speed never without quality."""
+    if status != "ok":
+        return status
+    if role == "baseline":
+        return "baseline"
+    if latency is None:
+        return "not measured"
+    if latency.comparison is None:
+        return "no baseline"
+    speed = latency.comparison.verdict
+    if speed == "invalid":
+        return "invalid"
+    if judged is None:
+        return f"{speed} · quality not measured"
+    name = judged.quality.metric
+    return f"{speed} · {name} {judged.verdict or 'not judged'}"
+
+
+def _findings(measurements: Iterable[Measurement | None], latency: Metric | None) -> tuple[Finding, ...]:
+    found = [finding for one in measurements if one is not None for finding in one.findings]
+    if latency is not None and latency.comparison is not None:
+        found.extend(latency.comparison.findings)
+    return tuple(dict.fromkeys(found))

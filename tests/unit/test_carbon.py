@@ -1,0 +1,61 @@
+import sys
+
+import pytest
+
+from leanmark import carbon
+from leanmark.errors import UnknownName, UsageError
+
+
+def test_the_world_average_is_codecarbons_and_says_so():
+    world = carbon.world_average()
+    assert world.value_g_per_kwh == 475
+    assert world.is_world_average
+    assert "IEA" in world.source
+
+
+@pytest.mark.parametrize("zone", ["FRA", "fra", "France", " france "])
+def test_a_country_by_code_or_name_in_any_case(zone):
+    france = carbon.for_zone(zone)
+    assert france.zone == "France (FRA)"
+    assert 20 < france.value_g_per_kwh < 120
+    assert france.period.isdigit()
+    assert not france.is_world_average
+
+
+@pytest.mark.parametrize(("zone", "near"), [("Germny", "Germany"), ("germny", "Germany"), ("FRB", "FRA")])
+def test_an_unknown_zone_names_the_nearest(zone, near):
+    with pytest.raises(UnknownName) as caught:
+        carbon.for_zone(zone)
+    assert near in caught.value.nearest
+
+
+def test_a_hopeless_zone_lists_the_codes():
+    with pytest.raises(UnknownName, match="Known: ABW, AFG"):
+        carbon.for_zone("0123456789")
+
+
+def test_reading_the_tables_does_not_import_codecarbon():
+    before = "codecarbon" in sys.modules
+    carbon.world_average()
+    carbon.for_zone("SWE")
+    assert ("codecarbon" in sys.modules) == before
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, 2000.1, float("nan"), float("inf")])
+def test_an_absurd_intensity_is_refused(value):
+    with pytest.raises(UsageError, match="between 0 and 2000"):
+        carbon.explicit(value)
+
+
+def test_grams_of_one_kilowatt_hour_are_the_intensity():
+    assert carbon.grams(3.6e6, carbon.explicit(56.0)) == 56.0
+    assert carbon.grams(4e-3, carbon.explicit(475.0)) == pytest.approx(527.8e-9, rel=1e-3)
+
+
+def test_without_codecarbon_the_package_is_named(monkeypatch):
+    monkeypatch.setattr(carbon, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="codecarbon, which is not installed"):
+        carbon.world_average()
+    with pytest.raises(UsageError, match="codecarbon, which is not installed"):
+        carbon.for_zone("FRA")
+    assert carbon.explicit(56).value_g_per_kwh == 56
