@@ -1,0 +1,50 @@
+#include "cpu/capability.h"
+
+#include <torch/csrc/stable/library.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <string>
+
+namespace leanmark {
+namespace {
+
+Capability supported() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (avx2 && __builtin_cpu_supports("avx512f")) return Capability::kAvx512;
+  if (avx2) return Capability::kAvx2;
+#endif
+  return Capability::kPortable;
+}
+
+Capability allowed() {
+  const char* value = std::getenv("ATEN_CPU_CAPABILITY");
+  const std::string name = value ? value : "";
+  if (name == "default") return Capability::kPortable;
+  if (name == "avx2") return Capability::kAvx2;
+  return Capability::kAvx512;
+}
+
+std::string capability_name() {
+  switch (capability()) {
+    case Capability::kAvx512: return "avx512";
+    case Capability::kAvx2: return "avx2";
+    case Capability::kPortable: break;
+  }
+  return "default";
+}
+
+}  // namespace
+
+Capability capability() {
+  static const Capability chosen = std::min(supported(), allowed());
+  return chosen;
+}
+
+STABLE_TORCH_LIBRARY_IMPL(leanmark, CompositeExplicitAutograd, m) {
+  m.impl("cpu_capability", TORCH_BOX(&capability_name));
+}
+
+}  // namespace leanmark
