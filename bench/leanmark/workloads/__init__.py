@@ -1,0 +1,1 @@
+"""What is measured: a model, real data, a training recipe and a measure of quality."""

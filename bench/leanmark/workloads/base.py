@@ -1,0 +1,79 @@
+"""The one interface of a workload."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from leanmark.errors import Unsupported
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """``inputs`` [N, ...] and ``targets`` [N] (class indices, int64) or [N, ...] (regression, float)."""
+
+    inputs: Tensor
+    targets: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    train: Split
+    test: Split
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a model is trained: Adam with a one-cycle learning rate, shuffled by ``seed``."""
+
+    epochs: int
+    batch: int
+    learning_rate: float
+    weight_decay: float = 0.0
+    seed: int = 0
+
+
+class Workload(ABC):
+    """A model, its data, its training and its quality; stateless, so it can be made in any process.
+
+    ``version`` is part of the work's identity: raise it whenever a change here changes the numbers.
+    ``recipe`` is ``None`` where ``model()`` comes trained. ``quantization`` says which kind of int8
+    suits: ``static`` for convolutional nets, ``dynamic`` for recurrent nets and transformers.
+    """
+
+    version: ClassVar[int] = 1
+    quantization: ClassVar[Literal["static", "dynamic"]] = "static"
+    recipe: ClassVar[Recipe | None] = None
+    finetune: ClassVar[Recipe] = Recipe(epochs=3, batch=64, learning_rate=1e-3)
+
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """A fresh model with seeded weights; trained already where ``recipe`` is ``None``."""
+
+    @abstractmethod
+    def dataset(self) -> Dataset:
+        """The fixed split. Tensors are float32 (inputs) on the CPU."""
+
+    def student(self) -> nn.Module:
+        """A smaller, untrained model for distillation.
+
+        Raises:
+            Unsupported: this workload has none.
+        """
+        raise Unsupported(f"{type(self).__name__} defines no student() to distil into")
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The task's loss, a scalar: cross-entropy for class targets, squared error otherwise."""
+        if targets.dtype == torch.int64:
+            return nn.functional.cross_entropy(outputs.float(), targets)
+        return nn.functional.mse_loss(outputs.float(), targets)
+
+    def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimizer of the measured training step."""
+        rate = (self.recipe or self.finetune).learning_rate
+        return torch.optim.Adam(parameters, lr=rate)
