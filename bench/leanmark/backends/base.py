@@ -1,0 +1,93 @@
+"""The one interface of a backend. Importing it imports no torch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanmark.artifact import Artifact
+from leanmark.record import Phase
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from leanmark.workloads.base import Workload
+
+Array = NDArray[np.float32] | NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executed:
+    """What ran in one step.
+
+    ``operators`` counts operators by name and, where the backend knows it, the dtype they computed in:
+    ``convolution[bfloat16]``, ``QLinearConv``. ``threads`` is what the backend says it uses.
+    """
+
+    operators: Mapping[str, int]
+    threads: int
+    device: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What one step does: ``inputs`` [batch, ...] and, for training, ``targets`` and the workload."""
+
+    phase: Phase
+    inputs: Array
+    targets: Array | None
+    threads: int
+    device: str
+    workload: Workload | None = None
+
+
+class Executable(ABC):
+    """A model made ready to run on fixed inputs."""
+
+    @abstractmethod
+    def step(self) -> None:
+        """One inference, or one training step (forward, backward, optimizer)."""
+
+    @abstractmethod
+    def predict(self, inputs: Array) -> NDArray[np.float32]:
+        """Outputs [N, ...] for ``inputs`` [N, ...], any N, with the model as it was when opened."""
+
+    @abstractmethod
+    def executed(self) -> Executed:
+        """What one step runs, found by running or by reading the optimised graph."""
+
+
+class Backend(ABC):
+    """Turns a prepared model into something that runs."""
+
+    phases: ClassVar[tuple[Phase, ...]] = ("inference",)
+    refusal: ClassVar[str] = "this backend only runs inference"
+
+    @abstractmethod
+    def runtime_modules(self, phase: Phase) -> tuple[str, ...]:
+        """What a process must import to run this phase: its memory is reported apart."""
+
+    @abstractmethod
+    def unavailable(self) -> str | None:
+        """Why this backend cannot be used here, or ``None``. Does not import the backend."""
+
+    @abstractmethod
+    def build(self, module: nn.Module, artifact: Artifact, example: Array) -> None:
+        """Write what this backend needs of ``module`` into ``artifact``; ``example`` is one batch.
+
+        Raises:
+            Unsupported: the module cannot be brought to this backend, and why.
+        """
+
+    @abstractmethod
+    def open(self, artifact: Artifact, work: Work) -> Executable:
+        """Load the artifact and make it ready; the first step may still compile or allocate."""
+
+    @abstractmethod
+    def shipped_bytes(self, artifact: Artifact) -> int:
+        """Size of what a user would ship: the weights as saved by this backend."""

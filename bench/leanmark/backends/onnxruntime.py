@@ -1,0 +1,160 @@
+"""ONNX Runtime with all graph optimisations. Running a model here imports no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import json
+import logging
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanmark.artifact import Artifact
+from leanmark.backends.base import Array, Backend, Executable, Executed, Work
+from leanmark.errors import Unsupported
+from leanmark.record import Phase
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession, SessionOptions
+    from torch import nn
+
+_LARGEST_BATCH = 4096
+_CHUNK = 256
+_PACKAGES = ("onnxruntime", "onnx", "onnxscript")
+
+
+class OnnxRuntime(Backend):
+    def runtime_modules(self, phase: Phase) -> tuple[str, ...]:
+        return ("onnxruntime",)
+
+    def unavailable(self) -> str | None:
+        missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+        return f"not installed: pip install {' '.join(missing)}" if missing else None
+
+    def build(self, module: nn.Module, artifact: Artifact, example: Array) -> None:
+        import onnx
+
+        _export(module, artifact.graph_file, example)
+        graph = onnx.load(artifact.graph_file)
+        # the exporter's leftover shapes contradict those that quantization infers (onnxruntime #25890)
+        del graph.graph.value_info[:]
+        onnx.save(graph, artifact.graph_file)
+
+    def open(self, artifact: Artifact, work: Work) -> Executable:
+        return _Session(artifact.graph_file, work)
+
+    def shipped_bytes(self, artifact: Artifact) -> int:
+        return artifact.graph_file.stat().st_size
+
+
+class _Session(Executable):
+    """A session bound to buffers of its own, so that a step copies and allocates nothing."""
+
+    def __init__(self, graph: Path, work: Work) -> None:
+        import onnxruntime
+
+        self._graph, self._threads = graph, work.threads
+        self._session: InferenceSession = onnxruntime.InferenceSession(
+            graph, _options(work.threads), providers=["CPUExecutionProvider"]
+        )
+        self._input = self._session.get_inputs()[0].name
+        self._inputs: Array = work.inputs.copy()
+        self._outputs = np.ascontiguousarray(self._run(self._inputs))
+        self._binding = self._session.io_binding()
+        self._binding.bind_input(
+            self._input, "cpu", 0, self._inputs.dtype, self._inputs.shape, self._inputs.ctypes.data
+        )
+        self._binding.bind_output(
+            self._session.get_outputs()[0].name,
+            "cpu", 0, self._outputs.dtype, self._outputs.shape, self._outputs.ctypes.data,
+        )  # fmt: skip
+
+    def step(self) -> None:
+        self._session.run_with_iobinding(self._binding)
+
+    def predict(self, inputs: Array) -> NDArray[np.float32]:
+        starts = range(0, len(inputs), _CHUNK)
+        return np.concatenate([self._run(inputs[start : start + _CHUNK]) for start in starts])
+
+    def executed(self) -> Executed:
+        """Operator types of the optimised graph, from the profile of one run."""
+        return Executed(
+            operators=dict(Counter(self._profiled_operators())),
+            threads=self._session.get_session_options().intra_op_num_threads,
+            device="cpu",  # the only execution provider asked for
+        )
+
+    def _run(self, inputs: Array) -> NDArray[np.float32]:
+        result: NDArray[np.float32] = self._session.run(None, {self._input: inputs})[0]
+        return result
+
+    def _profiled_operators(self) -> Iterator[str]:
+        import onnxruntime
+
+        with tempfile.TemporaryDirectory() as folder:
+            options = _options(self._threads)
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(folder) / "profile")
+            session = onnxruntime.InferenceSession(self._graph, options, providers=["CPUExecutionProvider"])
+            session.run(None, {self._input: self._inputs})
+            events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_text())
+        for event in events:
+            if event.get("cat") == "Node" and "op_name" in event["args"]:
+                yield event["args"]["op_name"]
+
+
+def _options(threads: int) -> SessionOptions:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # idle threads that spin would burn the time and energy of the variant that runs next
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _export(module: nn.Module, target: Path, example: Array) -> None:
+    """Write the graph of ``module`` with a batch dimension of any size."""
+    import torch
+
+    if len(example) < 2:  # a batch of one would be taken for a constant
+        example = np.concatenate([example, example])
+    batch = torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)
+    try:
+        with _silence():
+            torch.onnx.export(
+                module,
+                (torch.from_numpy(example),),
+                target,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+                dynamic_shapes=({0: batch},),
+            )
+    except torch.onnx.OnnxExporterError as error:
+        cause = str(error.__cause__ or error).strip().partition("\n")[0]
+        raise Unsupported(f"{type(module).__name__} cannot be exported to ONNX: {cause}") from error
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the exporter's progress, warnings and log lines from the user; errors are raised anyway."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
