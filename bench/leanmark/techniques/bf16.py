@@ -1,0 +1,88 @@
+"""bfloat16 mixed precision: matrix products and convolutions in bfloat16, weights and sums in float32."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from leanmark.errors import TookNoEffect, Unsupported
+from leanmark.record import Finding
+from leanmark.techniques.base import Context, Technique
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from leanmark.backends.base import Executed
+
+_HEAVY = (
+    "mm[",
+    "addmm[",
+    "bmm[",
+    "baddbmm[",
+    "linear[",
+    "convolution[",
+    "mkldnn_linear[",
+    "mkldnn_convolution[",
+    "mkldnn_rnn_layer[",
+    "_native_multi_head_attention[",
+    "_transformer_encoder_layer_fwd[",
+    "_scaled_dot_product",  # the attention kernels all begin so
+)
+"""How the entries of Executed.operators begin that must not be in float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bf16(Technique):
+    """Mixed precision (Micikevicius et al., ICLR 2018) by torch.autocast; no loss scaling is needed in bf16.
+
+    Faster only where the processor multiplies bfloat16 itself (fact ``native_bf16``): elsewhere it is
+    emulated and several times slower than float32.
+    """
+
+    backends: ClassVar[tuple[str, ...]] = ("eager",)
+    tolerance: ClassVar[float] = 0.05  # eight bits of mantissa: trained networks show 0.003 to 0.006
+    refusal: ClassVar[str] = "ONNX Runtime has no bfloat16 matrix product on CPUs"
+
+    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+        from leanmark.techniques.autocast import Autocast
+
+        wrapped = Autocast(copy.deepcopy(model)).eval()
+        example = context.workload.dataset().train.inputs[:2]
+        try:
+            wrapped(example).sum().backward()
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            raise Unsupported(f"{type(model).__name__} does not run in bfloat16 here: {reason}") from error
+        wrapped.zero_grad(set_to_none=True)
+        return wrapped
+
+    def verify(self, before: nn.Module, after: nn.Module) -> Mapping[str, Any]:
+        from leanmark.techniques.autocast import Autocast
+
+        if not isinstance(after, Autocast):
+            raise TookNoEffect(f"{type(after).__name__} does not enter autocast")
+        return {"native_bf16": _native_bf16()}
+
+    def doubts(self, verified: Mapping[str, Any]) -> tuple[Finding, ...]:
+        if verified["native_bf16"]:
+            return ()
+        message = "this processor has no bfloat16 instructions: they are emulated, so slower is expected"
+        return (Finding(code="emulated-bf16", message=message),)
+
+    def verify_executed(self, executed: Executed) -> None:
+        heavy = [name for name in executed.operators if name.startswith(_HEAVY)]
+        in_float = sorted(name for name in heavy if name.endswith("[float32]"))
+        if in_float:
+            raise TookNoEffect(f"not everything ran in bfloat16: {', '.join(in_float)}")
+        if not any(name.endswith("[bfloat16]") for name in heavy):
+            raise TookNoEffect("no matrix product, convolution or attention ran in bfloat16")
+
+
+def _native_bf16() -> bool:
+    """Whether this processor has bfloat16 instructions (AVX512_BF16, AMX, Arm BF16)."""
+    import torch
+
+    capabilities: Mapping[str, Any] = torch.cpu.get_capabilities()
+    return any(bool(has) for name, has in capabilities.items() if "bf16" in name)
