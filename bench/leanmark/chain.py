@@ -79,8 +79,7 @@ def _parse_link(part: str, whole: str) -> Link:
     match = _LINK.fullmatch(part)
     if match is None:
         raise UsageError(
-            f"'{whole}' is not a technique chain: '{part}' should look like "
-            "name or name(option=value,...)"
+            f"'{whole}' is not a technique chain: '{part}' should look like name or name(option=value,...)"
         )
     options = []
     for item in filter(None, (match["options"] or "").split(",")):
@@ -92,12 +91,10 @@ def _parse_link(part: str, whole: str) -> Link:
 
 
 def _convert(text: str, field: dataclasses.Field[Any], link: Link) -> Any:
-    kind = type(field.default)
+    kind: type[Any] = type(field.default)
     try:
         if kind is bool:
             return {"true": True, "false": False}[text.lower()]
         return kind(text)
     except (KeyError, ValueError) as error:
-        raise UsageError(
-            f"{link}: option {field.name} needs a {kind.__name__}, not '{text}'"
-        ) from error
+        raise UsageError(f"{link}: option {field.name} needs a {kind.__name__}, not '{text}'") from error

@@ -94,9 +94,7 @@ def _load(conditions: Conditions, cores: int) -> Diagnosis:
     text = f"{load:.1f} over the last minute on {cores} cores"
     if float(load) < cores / 2:
         return Diagnosis(level="ok", subject="load", message=text)
-    return Diagnosis(
-        level="warn", subject="load", message=text, advice="wait until the machine is idle"
-    )
+    return Diagnosis(level="warn", subject="load", message=text, advice="wait until the machine is idle")
 
 
 def _virtual(conditions: Conditions) -> Diagnosis:

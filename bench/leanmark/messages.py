@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from leanmark.record import Case, ModelFacts, Quality
+from leanmark.record import Case, Finding, ModelFacts, Quality
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +48,7 @@ class Ready:
     model: Mapping[str, ModelFacts]
     refusals: Mapping[str, str]
     verified: Mapping[str, Any]
+    doubts: tuple[Finding, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ QUICK = SamplingPlan(
     processes=2,
     rounds=15,
     block_s=0.008,
-    warmup_s=0.1,
+    warmup_s=1.0,
     memory_processes=1,
     memory_steps=5,
     energy_window_s=0.15,
@@ -28,7 +28,7 @@ FULL = SamplingPlan(
     processes=6,
     rounds=30,
     block_s=0.02,
-    warmup_s=0.5,
+    warmup_s=5.0,
     memory_processes=3,
     memory_steps=20,
     energy_window_s=1.0,
@@ -74,9 +74,7 @@ def make(selection: Selection, sampling: SamplingPlan) -> Plan:
         UnknownName: a name that no registry has; the nearest are suggested.
         BadPlan: nothing is left to measure; says which technique ruled it out and why.
     """
-    specs = selection.workloads or tuple(
-        WorkloadSpec(name=name) for name in registry.rows("workloads")
-    )
+    specs = selection.workloads or tuple(WorkloadSpec(name=name) for name in registry.rows("workloads"))
     for spec in specs:
         if spec.data is None:
             _check("workload", spec.name, registry.rows("workloads"))
@@ -89,12 +87,8 @@ def make(selection: Selection, sampling: SamplingPlan) -> Plan:
         case for spec in specs for case in _cases(spec.name, techniques, selection, refusals)
     )
     if not cases:
-        raise BadPlan(
-            "nothing to measure: " + ("; ".join(dict.fromkeys(refusals)) or "no case is selected")
-        )
-    return Plan(
-        workloads={spec.name: spec for spec in specs}, cases=tuple(cases), sampling=sampling
-    )
+        raise BadPlan("nothing to measure: " + ("; ".join(dict.fromkeys(refusals)) or "no case is selected"))
+    return Plan(workloads={spec.name: spec for spec in specs}, cases=tuple(cases), sampling=sampling)
 
 
 def restrict(plan: Plan, selected: Sequence[Case]) -> Plan:

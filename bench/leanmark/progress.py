@@ -28,7 +28,7 @@ class Account:
 
     def __init__(self, plan: Plan, notify: Notify) -> None:
         sampling = plan.sampling
-        turn_s = 0.5 + sampling.warmup_s + sampling.rounds * sampling.block_s
+        turn_s = 0.7 + sampling.rounds * sampling.block_s
         self._cost: dict[Part, float] = {
             "prepare": 3.0,
             "contest": sampling.processes * turn_s + sampling.energy_window_s,

@@ -15,7 +15,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum
+from enum import StrEnum
 from typing import Any, Literal
 
 SCHEMA = 1
@@ -35,7 +35,7 @@ Verdict = Literal["better", "worse", "same", "inconclusive", "invalid"]
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.:-]*", re.IGNORECASE)
 
 
-class Provenance(str, Enum):
+class Provenance(StrEnum):
     """How a number was obtained, best first. Sums and ratios inherit the worst."""
 
     MEASURED_COUNTER = "measured_counter"

@@ -35,21 +35,13 @@ _ROWS: Mapping[Kind, Mapping[str, Row]] = {
         "cnn": Row("leanmark.workloads.cnn:Cnn", "small residual network, 8x8 digits"),
         "mlp": Row("leanmark.workloads.mlp:Mlp", "multilayer perceptron, 8x8 digits"),
         "lstm": Row("leanmark.workloads.lstm:Lstm", "LSTM over the rows of a digit"),
-        "transformer": Row(
-            "leanmark.workloads.transformer:Transformer", "encoder over the rows of a digit"
-        ),
+        "transformer": Row("leanmark.workloads.transformer:Transformer", "encoder over the rows of a digit"),
     },
     "techniques": {
-        "prune": Row(
-            "leanmark.techniques.prune:Prune", "structured pruning (DepGraph), then fine-tuning"
-        ),
-        "int8": Row(
-            "leanmark.techniques.int8:Int8", "8-bit post-training quantization (ONNX Runtime)"
-        ),
+        "prune": Row("leanmark.techniques.prune:Prune", "structured pruning (DepGraph), then fine-tuning"),
+        "int8": Row("leanmark.techniques.int8:Int8", "8-bit post-training quantization (ONNX Runtime)"),
         "bf16": Row("leanmark.techniques.bf16:Bf16", "bfloat16 autocast"),
-        "distill": Row(
-            "leanmark.techniques.distill:Distill", "a smaller student taught by the baseline"
-        ),
+        "distill": Row("leanmark.techniques.distill:Distill", "a smaller student taught by the baseline"),
     },
     "backends": {
         "eager": Row("leanmark.backends.eager:Eager", "PyTorch, operator by operator"),
@@ -63,9 +55,7 @@ _ROWS: Mapping[Kind, Mapping[str, Row]] = {
     "meters": {
         "wall": Row("leanmark.meters.wall:Wall", "monotonic wall clock"),
         "cpu_time": Row("leanmark.meters.cpu_time:CpuTime", "CPU time of this process"),
-        "host_memory": Row(
-            "leanmark.meters.host_memory:HostMemory", "peak resident memory (VmHWM, reset)"
-        ),
+        "host_memory": Row("leanmark.meters.host_memory:HostMemory", "peak resident memory (VmHWM, reset)"),
         "codecarbon": Row(
             "leanmark.meters.codecarbon:CodeCarbon", "energy by codecarbon's load model (estimate)"
         ),

@@ -20,9 +20,7 @@ class Replica:
     cores: tuple[int, ...]
 
 
-def replicas(
-    plan: SamplingPlan, threads: int, wait: str, cores: Sequence[int]
-) -> tuple[Replica, ...]:
+def replicas(plan: SamplingPlan, threads: int, wait: str, cores: Sequence[int]) -> tuple[Replica, ...]:
     """The replicas of a contest. Every variant of one shares its cores; the next one moves on.
 
     Raises:
@@ -40,9 +38,7 @@ def replicas(
             wait=wait,
         )
         first = index * threads % (len(cores) - len(cores) % threads)
-        made.append(
-            Replica(index=index, layout=layout, cores=tuple(cores[first : first + threads]))
-        )
+        made.append(Replica(index=index, layout=layout, cores=tuple(cores[first : first + threads])))
     return tuple(made)
 
 

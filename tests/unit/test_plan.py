@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from leanmark import plan
@@ -42,7 +44,7 @@ def test_the_main_job_covers_four_workloads_and_six_techniques() -> None:
 
 def test_cases_of_one_contest_stand_together() -> None:
     keys = [case.pair_key for case in plan.make(Selection(), QUICK).cases]
-    changes = sum(one != other for one, other in zip(keys, keys[1:], strict=False))
+    changes = sum(one != other for one, other in pairwise(keys))
     assert changes == len(set(keys)) - 1
 
 

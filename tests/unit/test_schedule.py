@@ -13,9 +13,7 @@ from leanmark.plan import FULL
 
 
 @given(seed=st.integers(0, 1000), round_=st.integers(-1, 50), variants=st.integers(1, 12))
-def test_an_order_is_a_permutation_and_follows_from_the_seed(
-    seed: int, round_: int, variants: int
-) -> None:
+def test_an_order_is_a_permutation_and_follows_from_the_seed(seed: int, round_: int, variants: int) -> None:
     order = schedule.order(seed, 0, round_, variants)
     assert sorted(order) == list(range(variants))
     assert order == schedule.order(seed, 0, round_, variants)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from rich.console import Console
 
@@ -20,7 +20,7 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
 
 
-def rendered(tables: Iterable[Table], width: int, *, color: bool) -> str:
+def rendered(tables: Sequence[Table], width: int, *, color: bool) -> str:
     """The tables as text, for output that somebody else writes."""
     out = io.StringIO()
     terminal.render(

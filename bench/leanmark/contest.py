@@ -1,0 +1,251 @@
+"""A contest: all variants of one piece of work, alive together, one running at a time.
+
+In every round each variant runs one block, in seeded random order, on the same cores; what disturbs a
+round disturbs them all, and the ratios within it stay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from leanmark import messages
+from leanmark.errors import LeanmarkError
+from leanmark.launcher import Launcher, Worker
+from leanmark.meters.base import Meter
+from leanmark.outcome import failure
+from leanmark.record import NOT_STEADY, Block, Case, Finding, Measurement, Quality, SamplingPlan, Series
+from leanmark.schedule import Replica, order
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """What every measurement of a contest shares."""
+
+    run: str
+    contest: str
+    plan: SamplingPlan
+    workload: messages.WorkloadSpec
+    folder: str
+    works: Mapping[Case, str]
+
+
+@dataclass(slots=True)
+class _Variant:
+    """What is known about one case so far. Filled in while the contest runs, then frozen into records."""
+
+    case: Case
+    latency: list[Block] = field(default_factory=list)
+    cpu_time: list[Block] = field(default_factory=list)
+    cold_start: list[Block] = field(default_factory=list)
+    energy: list[Block] = field(default_factory=list)
+    processes: list[dict[str, Any]] = field(default_factory=list)
+    executed: Mapping[str, Any] = field(default_factory=dict)
+    quality: Quality | None = None
+    unsteady: int = 0
+    error: LeanmarkError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Seat:
+    variant: _Variant
+    worker: Worker
+    opened: messages.Opened
+
+
+def run(
+    stage: Stage,
+    cases: Sequence[Case],
+    replicas: Sequence[Replica],
+    launcher: Launcher,
+    energy_meter: Meter[Any] | None,
+) -> Iterator[Measurement]:
+    """Measure ``cases`` against each other; one latency and one energy measurement for each.
+
+    A variant that fails drops out with its reason, and the others go on.
+    """
+    variants = [_Variant(case) for case in cases]
+    for replica in replicas:
+        with _seated(stage, variants, replica, launcher) as seats:
+            _play(stage.plan, seats, replica)
+            if replica.index == 0 and energy_meter is not None:
+                _meter_energy(stage.plan, seats, energy_meter)
+            _check_again(stage.plan, seats)
+    for variant in variants:
+        yield _latency(stage, variant)
+        if energy_meter is not None and variant.error is None:
+            yield _energy(stage, variant, energy_meter)
+
+
+@contextlib.contextmanager
+def _seated(
+    stage: Stage, variants: Sequence[_Variant], replica: Replica, launcher: Launcher
+) -> Iterator[list[_Seat]]:
+    """Start one process for each variant still in the contest, in random order; end them after."""
+    seats: list[_Seat] = []
+    server = launcher.server(replica.layout)
+    workers: list[Worker] = []
+    try:
+        for index in order(stage.plan.seed, replica.index, -1, len(variants)):
+            variant = variants[index]
+            if variant.error is not None:
+                continue
+            with _blamed_on(variant):
+                worker = server.fork()
+                workers.append(worker)
+                seats.append(_Seat(variant, worker, _open(stage, variant, worker, replica)))
+        yield sorted(seats, key=lambda seat: variants.index(seat.variant))
+    finally:
+        for worker in workers:
+            worker.close()
+
+
+def _open(stage: Stage, variant: _Variant, worker: Worker, replica: Replica) -> messages.Opened:
+    first = replica.index == 0
+    opened: messages.Opened = worker.ask(
+        messages.Open(
+            case=variant.case,
+            workload=stage.workload,
+            folder=stage.folder,
+            place=messages.Place(cores=replica.cores, threads=variant.case.threads),
+            warmup_s=stage.plan.warmup_s,
+            block_s=stage.plan.block_s,
+            judge_quality=first,
+        ),
+        stage.plan.timeout_s,
+    )
+    if first:
+        variant.quality = opened.quality
+        variant.executed = opened.executed
+    variant.unsteady += not opened.steady
+    variant.processes.append(
+        {
+            "cores": list(replica.cores),
+            "hash_seed": replica.layout.hash_seed,
+            "padding_bytes": replica.layout.padding_bytes,
+            "wait": replica.layout.wait,
+        }
+    )
+    variant.cold_start.append(
+        Block(process=replica.index, round=0, order=0, loops=1, start_s=0.0, value=opened.cold_start_s)
+    )
+    return opened
+
+
+def _play(plan: SamplingPlan, seats: Sequence[_Seat], replica: Replica) -> None:
+    for round_ in range(plan.rounds):
+        for place, index in enumerate(order(plan.seed, replica.index, round_, len(seats))):
+            seat = seats[index]
+            if seat.variant.error is not None:
+                continue
+            with _blamed_on(seat.variant):
+                time = seat.worker.ask(messages.RunBlock(seat.opened.loops), plan.timeout_s)
+                _record(seat, time, replica.index, round_, place)
+
+
+def _record(seat: _Seat, time: messages.BlockTime, process: int, round_: int, place: int) -> None:
+    loops = seat.opened.loops
+    for blocks, seconds in (
+        (seat.variant.latency, time.wall_s),
+        (seat.variant.cpu_time, time.cpu_s),
+    ):
+        blocks.append(
+            Block(
+                process=process,
+                round=round_,
+                order=place,
+                loops=loops,
+                start_s=time.start_s,
+                value=seconds / loops,
+            )
+        )
+
+
+def _meter_energy(plan: SamplingPlan, seats: Sequence[_Seat], meter: Meter[Any]) -> None:
+    """One window per variant, in a pass of its own: the meter's threads would disturb the rounds."""
+    seconds = max(plan.energy_window_s, meter.min_window_s)
+    for place, seat in enumerate(seats):
+        if seat.variant.error is not None:
+            continue
+        with _blamed_on(seat.variant):
+            token = meter.start()
+            window = seat.worker.ask(messages.RunWindow(seconds), plan.timeout_s + seconds)
+            reading = meter.stop(token)
+            seat.variant.energy.append(
+                Block(
+                    process=0,
+                    round=0,
+                    order=place,
+                    loops=window.steps,
+                    start_s=0.0,
+                    value=reading.value / window.steps,
+                )
+            )
+
+
+def _check_again(plan: SamplingPlan, seats: Sequence[_Seat]) -> None:
+    for seat in seats:
+        if seat.variant.error is None:
+            with _blamed_on(seat.variant):
+                seat.worker.ask(messages.CheckAgain(), plan.timeout_s)
+
+
+@contextlib.contextmanager
+def _blamed_on(variant: _Variant) -> Iterator[None]:
+    """What goes wrong inside is this variant's result; the contest goes on without it."""
+    try:
+        yield
+    except LeanmarkError as error:
+        variant.error = error
+
+
+def _latency(stage: Stage, variant: _Variant) -> Measurement:
+    if variant.error is not None:
+        return failure(stage.run, variant.case, "latency", stage.works[variant.case], variant.error)
+    findings: tuple[Finding, ...] = ()
+    if variant.unsteady:
+        findings = (
+            Finding(
+                code=NOT_STEADY,
+                message=f"{variant.unsteady} of {len(variant.processes)} processes were still "
+                "warming up when their time for it ended",
+            ),
+        )
+    return Measurement(
+        run=stage.run,
+        case=variant.case,
+        pass_name="latency",
+        status="ok",
+        work=stage.works[variant.case],
+        contest=stage.contest,
+        series=(
+            Series(metric="latency_s", meter="wall", blocks=tuple(variant.latency)),
+            Series(metric="cpu_time_s", meter="cpu_time", blocks=tuple(variant.cpu_time)),
+            Series(metric="cold_start_s", meter="wall", blocks=tuple(variant.cold_start)),
+        ),
+        findings=findings,
+        quality=variant.quality,
+        executed={**variant.executed, "processes": variant.processes},
+    )
+
+
+def _energy(stage: Stage, variant: _Variant, meter: Meter[Any]) -> Measurement:
+    return Measurement(
+        run=stage.run,
+        case=variant.case,
+        pass_name="energy",
+        status="ok",
+        work=stage.works[variant.case],
+        contest=stage.contest,
+        series=(
+            Series(
+                metric="energy_j",
+                meter=type(meter).__name__.lower(),
+                scope=meter.scope,
+                provenance=meter.provenance,
+                blocks=tuple(variant.energy),
+            ),
+        ),
+    )

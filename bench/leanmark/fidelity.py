@@ -1,0 +1,103 @@
+"""Is it still the same model? Outputs and predictions against the model it was made from. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanmark import chain
+from leanmark.artifact import Artifact, Samples
+from leanmark.errors import TookNoEffect
+from leanmark.record import BASELINE, Case, Quality
+
+EXACT = 1e-3
+"""Largest relative error of a model that should compute the same thing another way (fp32, any backend)."""
+
+CHANCE_MARGIN = 2.0
+"""A classifier that is not at least this many times better than guessing is garbage."""
+
+Floats = NDArray[np.float32]
+
+
+def anchor(text: str) -> tuple[str, float]:
+    """The part of a chain whose float outputs the rest must keep, and how closely.
+
+    Techniques that retrain change the function on purpose; those after the last such one must not.
+    """
+    links = list(chain.parse(text))
+    tolerance = EXACT
+    while links and not (technique := chain.build(links[-1])).retrains:
+        tolerance = max(tolerance, technique.tolerance)
+        links.pop()
+    return chain.spell(tuple(links)), tolerance
+
+
+def relative_error(outputs: Floats, expected: Floats) -> float:
+    """L2 norm of the difference over the L2 norm of ``expected``."""
+    norm = float(np.linalg.norm(expected))
+    return float(np.linalg.norm(outputs - expected)) / max(norm, 1e-12)
+
+
+def check(case: Case, outputs: Floats, folder: Path) -> float:
+    """The relative error of ``outputs`` (the first N test samples) against the anchor's.
+
+    Raises:
+        TookNoEffect: the outputs are not finite, of another shape, or further off than allowed.
+    """
+    name, tolerance = anchor(case.technique)
+    expected = Artifact.of(folder, name).load_outputs()[: len(outputs)]
+    if outputs.shape != expected.shape:
+        raise TookNoEffect(f"outputs have shape {outputs.shape}, those of {name} {expected.shape}")
+    if not np.isfinite(outputs).all():
+        raise TookNoEffect("outputs are not finite")
+    error = relative_error(outputs, expected)
+    if error > tolerance:
+        raise TookNoEffect(
+            f"outputs are off by {error:.2g} of those of {name}; {case.technique} on {case.backend} "
+            f"may change them by {tolerance:g}"
+        )
+    return error
+
+
+def judge(outputs: Floats, samples: Samples, folder: Path, error: float) -> Quality:
+    """Quality on the test set; accuracy for class targets, R² otherwise.
+
+    Raises:
+        TookNoEffect: a classifier no better than guessing, made from one that was.
+    """
+    baseline = Artifact.of(folder, BASELINE).load_outputs()
+    if samples.test_targets.dtype.kind == "f":
+        return _regression(outputs, samples, error)
+    predicted, reference = outputs.argmax(-1), baseline.argmax(-1)
+    right, was_right = predicted == samples.test_targets, reference == samples.test_targets
+    quality = Quality(
+        metric="accuracy",
+        value=float(right.mean()),
+        count=right.size,
+        correct=int(right.sum()),
+        gained=int((right & ~was_right).sum()),
+        lost=int((~right & was_right).sum()),
+        agreement=float((predicted == reference).mean()),
+        relative_error=error,
+    )
+    classes = outputs.shape[-1]
+    if was_right.mean() > CHANCE_MARGIN / classes >= quality.value:
+        raise TookNoEffect(
+            f"accuracy {quality.value:.1%} is close to guessing among {classes} classes, "
+            f"and the unchanged model has {was_right.mean():.1%}"
+        )
+    return quality
+
+
+def _regression(outputs: Floats, samples: Samples, error: float) -> Quality:
+    targets = samples.test_targets
+    residual = float(((outputs.reshape(targets.shape) - targets) ** 2).sum())
+    spread = float(((targets - targets.mean()) ** 2).sum())
+    return Quality(
+        metric="r2",
+        value=1 - residual / max(spread, 1e-12),
+        count=len(targets),
+        relative_error=error,
+    )

@@ -1,0 +1,204 @@
+"""Makes the baseline of a workload, or applies one more technique to it. Runs in a process of its own.
+
+What is made lies in an artifact on disk; the answer holds what a record needs: what applying the technique
+cost, the facts that prove it is there, and the size of the model on each backend.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from leanmark import chain, registry
+from leanmark.artifact import Artifact, Samples
+from leanmark.backends.base import Backend
+from leanmark.chain import Link
+from leanmark.errors import Unsupported
+from leanmark.macs import count_macs
+from leanmark.messages import Ready
+from leanmark.record import BASELINE, ModelFacts, short_hash
+from leanmark.techniques.base import Context, Technique
+from leanmark.workloads.base import Dataset, Workload
+from leanmark.workloads.training import outputs, train
+
+_STEP_SAMPLES = 256
+"""Training samples kept to step on: no larger batch can be measured."""
+
+_EXAMPLE_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """What one call of ``run`` made; ``model`` and ``refusals`` are by backend."""
+
+    time_s: float
+    model: Mapping[str, ModelFacts]
+    refusals: Mapping[str, str]
+    verified: Mapping[str, Any]
+
+
+def run(
+    workload: Workload, name: str, links: tuple[Link, ...], folder: Path, backends: Iterable[str]
+) -> Ready:
+    """Make the baseline (no ``links``), or apply the last of ``links`` to the artifact of those before.
+
+    ``name`` is the workload's, ``folder`` holds its artifacts, ``backends`` are those to build for. The
+    time is that of training or applying alone: loading, verifying and exporting are not part of it.
+
+    Raises:
+        Unsupported: the technique does not fit the model, its place in the chain or any of the backends.
+        TookNoEffect: the technique was applied and is not in the result.
+    """
+    artifact = Artifact.of(folder, chain.spell(links))
+    offered, refusals = _offered(dict.fromkeys(backends), links)
+    if refusals and not offered:
+        raise Unsupported("; ".join(refusals.values()))
+    made = _link(workload, links, artifact, offered) if links else _baseline(workload, artifact, offered)
+    ready = Ready(
+        work=work_hash(name, workload, Samples.load(folder)),
+        time_s=made.time_s,
+        model=made.model,
+        refusals={**refusals, **made.refusals},
+        verified=made.verified,
+        doubts=chain.build(links[-1]).doubts(made.verified) if links else (),
+    )
+    artifact.facts_file.write_text(json.dumps(dataclasses.asdict(ready), indent=1))
+    return ready
+
+
+def work_hash(name: str, workload: Workload, samples: Samples) -> str:
+    """Equal only where the same version of a workload trains by the same recipe on the same bytes."""
+    digest = hashlib.sha256()
+    for field in dataclasses.fields(samples):
+        array = getattr(samples, field.name)
+        digest.update(f"{field.name} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    recipe = workload.recipe and dataclasses.asdict(workload.recipe)
+    return short_hash([name, workload.version, recipe, digest.hexdigest()])
+
+
+def _offered(names: Iterable[str], links: tuple[Link, ...]) -> tuple[dict[str, Backend], dict[str, str]]:
+    """The backends that can run the whole chain, and why the others cannot."""
+    offered: dict[str, Backend] = {}
+    refusals: dict[str, str] = {}
+    techniques = {str(link): chain.build(link) for link in links}
+    for name in names:
+        backend: Backend = registry.load("backends", name)()
+        against = [text for text, one in techniques.items() if name not in one.backends]
+        if against:
+            refusals[name] = f"{against[0]} does not run on {name}: {techniques[against[0]].refusal}"
+        elif reason := backend.unavailable():
+            refusals[name] = f"{name} is not available: {reason}"
+        else:
+            offered[name] = backend
+    return offered, refusals
+
+
+def _baseline(workload: Workload, artifact: Artifact, offered: Mapping[str, Backend]) -> _Made:
+    dataset = workload.dataset()
+    _samples(dataset).save(artifact.folder.parent)
+    start = time.perf_counter()
+    module = workload.model()
+    if workload.recipe is not None:
+        train(module, dataset.train, workload.recipe, workload.loss)
+    return _keep_module(module, artifact, offered, time.perf_counter() - start, {})
+
+
+def _link(
+    workload: Workload, links: tuple[Link, ...], artifact: Artifact, offered: Mapping[str, Backend]
+) -> _Made:
+    *before, last = (chain.build(link) for link in links)
+    folder = artifact.folder.parent
+    source = Artifact.of(folder, chain.spell(links[:-1]))
+    ends = [str(link) for link, one in zip(links, before, strict=False) if one.level == "graph"]
+    if ends and last.level == "module":
+        raise Unsupported(f"{ends[0]} ends the part of a chain that torch can change: put it last")
+    workload.dataset()  # loading it is not what the technique costs
+    context = Context(workload=workload, baseline=Artifact.of(folder, BASELINE).load_module())
+    if last.level == "graph":
+        return _change_graph(last, source, artifact, context, offered)
+    return _change_module(last, source, artifact, context, offered)
+
+
+def _change_module(
+    technique: Technique,
+    source: Artifact,
+    artifact: Artifact,
+    context: Context,
+    offered: Mapping[str, Backend],
+) -> _Made:
+    before = source.load_module()
+    start = time.perf_counter()
+    after = technique.apply(before, context)
+    time_s = time.perf_counter() - start
+    return _keep_module(after, artifact, offered, time_s, technique.verify(before, after))
+
+
+def _change_graph(
+    technique: Technique,
+    source: Artifact,
+    artifact: Artifact,
+    context: Context,
+    offered: Mapping[str, Backend],
+) -> _Made:
+    """The model's parameters and MACs stay those of the float model; its file is the changed graph."""
+    facts = json.loads(source.facts_file.read_text())
+    if not source.graph_file.exists():
+        reasons = "; ".join(facts["refusals"].values()) or "no backend that needs one was asked for"
+        raise Unsupported(f"there is no ONNX graph of {source.folder.name} to change: {reasons}")
+    artifact.folder.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    technique.apply_graph(source.graph_file, artifact.graph_file, context)
+    time_s = time.perf_counter() - start
+    verified = technique.verify_graph(source.graph_file, artifact.graph_file)
+    model = {
+        name: ModelFacts(**{**facts["model"][name], "size_bytes": backend.shipped_bytes(artifact)})
+        for name, backend in offered.items()
+    }
+    return _Made(time_s=time_s, model=model, refusals={}, verified=verified)
+
+
+def _keep_module(
+    module: nn.Module,
+    artifact: Artifact,
+    offered: Mapping[str, Backend],
+    time_s: float,
+    verified: Mapping[str, Any],
+) -> _Made:
+    """Save ``module`` and its outputs, and build every backend that takes it."""
+    module = module.cpu().eval()
+    samples = Samples.load(artifact.folder.parent)
+    artifact.save_module(module)
+    np.save(artifact.outputs_file, outputs(module, torch.from_numpy(samples.test_inputs)).numpy())
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    macs = count_macs(module, torch.from_numpy(samples.test_inputs[:1]))
+    model: dict[str, ModelFacts] = {}
+    refusals: dict[str, str] = {}
+    for name, backend in offered.items():
+        try:
+            backend.build(module, artifact, samples.batch_inputs[:_EXAMPLE_BATCH])
+        except Unsupported as error:
+            refusals[name] = str(error)
+            continue
+        size_bytes = backend.shipped_bytes(artifact)
+        model[name] = ModelFacts(parameters=parameters, macs=macs, size_bytes=size_bytes)
+    return _Made(time_s=time_s, model=model, refusals=refusals, verified=verified)
+
+
+def _samples(dataset: Dataset) -> Samples:
+    return Samples(
+        test_inputs=dataset.test.inputs.numpy(),
+        test_targets=dataset.test.targets.numpy(),
+        batch_inputs=dataset.train.inputs[:_STEP_SAMPLES].numpy(),
+        batch_targets=dataset.train.targets[:_STEP_SAMPLES].numpy(),
+    )

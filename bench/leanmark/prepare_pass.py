@@ -1,0 +1,105 @@
+"""The models of one workload: which chains must be made, in which order, and what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from leanmark import chain, messages
+from leanmark.errors import LeanmarkError, Unsupported
+from leanmark.launcher import Launcher
+from leanmark.meters.base import Meter
+from leanmark.record import BASELINE, Case, Cost, Provenance, short_hash
+from leanmark.schedule import Replica
+
+TIMEOUT_S = 3600.0
+
+UNPREPARED = "unprepared"
+"""The work of a case whose baseline could not even be made."""
+
+
+@dataclass(slots=True)
+class Prepared:
+    """What is known about the models of one workload; ``folder`` holds them."""
+
+    folder: Path
+    spec: messages.WorkloadSpec
+    ready: dict[str, messages.Ready] = field(default_factory=dict)
+    errors: dict[str, LeanmarkError] = field(default_factory=dict)
+
+    def obstacle(self, case: Case) -> LeanmarkError | None:
+        """Why ``case`` cannot be measured, or ``None``."""
+        if case.technique in self.errors:
+            return self.errors[case.technique]
+        refusal = self.ready[case.technique].refusals.get(case.backend)
+        return Unsupported(refusal) if refusal else None
+
+    def work(self, case: Case) -> str:
+        """The identity of the work: equal only where two cases do the same thing to the same data."""
+        baseline = self.ready.get(BASELINE)
+        if baseline is None:
+            return UNPREPARED
+        return short_hash([baseline.work, case.phase, case.batch, case.device, case.threads, case.wait])
+
+
+def chains(techniques: Iterable[str]) -> list[str]:
+    """Every chain and all that it is built on, shortest first, the baseline before all."""
+    found = {BASELINE: None}
+    for text in techniques:
+        links = chain.parse(text)
+        found |= {chain.spell(links[: n + 1]): None for n in range(len(links))}
+    return sorted(found, key=lambda text: len(chain.parse(text)))
+
+
+def backends_for(name: str, cases: Iterable[Case]) -> tuple[str, ...]:
+    """The backends that run this chain, or one that continues it."""
+    return tuple(
+        dict.fromkeys(
+            case.backend
+            for case in cases
+            if name in (BASELINE, case.technique) or case.technique.startswith(f"{name}+")
+        )
+    )
+
+
+def apply(
+    name: str,
+    prepared: Prepared,
+    backends: tuple[str, ...],
+    replica: Replica,
+    launcher: Launcher,
+    meter: Meter[Any] | None,
+) -> tuple[messages.Ready, Cost]:
+    """Make one chain from the one before it, in a worker of its own.
+
+    Raises:
+        LeanmarkError: what went wrong, also where the chain before it could not be made.
+    """
+    before = chain.spell(chain.parse(name)[:-1])
+    if name != BASELINE and before in prepared.errors:
+        raise Unsupported(f"{before} could not be prepared: {prepared.errors[before]}")
+    request = messages.Prepare(
+        workload=prepared.spec,
+        folder=str(prepared.folder),
+        chain=name,
+        backends=backends,
+        place=messages.Place(cores=replica.cores, threads=replica.layout.threads),
+    )
+    worker = launcher.server(replica.layout).fork()
+    token = meter.start() if meter else None
+    try:
+        ready: messages.Ready = worker.ask(request, TIMEOUT_S)
+    finally:
+        reading = meter.stop(token) if meter else None
+        worker.close()
+    if meter is None or reading is None:
+        return ready, Cost(time_s=ready.time_s, energy_reason="no meter of energy is available")
+    # the window also holds loading and exporting; an estimate from time may be divided by time
+    share = ready.time_s / reading.duration_s
+    return ready, Cost(
+        time_s=ready.time_s,
+        energy_j=reading.value * share,
+        energy_provenance=Provenance.ESTIMATED_MODEL,
+    )

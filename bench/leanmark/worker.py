@@ -1,0 +1,212 @@
+"""The child's side: holds one prepared case and does what it is asked, one request at a time."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leanmark import chain, fidelity, messages, registry, runner
+from leanmark.artifact import Artifact, Samples
+from leanmark.backends.base import Backend, Executable, Work
+from leanmark.errors import TookNoEffect, Unsupported
+from leanmark.meters.host_memory import HostMemory
+from leanmark.process import die_with_parent, pin
+from leanmark.record import Case, Quality
+
+if TYPE_CHECKING:
+    from leanmark.workloads.base import Workload
+
+
+def main() -> None:
+    """``python -m leanmark.worker <socket fd> <parent pid>``: a spawned worker."""
+    die_with_parent(int(sys.argv[2]))
+    serve(Connection(socket.socket(fileno=int(sys.argv[1])).detach()))
+
+
+def serve(connection: Connection) -> None:
+    """Answer requests until the other side closes the connection."""
+    registry.search_here()  # a user's model may be defined there, and is unpickled here
+    session = Session()
+    while True:
+        try:
+            request = connection.recv()
+        except EOFError:
+            return
+        connection.send(_answer(session, request))
+
+
+def _answer(session: Session, request: messages.Request) -> object:
+    """The reply to ``request``; whatever goes wrong becomes a ``Failure`` that names it."""
+    try:
+        return session.handle(request)
+    except Unsupported as error:
+        return messages.Failure("unsupported", str(error), "")
+    except TookNoEffect as error:
+        return messages.Failure("took_no_effect", str(error), "")
+    except (Exception, SystemExit) as error:  # a user's model may raise anything: it ends in a record
+        summary = f"{type(error).__name__}: {error}".strip()
+        return messages.Failure("raised", summary, traceback.format_exc())
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    case: Case
+    artifact: Artifact
+    executable: Executable
+    threads_allowed: int
+
+
+class Session:
+    """The state of one worker: at most one open case."""
+
+    def __init__(self) -> None:
+        self._open: _Opened | None = None
+
+    def handle(self, request: messages.Request) -> object:
+        match request:
+            case messages.Prepare():
+                return prepare(request)
+            case messages.PeakMemory():
+                return peak_memory(request)
+            case messages.Open():
+                return self.open(request)
+            case messages.RunBlock(loops):
+                return runner.run_block(self.opened.executable.step, loops)
+            case messages.RunWindow(seconds):
+                return runner.run_window(self.opened.executable.step, seconds)
+            case messages.CheckAgain():
+                return assert_executed(self.opened)
+
+    @property
+    def opened(self) -> _Opened:
+        if self._open is None:
+            raise RuntimeError("no case is open")
+        return self._open
+
+    def open(self, request: messages.Open) -> messages.Opened:
+        """Load, check, warm up. Checks come first: a wrong model is never timed."""
+        _settle(request.place, request.case.backend)
+        artifact = Artifact.of(Path(request.folder), request.case.technique)
+        executable = _load(request.case, request.workload, artifact, request.place)
+        opened = _Opened(request.case, artifact, executable, request.place.threads)
+        quality = _judge(opened, Path(request.folder), full=request.judge_quality)
+        warm = runner.warm_up(executable.step, request.warmup_s, request.block_s)
+        executed = assert_executed(opened)
+        gc.collect()
+        gc.disable()  # a collection inside a block would be billed to whichever variant it hits
+        self._open = opened
+        return messages.Opened(
+            cold_start_s=warm.cold_start_s,
+            step_s=warm.step_s,
+            loops=warm.loops,
+            steady=warm.steady,
+            executed=executed,
+            quality=quality,
+        )
+
+
+def prepare(request: messages.Prepare) -> messages.Ready:
+    """Apply one link of a chain, or make the baseline, in this process."""
+    _settle(request.place, "eager")
+    from leanmark.prepare import run
+
+    return run(
+        load_workload(request.workload),
+        request.workload.name,
+        chain.parse(request.chain),
+        Path(request.folder),
+        request.backends,
+    )
+
+
+def peak_memory(request: messages.PeakMemory) -> messages.MemoryReading:
+    """Resident memory of a process that does nothing but run this case."""
+    _settle(request.place, request.case.backend)
+    meter = HostMemory()
+    for name in _backend(request.case).runtime_modules(request.case.phase):
+        importlib.import_module(name)
+    gc.collect()
+    imported = meter.resident_bytes()
+    artifact = Artifact.of(Path(request.folder), request.case.technique)
+    executable = _load(request.case, request.workload, artifact, request.place)
+    loaded = meter.resident_bytes()
+    token = meter.start()
+    for _ in range(request.steps):
+        executable.step()
+    peak = meter.stop(token)
+    return messages.MemoryReading(import_bytes=imported, loaded_bytes=loaded, peak_bytes=round(peak.value))
+
+
+def load_workload(spec: messages.WorkloadSpec) -> Workload:
+    """The workload a spec names."""
+    if spec.data is None:
+        workload: Workload = registry.load("workloads", spec.name)()
+        return workload
+    custom: Workload = registry.load_target("leanmark.workloads.custom:Custom")(spec.name, spec.data)
+    return custom
+
+
+def assert_executed(opened: _Opened) -> Mapping[str, Any]:
+    """Facts about one step; raises where they are not what the case says."""
+    executed = opened.executable.executed()
+    if executed.threads != opened.case.threads:
+        raise TookNoEffect(f"{executed.threads} threads are in use, not {opened.case.threads}")
+    if executed.device != opened.case.device:
+        raise TookNoEffect(f"it ran on {executed.device}, not on {opened.case.device}")
+    for link in chain.parse(opened.case.technique):
+        chain.build(link).verify_executed(executed)
+    return {
+        "operators": dict(executed.operators),
+        "threads": executed.threads,
+        "device": executed.device,
+        "cores": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+    }
+
+
+def _settle(place: messages.Place, backend: str) -> None:
+    pin(place.cores)
+    if backend != "onnxruntime":  # an ONNX Runtime process stays free of torch; threads go to its session
+        import torch
+
+        torch.set_num_threads(place.threads)
+
+
+def _backend(case: Case) -> Backend:
+    backend: Backend = registry.load("backends", case.backend)()
+    return backend
+
+
+def _load(case: Case, spec: messages.WorkloadSpec, artifact: Artifact, place: messages.Place) -> Executable:
+    samples = Samples.load(artifact.folder.parent)
+    training = case.phase == "training"
+    work = Work(
+        phase=case.phase,
+        inputs=samples.batch_inputs[: case.batch],
+        targets=samples.batch_targets[: case.batch] if training else None,
+        threads=place.threads,
+        device=case.device,
+        workload=load_workload(spec) if training else None,
+    )
+    return _backend(case).open(artifact, work)
+
+
+def _judge(opened: _Opened, folder: Path, *, full: bool) -> Quality | None:
+    """Assert that the outputs are still the model's; with ``full``, on all test samples, judge them too."""
+    samples = Samples.load(folder)
+    count = len(samples.test_inputs) if full else min(64, len(samples.test_inputs))
+    outputs = opened.executable.predict(samples.test_inputs[:count])
+    error = fidelity.check(opened.case, outputs, folder)
+    return fidelity.judge(outputs, samples, folder, error) if full else None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,296 @@
+"""Whole runs with real processes, on a model small enough to wait for."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from leanmark import plan, store
+from leanmark.campaign import Campaign
+from leanmark.messages import WorkloadSpec
+from leanmark.plan import QUICK, Plan, Selection
+from leanmark.record import Measurement, Provenance
+from leanmark.store import Records
+
+HERE = Path(__file__).parent
+BROKEN_TECHNIQUES = HERE.parent / "unit"
+TINY = WorkloadSpec(name="tiny:model", data="tiny:loaders")
+BROKEN = WorkloadSpec(name="tiny:broken_model", data="tiny:loaders")
+SAMPLING = replace(QUICK, processes=2, rounds=8, block_s=0.002, warmup_s=0.02, timeout_s=20.0)
+
+
+@pytest.fixture(autouse=True)
+def beside_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers import a user's modules from the folder leanmark was started in."""
+    monkeypatch.chdir(HERE)
+    monkeypatch.syspath_prepend(HERE)
+
+
+def planned(*techniques: str, workloads: Sequence[WorkloadSpec] = (TINY,), **axes: object) -> Plan:
+    selection = Selection(
+        workloads=tuple(workloads), techniques=techniques, batches=(4,), phases=("inference",)
+    )
+    return plan.make(replace(selection, **axes), SAMPLING)  # type: ignore[arg-type]
+
+
+def ran(made: Plan, results: Path) -> Records:
+    with Campaign(made, results) as campaign:
+        campaign.run_all()
+    return store.load(campaign.path)
+
+
+def only(records: Records, pass_name: str, **wanted: str) -> Measurement:
+    found = [
+        one
+        for one in records.measurements
+        if one.pass_name == pass_name
+        and all(getattr(one.case, key) == value for key, value in wanted.items())
+    ]
+    assert len(found) == 1, [(one.case.id, one.pass_name, one.reason) for one in found]
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(HERE)
+        patch.syspath_prepend(HERE)
+        return ran(planned("fp32", "int8"), tmp_path_factory.mktemp("results"))
+
+
+def test_every_case_is_measured_in_every_pass(records: Records) -> None:
+    assert [one.reason for one in records.measurements if one.status != "ok"] == []
+    cases = {one.case for one in records.measurements if one.pass_name == "latency"}
+    assert {(case.technique, case.backend) for case in cases} == {
+        ("fp32", "eager"),
+        ("fp32", "onnxruntime"),
+        ("int8", "onnxruntime"),
+    }
+    for case in cases:
+        passes = {one.pass_name for one in records.measurements if one.case == case}
+        assert {"latency", "memory", "energy"} <= passes
+
+
+def test_rounds_are_complete_and_interleaved(records: Records) -> None:
+    latencies = [one for one in records.measurements if one.pass_name == "latency"]
+    seen = {(block.process, block.round, block.order) for one in latencies for block in one.series[0].blocks}
+    assert len(seen) == SAMPLING.processes * SAMPLING.rounds * len(latencies)
+    assert len({one.contest for one in latencies}) == 1
+    assert len({one.work for one in latencies}) == 1
+
+
+def test_all_variants_of_a_replica_share_their_cores(records: Records) -> None:
+    processes = [one.executed["processes"] for one in records.measurements if one.pass_name == "latency"]
+    assert processes[0] == processes[1] == processes[2]
+    assert [place["wait"] for place in processes[0]] == ["passive", "passive"]
+
+
+def test_latency_is_plausible_and_cpu_time_no_longer_than_wall_time(records: Records) -> None:
+    one = only(records, "latency", technique="fp32", backend="eager")
+    latency, cpu = one.find("latency_s"), one.find("cpu_time_s")
+    assert latency is not None
+    assert cpu is not None
+    assert 1e-7 < min(latency.values) < 0.1
+    assert sum(cpu.values) < 1.2 * sum(latency.values)
+
+
+def test_the_quality_is_that_of_the_model_that_was_timed(records: Records) -> None:
+    baseline = only(records, "latency", technique="fp32", backend="eager").quality
+    int8 = only(records, "latency", technique="int8").quality
+    assert baseline is not None
+    assert int8 is not None
+    assert (baseline.value, baseline.count, baseline.lost) == (1.0, 200, 0)
+    assert int8.correct == 200 - (int8.lost or 0)
+    assert int8.relative_error is not None
+    assert 0 < int8.relative_error < 0.1
+
+
+def test_what_executed_is_recorded(records: Records) -> None:
+    eager = only(records, "latency", technique="fp32", backend="eager").executed
+    int8 = only(records, "latency", technique="int8").executed
+    assert eager["operators"] == {"addmm[float32]": 2}
+    assert eager["threads"] == 1
+    assert any("Integer" in name or name.startswith("Q") for name in int8["operators"])
+
+
+def test_memory_is_split_into_the_import_and_the_work(records: Records) -> None:
+    one = only(records, "memory", technique="fp32", backend="onnxruntime")
+    peak, imported, working = (one.find(f"{name}_memory_bytes") for name in ("peak", "import", "working"))
+    assert peak is not None
+    assert imported is not None
+    assert working is not None
+    assert peak.values[0] == imported.values[0] + working.values[0]
+    eager = only(records, "memory", technique="fp32", backend="eager").find("import_memory_bytes")
+    assert eager is not None
+    # the ONNX Runtime process must not have imported torch
+    assert imported.values[0] < 0.6 * eager.values[0]
+
+
+def test_energy_without_a_counter_is_an_estimate(records: Records) -> None:
+    one = only(records, "energy", technique="int8").find("energy_j")
+    assert one is not None
+    assert one.provenance is Provenance.ESTIMATED_MODEL
+    assert one.values[0] > 0
+
+
+def test_facts_of_the_model_are_exact(records: Records) -> None:
+    model = only(records, "prepare", technique="fp32", backend="eager").model
+    assert model is not None
+    assert model.parameters == 16 * 32 + 32 + 32 * 4 + 4
+    assert model.macs == 16 * 32 + 32 * 4
+    int8 = only(records, "prepare", technique="int8").model
+    assert int8 is not None
+    assert (int8.parameters, int8.macs) == (model.parameters, model.macs)
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("raise", "ArithmeticError: the model broke in the middle"),
+        ("die", "killed by SIGKILL"),
+        ("hang", "no answer within 2 s"),
+    ],
+)
+def test_a_variant_that_fails_in_the_middle_leaves_the_others_alone(
+    tmp_path: Path, what: str, reason: str
+) -> None:
+    name = f"tiny:Misbehaving(what={what})"
+    made = planned(name, backends=("eager",))
+    records = ran(replace(made, sampling=replace(SAMPLING, timeout_s=2.0)), tmp_path)
+    failed = only(records, "latency", technique=name)
+    assert failed.status == "failed"
+    assert reason in str(failed.reason)
+    assert failed.series == ()
+    if what == "raise":
+        assert "in misbehave" in str(failed.traceback)
+    assert only(records, "latency", technique="fp32").status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("technique", "backend", "reason"),
+    [
+        ("broken_techniques:AutocastNotEntered", "eager", "not everything ran in bfloat16"),
+        ("broken_techniques:MaskOnly", "eager", "no layer became narrower"),
+        ("broken_techniques:Int8CopiesGraph", "onnxruntime", "is an 8-bit integer"),
+        ("tiny:Garbage", "eager", "outputs are off by"),
+        ("tiny:BadlyRetrained", "eager", "close to guessing among 4 classes"),
+    ],
+)
+def test_a_technique_that_takes_no_effect_is_invalid_and_carries_no_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, technique: str, backend: str, reason: str
+) -> None:
+    monkeypatch.syspath_prepend(BROKEN_TECHNIQUES)
+    monkeypatch.setenv("PYTHONPATH", str(BROKEN_TECHNIQUES), prepend=":")
+    made = planned(technique, backends=(backend,))
+    records = ran(replace(made, sampling=replace(SAMPLING, processes=1)), tmp_path)
+    invalid = only(records, "latency", technique=technique)
+    assert invalid.status == "invalid"
+    assert reason in str(invalid.reason)
+    assert invalid.series == ()
+    assert only(records, "latency", technique="fp32").status == "ok"
+
+
+def test_a_model_that_cannot_be_made_fails_with_its_traceback_and_the_run_goes_on(
+    tmp_path: Path,
+) -> None:
+    records = ran(planned("fp32", workloads=(BROKEN, TINY), backends=("eager",)), tmp_path)
+    failed = only(records, "latency", workload="tiny:broken_model")
+    assert failed.status == "failed"
+    assert "the weights are nowhere to be found" in str(failed.reason)
+    assert "in broken_model" in str(failed.traceback)
+    assert only(records, "latency", workload="tiny:model").status == "ok"
+
+
+def test_a_technique_that_does_not_apply_is_skipped_with_its_reason(tmp_path: Path) -> None:
+    records = ran(planned("distill", backends=("eager",)), tmp_path)
+    skipped = only(records, "latency", technique="distill")
+    assert skipped.status == "skipped"
+    assert "unsupported" in str(skipped.reason)
+    assert "student" in str(skipped.reason)
+
+
+def test_training_steps_are_measured_too(tmp_path: Path) -> None:
+    records = ran(planned("fp32", backends=("eager",), phases=("training",)), tmp_path)
+    one = only(records, "latency", technique="fp32")
+    assert one.status == "ok", one.reason
+    assert one.executed["operators"] == {"addmm[float32]": 2, "mm[float32]": 3}
+
+
+def _started(results: Path, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [
+            sys.executable, "-m", "leanmark", "run", "--model", TINY.name, "--data", str(TINY.data),
+            "--results", str(results), *options,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=HERE,
+    )  # fmt: skip
+
+
+def _lines(results: Path) -> list[str]:
+    return [line for path in store.find(results) for line in path.read_text().splitlines()]
+
+
+def _wait_for_measurements(results: Path, count: int, running: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while sum('"pass_name":"latency"' in line for line in _lines(results)) < count:
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _descendants(pid: int) -> set[int]:
+    found: set[int] = set()
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, children.read_text().split()):
+            found |= {child} | _descendants(child)
+    return found
+
+
+def _gone(pids: set[int]) -> bool:
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_a_parent_killed_in_mid_run_loses_no_finished_measurement(tmp_path: Path) -> None:
+    running = _started(tmp_path, "-t", "int8", "--batch", "1", "--batch", "2", "--batch", "4")
+    _wait_for_measurements(tmp_path, 3, running)
+    before, pids = _lines(tmp_path), _descendants(running.pid)
+    assert pids
+    os.kill(running.pid, signal.SIGKILL)
+    running.communicate()
+    [path] = store.find(tmp_path)
+    after = store.load(path)
+    assert len(after.measurements) >= len(before) - 1
+    assert [json.loads(line) for line in before[:-1]] == [
+        json.loads(line) for line in _lines(tmp_path)[: len(before) - 1]
+    ]
+    assert _gone(pids), "processes outlived their parent"
+
+
+def test_ctrl_c_keeps_what_is_finished_prints_it_and_leaves_no_process(tmp_path: Path) -> None:
+    running = _started(tmp_path, "-t", "int8", "--batch", "1", "--batch", "2", "--batch", "4")
+    _wait_for_measurements(tmp_path, 3, running)
+    pids = _descendants(running.pid)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 130, err
+    assert "batch 1" in out
+    assert "interrupted: the finished measurements above are kept" in err
+    assert "Traceback" not in err
+    assert _gone(pids)

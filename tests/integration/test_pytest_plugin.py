@@ -1,0 +1,135 @@
+"""pytest with leanmark installed, as a user runs it: in folders of their own, in fresh processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CONFTEST = """
+def pytest_addoption(parser):
+    parser.addoption("--benchmark", {how}, help="this repository's own")
+"""
+TEST = "def test_one(pytestconfig): assert pytestconfig.getoption('--benchmark') == {value!r}\n"
+
+
+def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
+        cwd=folder,
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def collected(result: subprocess.CompletedProcess[str]) -> list[str]:
+    assert result.returncode == 0, result.stdout + result.stderr
+    return [line for line in result.stdout.splitlines() if line.startswith("leanmark::")]
+
+
+@pytest.mark.parametrize("flag", ["--benchmark", "--leanmark"])
+def test_either_flag_collects_the_suite_in_any_folder(tmp_path: Path, flag: str) -> None:
+    (tmp_path / "test_mine.py").write_text("def test_mine(): raise AssertionError\n")
+    names = collected(run(tmp_path, flag, "--collect-only", "-q"))
+    assert "leanmark::cnn/inference/b1/fp32/eager/cpu/t1" in names
+    assert "leanmark::lstm/inference/b32/int8/onnxruntime/cpu/t1" in names
+    assert "leanmark::mlp/training/b32/prune/eager/cpu/t1" in names
+    assert len(names) == 88
+
+
+def test_without_the_flag_nothing_changes(tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text("def test_mine(): pass\n")
+    result = run(tmp_path)
+    assert result.returncode == 0
+    assert "1 passed" in result.stdout
+
+
+def test_the_flag_works_from_the_environment_and_from_an_ini_file(tmp_path: Path) -> None:
+    select = "--leanmark-workload=mlp --leanmark-phase=training"
+    assert len(collected(run(tmp_path, "--collect-only", "-q", PYTEST_ADDOPTS=f"--benchmark {select}"))) == 4
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\naddopts = --benchmark {select}\n")
+    assert len(collected(run(tmp_path, "--collect-only", "-q"))) == 4
+
+
+def test_paths_that_are_given_are_respected(tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text("def test_mine(): pass\n")
+    result = run(tmp_path, "--benchmark", "test_mine.py")
+    assert result.returncode == 0
+    assert "1 passed" in result.stdout
+    assert "leanmark::" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("how", "given", "value"),
+    [
+        ("action='store_true'", "--benchmark", True),
+        ("action='store_true', dest='benchmark'", "--benchmark", True),
+        ("nargs='*', default=None", "--benchmark=x", ["x"]),
+        ("action='store'", "--benchmark=x", "x"),
+    ],
+)
+def test_a_repository_with_a_flag_of_that_name_keeps_it(
+    tmp_path: Path, how: str, given: str, value: object
+) -> None:
+    (tmp_path / "conftest.py").write_text(CONFTEST.format(how=how))
+    (tmp_path / "test_mine.py").write_text(TEST.format(value=value))
+    result = run(tmp_path, given)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "1 passed" in result.stdout
+    assert len(collected(run(tmp_path, "--leanmark", "--collect-only", "-q"))) == 88
+
+
+def test_it_lives_beside_pytest_benchmark(tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text("def test_mine(benchmark): benchmark(lambda: None)\n")
+    result = run(tmp_path, "--benchmark-only", "--benchmark-min-rounds=2", "--benchmark-max-time=0.01")
+    assert result.returncode == 0, result.stdout
+    assert "test_mine" in result.stdout
+    options = "--benchmark --benchmark-disable --leanmark-workload=mlp -k training --collect-only -q"
+    assert len(collected(run(tmp_path, *options.split()))) == 4
+
+
+def test_xdist_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(
+        "def pytest_addoption(parser):\n"
+        "    parser.addoption('--numprocesses', dest='numprocesses', type=int)\n"  # as pytest-xdist has it
+    )
+    result = run(tmp_path, "--benchmark", "--numprocesses=2")
+    assert result.returncode == 4
+    assert "leanmark measures one thing at a time" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--leanmark-workload=cnm", "Unknown workload 'cnm'. Did you mean cnn?"),
+        ("--leanmark-technique=prone", "Unknown technique 'prone'. Did you mean prune?"),
+        ("--leanmark-phase=train", "Unknown phase 'train'. Did you mean training?"),
+        ("--leanmark-batch=zero", "a batch size is a whole number of at least 1, not 'zero'"),
+        ("--leanmark-zone=FRB", "Unknown zone 'FRB'. Did you mean"),
+    ],
+)
+def test_bad_input_is_named_before_anything_is_measured(tmp_path: Path, option: str, message: str) -> None:
+    result = run(tmp_path, "--benchmark", option)
+    assert result.returncode == 4
+    assert message in result.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_cases_are_items_and_the_table_ends_the_run(tmp_path: Path) -> None:
+    result = run(
+        tmp_path,
+        *("--benchmark", "--leanmark-workload=mlp", "--leanmark-technique=distill"),
+        *("--leanmark-technique=int8", "-k", "b32 and inference and onnxruntime"),
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "3 passed" in result.stdout
+    assert "mlp · inference · batch 32" in result.stdout
+    [records] = (tmp_path / "results").glob("*/*.jsonl")
+    assert records.with_suffix(".md").exists()
+    assert "<html" in records.with_suffix(".html").read_text()

@@ -1,0 +1,104 @@
+"""A model and data that train in no time, and techniques that misbehave. Imported by real workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from leanmark.techniques.base import Context, Technique
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+CLASSES = 4
+FEATURES = 16
+
+
+def model() -> nn.Module:
+    """Exact on the data below: each class has a feature of its own."""
+    import torch
+    from torch import nn
+
+    net = nn.Sequential(nn.Linear(FEATURES, 32), nn.ReLU(), nn.Linear(32, CLASSES))
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        for part in (net[0], net[2]):
+            part.weight.normal_(0, 0.01)
+            part.bias.zero_()
+        for index in range(CLASSES):
+            net[0].weight[index, index] = 1.0
+            net[2].weight[index, index] = 1.0
+    return net
+
+
+def loaders() -> tuple[list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]]:
+    """Two splits of [N, 16] inputs whose class is the one large feature among the first four."""
+    import torch
+
+    generator = torch.Generator().manual_seed(1)
+
+    def split(count: int) -> list[tuple[Tensor, Tensor]]:
+        targets = torch.randint(CLASSES, (count,), generator=generator)
+        inputs = torch.rand(count, FEATURES, generator=generator)
+        inputs[torch.arange(count), targets] += 2.0
+        return [(inputs, targets)]
+
+    return split(128), split(200)
+
+
+def broken_model() -> nn.Module:
+    raise OSError("the weights are nowhere to be found")
+
+
+@dataclass(frozen=True, slots=True)
+class Misbehaving(Technique):
+    """Does ``what`` in the process that measures, at its ``at``-th step."""
+
+    what: str = "raise"
+    at: int = 200
+    backends = ("eager",)
+    phases = ("inference",)
+
+    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+        from tiny_trap import Trap  # needs torch, which importing a technique must not
+
+        return Trap(model, self.what, self.at)
+
+    def verify(self, before: nn.Module, after: nn.Module) -> Mapping[str, Any]:
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage(Technique):
+    """Returns a model of the right shape with other weights, and says nothing."""
+
+    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+        import copy
+
+        changed = copy.deepcopy(model)
+        for parameter in changed.parameters():
+            parameter.data.mul_(-1.0)
+        return changed
+
+    def verify(self, before: nn.Module, after: nn.Module) -> Mapping[str, Any]:
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class BadlyRetrained(Garbage):
+    """The same, from a technique that may change the function since it retrains."""
+
+    retrains = True
+
+
+def misbehave(what: str) -> None:
+    if what == "raise":
+        raise ArithmeticError("the model broke in the middle")
+    if what == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "hang":
+        time.sleep(3600)
