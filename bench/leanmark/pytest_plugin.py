@@ -1,0 +1,271 @@
+"""``pytest --benchmark``: leanmark's suite as pytest items, one for each case.
+
+The flag ``--leanmark`` always exists. ``--benchmark`` is added only after the repository's own conftest
+files were read, and only if none of them (and no other plugin) has taken it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from leanmark.errors import LeanmarkError
+
+if TYPE_CHECKING:
+    from leanmark.campaign import Campaign
+    from leanmark.carbon import Intensity
+    from leanmark.plan import Plan
+    from leanmark.progress import Progress
+    from leanmark.record import Case, Measurement
+
+SUITE = Path(__file__).with_name("suite.leanmark")
+"""Stands for the suite in pytest's collection; any path of a kind that no other plugin collects."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("leanmark", "leanmark: efficiency before and after, with error bars")
+    group.addoption("--leanmark", action="store_true", dest="leanmark_flag", help="Run leanmark's suite.")
+    for name, metavar, text in (
+        ("workload", "NAME", "workload"),
+        ("technique", "CHAIN", "technique or chain such as prune+int8"),
+        ("backend", "NAME", "backend"),
+        ("phase", "PHASE", "inference or training"),
+        ("batch", "N", "batch size"),
+    ):
+        group.addoption(
+            f"--leanmark-{name}",
+            action="append",
+            default=[],
+            metavar=metavar,
+            dest=f"leanmark_{name}",
+            help=f"Only this {text}; repeatable.",
+        )
+    group.addoption("--leanmark-device", default="cpu", metavar="NAME", help="Device; default cpu.")
+    group.addoption("--leanmark-threads", default=1, type=int, metavar="N", help="Threads; default 1.")
+    group.addoption(
+        "--leanmark-profile", default="quick", choices=("quick", "full"), help="How much to measure."
+    )
+    group.addoption("--leanmark-seed", default=0, type=int, metavar="N", help="Seeds the order.")
+    group.addoption("--leanmark-results", default="results", metavar="DIR", help="Folder of the records.")
+    group.addoption("--leanmark-zone", metavar="NAME", help="Country whose grid turns joules into CO2.")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, Any, Any]:
+    """Add ``--benchmark`` once it is known whether somebody else has it.
+
+    It works from the command line, PYTEST_ADDOPTS, ini files and ``pytest.main``: the final parse comes
+    after this.
+    """
+    result = yield
+    if not _taken(parser, "--benchmark"):
+        parser.getgroup("leanmark").addoption(
+            "--benchmark", action="store_true", dest="leanmark_alias", help="The same as --leanmark."
+        )
+    return result
+
+
+def _taken(parser: pytest.Parser, flag: str) -> bool:
+    """Whether an option of that name exists. pytest has no public way to ask but to parse it."""
+    try:
+        _, unknown = parser.parse_known_and_unknown_args([flag], argparse.Namespace())
+    except pytest.UsageError:  # it exists, and wants a value
+        return True
+    return flag not in unknown
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if not _wanted(config):
+        return
+    if config.getoption("numprocesses", None):
+        raise pytest.UsageError(
+            "leanmark measures one thing at a time: run it without pytest-xdist (-n 0 or -p no:xdist)"
+        )
+    session = Session(config)
+    config.pluginmanager.register(session, "leanmark-session")
+    if config.args_source is not pytest.Config.ArgsSource.ARGS:
+        config.args[:] = [str(SUITE)]
+
+
+def _wanted(config: pytest.Config) -> bool:
+    return bool(config.getoption("leanmark_flag") or config.getoption("leanmark_alias", False))
+
+
+class Session:
+    """One campaign behind all items; registered only when the suite is wanted."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.plan = _plan(config)
+        self.grid = _grid(config)
+        self.campaign: Campaign | None = None
+        self._selected: list[Case] = []
+        self._line = _Line(config)
+
+    def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+        if file_path != SUITE:
+            return None
+        suite: Suite = Suite.from_parent(parent, path=file_path, nodeid="leanmark")
+        suite.session_of_leanmark = self
+        return suite
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._selected = [item.case for item in session.items if isinstance(item, CaseItem)]
+
+    def measure(self, case: Case) -> tuple[Measurement, ...]:
+        if self.campaign is None:
+            from leanmark.campaign import Campaign
+            from leanmark.plan import restrict
+
+            folder = self.config.invocation_params.dir / str(self.config.getoption("leanmark_results"))
+            self.campaign = Campaign(restrict(self.plan, self._selected), folder, self._line.notify)
+        found = self.campaign.measure(case)
+        self._line.clear()
+        return found
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        if self.campaign is not None:
+            self.campaign.__exit__(None, None, None)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.campaign is None or not self.campaign.measurements:
+            return
+        from leanmark import store, tabulate
+        from leanmark.report import publish
+        from leanmark.report.console import rendered
+
+        path = self.campaign.path
+        pages = publish.publish(path, self.grid)
+        terminalreporter.section("leanmark")
+        terminalreporter.write(
+            rendered(
+                tabulate.build([store.load(path)], self.grid),
+                width=shutil.get_terminal_size((120, 24)).columns,
+                color=bool(terminalreporter.hasmarkup),
+            )
+        )
+        terminalreporter.write_line("")
+        for label, page in (("records", path), ("summary", pages.markdown), ("page", pages.html)):
+            terminalreporter.write_line(f"{label:8} {page}")
+
+
+class Suite(pytest.File):
+    """Collects one item for each case of the plan."""
+
+    session_of_leanmark: Session
+
+    def collect(self) -> Iterator[CaseItem]:
+        for case in self.session_of_leanmark.plan.cases:
+            item: CaseItem = CaseItem.from_parent(self, name=case.id)
+            item.case = case
+            yield item
+
+
+class CaseItem(pytest.Item):
+    """Passes when its case was measured, fails when it is failed or INVALID, else skips."""
+
+    case: Case
+
+    def runtest(self) -> None:
+        assert isinstance(self.parent, Suite)
+        for one in self.parent.session_of_leanmark.measure(self.case):
+            if one.status in ("failed", "invalid"):
+                raise CaseFailed(one)
+            if one.status == "skipped":
+                pytest.skip(str(one.reason))
+            for series in one.series:
+                self.user_properties.append((series.metric, _median(series.values)))
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        if isinstance(excinfo.value, CaseFailed | LeanmarkError):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        return self.path, None, self.case.id
+
+
+class CaseFailed(Exception):
+    """A case that was not measured, with the reason and the worker's traceback."""
+
+    def __init__(self, measurement: Measurement) -> None:
+        status = "INVALID" if measurement.status == "invalid" else measurement.status
+        trace = f"\n\n{measurement.traceback}" if measurement.traceback else ""
+        super().__init__(f"{status} in the {measurement.pass_name} pass: {measurement.reason}{trace}")
+
+
+class _Line:
+    """One line of progress: rewritten in place on a terminal, a line for each contest elsewhere."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._started = time.monotonic()
+        self._shown = False
+
+    def notify(self, progress: Progress) -> None:
+        from leanmark.report.live import describe
+
+        reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
+        capture: Any = self._config.pluginmanager.get_plugin("capturemanager")
+        if reporter is None:
+            return
+        text = describe(progress, time.monotonic() - self._started)
+        with capture.global_and_fixture_disabled():
+            if reporter.isatty:
+                reporter.rewrite(text, erase=True)
+                self._shown = True
+            else:
+                reporter.ensure_newline()
+                reporter.write_line(text)
+
+    def clear(self) -> None:
+        if self._shown:
+            reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
+            reporter.rewrite("", erase=True)
+            self._shown = False
+
+
+def _plan(config: pytest.Config) -> Plan:
+    from leanmark import plan
+    from leanmark.messages import WorkloadSpec
+
+    def chosen(name: str) -> tuple[str, ...]:
+        return tuple(config.getoption(f"leanmark_{name}"))
+
+    try:
+        selection = plan.Selection(
+            workloads=tuple(WorkloadSpec(name=name) for name in chosen("workload")),
+            techniques=chosen("technique"),
+            backends=chosen("backend"),
+            phases=plan.phases(chosen("phase")),
+            batches=plan.batches(chosen("batch")),
+            device=config.getoption("leanmark_device"),
+            threads=config.getoption("leanmark_threads"),
+        )
+        sampling = plan.PROFILES[config.getoption("leanmark_profile")]
+        return plan.make(selection, replace(sampling, seed=config.getoption("leanmark_seed")))
+    except LeanmarkError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _grid(config: pytest.Config) -> Intensity:
+    from leanmark import carbon
+
+    try:
+        zone = config.getoption("leanmark_zone")
+        return carbon.for_zone(zone) if zone else carbon.world_average()
+    except LeanmarkError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _median(values: tuple[float, ...]) -> float:
+    return sorted(values)[len(values) // 2]
