@@ -69,7 +69,7 @@ def _carbon_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--model", metavar="MODULE:FACTORY", help="Your own model: a function that returns it, trained."
 )
 @click.option("--data", metavar="MODULE:LOADERS",
-              help="Your own data: a function that returns (train, test), batches of (inputs, targets).")  # fmt: skip
+              help="Your own data: a function that returns (train, test) batches.")  # fmt: skip
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
 @_carbon_options
 def run(

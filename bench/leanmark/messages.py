@@ -66,7 +66,7 @@ class Open:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """``cold_start_s`` is the first call, ``loops`` the steps that fill one block."""
+    """``cold_start_s`` is loading the model and its first step; ``loops`` steps fill one block."""
 
     cold_start_s: float
     step_s: float

@@ -22,7 +22,6 @@ _WINDOW = 5
 class WarmUp:
     """``steady`` is false where the time for warming up ended before two windows agreed."""
 
-    cold_start_s: float
     step_s: float
     loops: int
     steady: bool
@@ -51,13 +50,11 @@ def run_window(step: Step, seconds: float) -> Window:
 def warm_up(step: Step, limit_s: float, block_s: float) -> WarmUp:
     """Run until two successive windows of blocks agree, and size the blocks on the way.
 
-    The first call is timed by itself: it may compile and allocate. The block size is found from several
-    blocks, since one early call misjudges the step badly. Two windows agree where their medians differ
-    by less than 2 %, or by less than their own scatter.
+    The block size is found from several blocks, since one early call misjudges the step badly. Two windows
+    agree where their medians differ by less than 2 %, or by less than their own scatter.
     """
     target_s = max(block_s, MIN_BLOCK_S)
     target_s = max(block_s, MIN_BLOCK_S)
-    cold = run_block(step, 1).wall_s
     deadline = time.perf_counter() + limit_s
     loops = 1
     previous: list[float] = []
@@ -68,7 +65,7 @@ def warm_up(step: Step, limit_s: float, block_s: float) -> WarmUp:
         sized = loops >= fitting // 4  # a quarter of a block is long enough to warm up with
         steady = sized and bool(previous) and _agree(previous, current)
         if steady or time.perf_counter() > deadline:
-            return WarmUp(cold_start_s=cold, step_s=step_s, loops=fitting, steady=steady)
+            return WarmUp(step_s=step_s, loops=fitting, steady=steady)
         previous = current if sized else []
         if not sized:
             loops = min(fitting // 4, 10 * loops)

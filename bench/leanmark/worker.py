@@ -7,12 +7,15 @@ import importlib
 import os
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from leanmark import chain, fidelity, messages, registry, runner
 from leanmark.artifact import Artifact, Samples
@@ -93,10 +96,13 @@ class Session:
         return self._open
 
     def open(self, request: messages.Open) -> messages.Opened:
-        """Load, check, warm up. Checks come first: a wrong model is never timed."""
+        """Load, check, warm up. Checks come first: a wrong model's steps are never timed."""
         _settle(request.place, request.case.backend)
         artifact = Artifact.of(Path(request.folder), request.case.technique)
+        start = time.perf_counter()
         executable = _load(request.case, request.workload, artifact, request.place)
+        executable.step()
+        cold_start_s = time.perf_counter() - start
         opened = _Opened(request.case, artifact, executable, request.place.threads)
         quality = _judge(opened, Path(request.folder), full=request.judge_quality)
         warm = runner.warm_up(executable.step, request.warmup_s, request.block_s)
@@ -105,7 +111,7 @@ class Session:
         gc.disable()  # a collection inside a block would be billed to whichever variant it hits
         self._open = opened
         return messages.Opened(
-            cold_start_s=warm.cold_start_s,
+            cold_start_s=cold_start_s,
             step_s=warm.step_s,
             loops=warm.loops,
             steady=warm.steady,
@@ -188,10 +194,11 @@ def _backend(case: Case) -> Backend:
 def _load(case: Case, spec: messages.WorkloadSpec, artifact: Artifact, place: messages.Place) -> Executable:
     samples = Samples.load(artifact.folder.parent)
     training = case.phase == "training"
+    chosen = np.arange(case.batch) % len(samples.batch_inputs)  # a batch larger than what is kept repeats it
     work = Work(
         phase=case.phase,
-        inputs=samples.batch_inputs[: case.batch],
-        targets=samples.batch_targets[: case.batch] if training else None,
+        inputs=samples.batch_inputs[chosen],
+        targets=samples.batch_targets[chosen] if training else None,
         threads=place.threads,
         device=case.device,
         workload=load_workload(spec) if training else None,

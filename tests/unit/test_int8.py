@@ -32,8 +32,12 @@ class Sorted(Workload):
     """100 samples whose values grow with their index, as in a training set sorted by class."""
 
     def __init__(self, kind: Kind, shape: tuple[int, ...]) -> None:
-        self.quantization = kind  # type: ignore[misc]
+        self.kind = kind
         self.shape = shape
+
+    @property
+    def quantization(self) -> Kind:
+        return self.kind
 
     def model(self) -> nn.Module:
         return nn.Identity()

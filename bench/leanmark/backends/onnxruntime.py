@@ -43,10 +43,13 @@ class OnnxRuntime(Backend):
         import onnx
 
         _export(module, artifact.graph_file, example)
-        graph = onnx.load(artifact.graph_file)
+        model = onnx.load(artifact.graph_file)
         # the exporter's leftover shapes contradict those that quantization infers (onnxruntime #25890)
-        del graph.graph.value_info[:]
-        onnx.save(graph, artifact.graph_file)
+        del model.graph.value_info[:]
+        del model.graph.metadata_props[:]
+        for node in model.graph.node:  # stack traces of the export, up to half of a small file
+            del node.metadata_props[:]
+        onnx.save(model, artifact.graph_file)
 
     def open(self, artifact: Artifact, work: Work) -> Executable:
         return _Session(artifact.graph_file, work)

@@ -42,12 +42,10 @@ class Workload(ABC):
     """A model, its data, its training and its quality; stateless, so it can be made in any process.
 
     ``version`` is part of the work's identity: raise it whenever a change here changes the numbers.
-    ``recipe`` is ``None`` where ``model()`` comes trained. ``quantization`` says which kind of int8
-    suits: ``static`` for convolutional nets, ``dynamic`` for recurrent nets and transformers.
+    ``recipe`` is ``None`` where ``model()`` comes trained.
     """
 
     version: ClassVar[int] = 1
-    quantization: ClassVar[Literal["static", "dynamic"]] = "static"
     recipe: ClassVar[Recipe | None] = None
     finetune: ClassVar[Recipe] = Recipe(epochs=3, batch=64, learning_rate=1e-3)
 
@@ -58,6 +56,11 @@ class Workload(ABC):
     @abstractmethod
     def dataset(self) -> Dataset:
         """The fixed split. Tensors are float32 (inputs) on the CPU."""
+
+    @property
+    def quantization(self) -> Literal["static", "dynamic"]:
+        """Which int8 suits: ``static`` for convolutions, ``dynamic`` for recurrent nets and transformers."""
+        return "static"
 
     def student(self) -> nn.Module:
         """A smaller, untrained model for distillation.

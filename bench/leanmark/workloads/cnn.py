@@ -53,7 +53,6 @@ class ResNet(nn.Module):
 
 
 class Cnn(Workload):
-    quantization = "static"
     recipe: ClassVar[Recipe | None] = Recipe(epochs=10, batch=64, learning_rate=4e-3)
     finetune: ClassVar[Recipe] = Recipe(epochs=5, batch=32, learning_rate=3e-3)
 

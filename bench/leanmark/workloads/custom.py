@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,11 @@ class Custom(Workload):
             raise UsageError(f"{self.factory}() must return a torch.nn.Module, not {_kind(made)}")
         return made
 
+    @property
+    def quantization(self) -> Literal["static", "dynamic"]:
+        """Told from the kinds of layers in the model."""
+        return _quantization(self.factory)
+
     def dataset(self) -> Dataset:
         """All batches joined; read once per process. Floats become float32, integers int64.
 
@@ -55,6 +60,13 @@ def _load(target: str) -> Callable[[], Any]:
         raise UsageError(f"{target} must be a function without arguments, not {_kind(found)}")
     function: Callable[[], Any] = found
     return function
+
+
+@cache
+def _quantization(factory: str) -> Literal["static", "dynamic"]:
+    kinds = (nn.RNNBase, nn.MultiheadAttention, nn.Embedding)
+    parts: Iterable[nn.Module] = _load(factory)().modules()
+    return "dynamic" if any(isinstance(part, kinds) for part in parts) else "static"
 
 
 @cache

@@ -1,0 +1,151 @@
+"""The command line as a user types it: exit codes, messages, and what a bad word leads to."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from leanmark import cli, store
+
+from . import synthetic
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["leanmark", *words])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    return int(caught.value.code or 0)
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    records = synthetic.records()
+    with store.RunWriter.create(tmp_path / "results", records.run) as writer:
+        for measurement in records.measurements:
+            writer.append(measurement)
+    return writer.path
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "-w", "cnm"], "Unknown workload 'cnm'. Did you mean cnn?"),
+        (["run", "-t", "int9"], "Unknown technique 'int9'. Did you mean int8?"),
+        (["run", "-t", "prune(ratioo=0.5)"], "Did you mean ratio?"),
+        (["run", "-t", "prune(ratio=2)"], "ratio must lie between 0 and 1"),
+        (["run", "-b", "onnx"], "Unknown backend 'onnx'. Did you mean onnxruntime?"),
+        (["run", "--device", "gpu"], "Unknown device 'gpu'"),
+        (["run", "--worklod", "cnn"], "Did you mean '--workload'?"),
+        (["run", "--model", "a:b"], "--model and --data go together"),
+        (["run", "--model", "a", "--data", "b:c"], "--model needs module:function, not 'a'"),
+        (["run", "-w", "cnn", "--threads", "4096"], "4096 threads need 4096 cores"),
+        (["run", "--zone", "FRANZ"], "Unknown zone"),
+        (["run", "--zone", "FRA", "--intensity", "50"], "not both"),
+        (["run", "--intensity", "-3"], "lies between 0 and 2000"),
+        (["rnu"], "Did you mean"),
+        (["list", "workload"], "Unknown kind 'workload'. Did you mean workloads"),
+    ],
+)
+def test_what_cannot_be_done_is_said_with_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    words: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert typed(monkeypatch, *words) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_results_folder_that_cannot_be_written_is_refused_before_measuring(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "taken").write_text("a file, not a folder")
+    assert typed(monkeypatch, "run", "-w", "mlp", "--results", str(tmp_path / "taken")) == 1
+    assert "cannot write results" in capsys.readouterr().err
+
+
+def test_show_prints_the_newest_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], recorded: Path
+) -> None:
+    monkeypatch.chdir(recorded.parents[2])
+    assert typed(monkeypatch, "show", "--zone", "FRA") == 0
+    out = capsys.readouterr().out
+    assert "cnn · inference · batch 1" in out
+    assert "France (FRA)" in out
+
+
+def test_show_without_records_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert typed(monkeypatch, "show") == 2
+    assert "run `leanmark run` first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace('"schema":1', '"schema":99'), "schema 99"),
+        (lambda text: text.replace("measurement", "mesurement", 1), ":2: expected kind"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_and_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    recorded: Path,
+    change: object,
+    message: str,
+) -> None:
+    assert callable(change)
+    text = change(recorded.read_text())
+    recorded.write_text(text)
+    assert typed(monkeypatch, "show", str(recorded)) == 1
+    assert message in capsys.readouterr().err
+    assert recorded.read_text() == text
+
+
+def test_report_writes_both_pages_beside_the_records(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], recorded: Path
+) -> None:
+    assert typed(monkeypatch, "report", str(recorded)) == 0
+    assert recorded.with_suffix(".md").read_text().startswith("# leanmark")
+    assert "<table" in recorded.with_suffix(".html").read_text()
+
+
+def test_compare_of_a_run_with_itself_finds_no_change(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], recorded: Path
+) -> None:
+    assert typed(monkeypatch, "compare", str(recorded), str(recorded)) == 0
+    assert "1.00×" in capsys.readouterr().out
+
+
+def test_list_names_everything_with_its_availability(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert typed(monkeypatch, "list") == 0
+    out = capsys.readouterr().out
+    for name in ("transformer", "distill", "onnxruntime", "cpu", "codecarbon", "markdown"):
+        assert name in out
+
+
+def test_doctor_names_what_it_cannot_see(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert typed(monkeypatch, "doctor") == 0
+    assert "energy of the processor" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["--help"], ["list"], ["show", "--help"], ["doctor"]])
+def test_reading_and_asking_import_no_torch(words: list[str]) -> None:
+    script = (
+        f"import sys\nsys.argv = ['leanmark', *{words!r}]\nfrom leanmark import cli\n"
+        "try:\n    cli.main()\nexcept SystemExit:\n    pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
