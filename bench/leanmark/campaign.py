@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -168,28 +169,36 @@ class Campaign:
         self._account.begin(
             f"{first.workload}: {first.phase}, batch {first.batch}, memory", "memory", len(sound)
         )
-        for case in sound:
-            self._measure_memory_of(case, prepared)
+        lanes = schedule.lanes(first.threads, allowed_cores())
+        wanted = [
+            (case, replica.layout)
+            for case in sound
+            for replica in self._replicas[case.threads][: self.plan.sampling.memory_processes]
+        ]
+        jobs = [
+            memory_pass.Job(layout, self._memory_request(case, lanes[index % len(lanes)], prepared))
+            for index, (case, layout) in enumerate(wanted)
+        ]
+        timeout_s = self.plan.sampling.timeout_s
+        answers = memory_pass.measure(jobs, len(lanes), self._launcher, timeout_s)
+        for case, group in groupby(zip(jobs, answers, strict=True), lambda pair: pair[0].request.case):
+            found = list(group)
+            errors = [answer for _, answer in found if isinstance(answer, LeanmarkError)]
+            readings = [answer for _, answer in found if isinstance(answer, messages.MemoryReading)]
+            work = prepared.work(case)
+            if errors:
+                self._keep(failure(self.run.id, case, "memory", work, errors[0]))
+            else:
+                self._keep(memory_pass.record(self.run.id, work, found[0][0].request, readings))
 
-    def _measure_memory_of(self, case: Case, prepared: Prepared) -> None:
-        sampling = self.plan.sampling
-        replicas = self._replicas[case.threads]
-        request = messages.PeakMemory(
+    def _memory_request(self, case: Case, cores: tuple[int, ...], prepared: Prepared) -> messages.PeakMemory:
+        return messages.PeakMemory(
             case=case,
             workload=prepared.spec,
             folder=str(prepared.folder),
-            place=messages.Place(cores=replicas[0].cores, threads=case.threads),
-            steps=sampling.memory_steps,
+            place=messages.Place(cores=cores, threads=case.threads),
+            steps=self.plan.sampling.memory_steps,
         )
-        work = prepared.work(case)
-        try:
-            readings = memory_pass.measure(
-                request, replicas[: sampling.memory_processes], self._launcher, sampling.timeout_s
-            )
-        except LeanmarkError as error:
-            self._keep(failure(self.run.id, case, "memory", work, error))
-        else:
-            self._keep(memory_pass.record(self.run.id, work, request, readings))
 
     def _keep(self, measurement: Measurement) -> None:
         """To disk first."""

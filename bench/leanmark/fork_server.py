@@ -28,7 +28,7 @@ from leanmark.process import die_with_parent, redirect_output
 _PRELOADED = (
     "numpy",
     "torch",
-    "torch.optim",
+    "torch._dynamo",  # the first optimizer of a process imports it
     "torch.utils._python_dispatch",
     "onnxruntime",
     "leanmark.backends.eager",

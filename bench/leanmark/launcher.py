@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -44,13 +45,22 @@ class Worker:
             WorkerDied: the process ended; the message says how, with the end of what it printed.
             WorkerTimeout: no answer in time; the process was killed.
         """
-        try:
+        self.tell(request)
+        return self.answer(timeout_s)
+
+    def tell(self, request: messages.Request) -> None:
+        """Send ``request``; what it leads to is known to :meth:`answer`."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # answer() says how it ended
             self._connection.send(request)
+
+    def answer(self, timeout_s: float) -> Any:
+        """The reply to what was told, or the error that :meth:`ask` would raise."""
+        try:
             if not self._connection.poll(timeout_s):
                 self.kill()
                 raise WorkerTimeout(f"no answer within {timeout_s:g} s; the process was killed")
             reply = self._connection.recv()
-        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+        except (EOFError, ConnectionResetError) as error:
             raise WorkerDied(f"the process {self._process.how_it_ended()}{self._last_words()}") from error
         if isinstance(reply, messages.Failure):
             raise _as_error(reply)

@@ -1,37 +1,52 @@
 """The memory pass: fresh interpreters that do nothing but run one case.
 
-Spawned, not forked: a fork inherits its parent's pages, and they would be counted.
+Spawned, not forked: a fork inherits its parent's pages, and they would be counted. Nothing is timed, so
+as many run side by side as there are cores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from leanmark import messages
-from leanmark.launcher import Launcher
+from leanmark.errors import LeanmarkError
+from leanmark.launcher import Launcher, Worker
+from leanmark.layout import Layout
 from leanmark.record import Block, Measurement, Series
-from leanmark.schedule import Replica
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One process to start, in this layout, and what to ask it."""
+
+    layout: Layout
+    request: messages.PeakMemory
 
 
 def measure(
-    request: messages.PeakMemory,
-    replicas: Sequence[Replica],
-    launcher: Launcher,
-    timeout_s: float,
-) -> tuple[messages.MemoryReading, ...]:
-    """One reading per replica.
-
-    Raises:
-        LeanmarkError: what went wrong in the worker.
-    """
-    readings = []
-    for replica in replicas:
-        worker = launcher.spawn(replica.layout)
+    jobs: Sequence[Job], side_by_side: int, launcher: Launcher, timeout_s: float
+) -> Iterator[messages.MemoryReading | LeanmarkError]:
+    """The reading of each job, or what went wrong in it, in their order."""
+    for start in range(0, len(jobs), side_by_side):
+        group = jobs[start : start + side_by_side]
+        workers = [launcher.spawn(job.layout) for job in group]
         try:
-            readings.append(worker.ask(request, timeout_s))
+            for worker, job in zip(workers, group, strict=True):
+                worker.tell(job.request)
+            for worker in workers:
+                yield _answer(worker, timeout_s)
         finally:
-            worker.close()
-    return tuple(readings)
+            for worker in workers:
+                worker.close()
+
+
+def _answer(worker: Worker, timeout_s: float) -> messages.MemoryReading | LeanmarkError:
+    try:
+        reading: messages.MemoryReading = worker.answer(timeout_s)
+    except LeanmarkError as error:
+        return error
+    return reading
 
 
 def record(

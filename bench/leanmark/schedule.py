@@ -26,8 +26,7 @@ def replicas(plan: SamplingPlan, threads: int, wait: str, cores: Sequence[int]) 
     Raises:
         BadPlan: more threads than cores.
     """
-    if threads > len(cores):
-        raise BadPlan(f"{threads} threads need {threads} cores; this process may use {len(cores)}")
+    places = lanes(threads, cores)
     made = []
     for index in range(plan.processes):
         draw = random.Random(f"{plan.seed}/replica/{index}")
@@ -37,9 +36,20 @@ def replicas(plan: SamplingPlan, threads: int, wait: str, cores: Sequence[int]) 
             threads=threads,
             wait=wait,
         )
-        first = index * threads % (len(cores) - len(cores) % threads)
-        made.append(Replica(index=index, layout=layout, cores=tuple(cores[first : first + threads])))
+        made.append(Replica(index=index, layout=layout, cores=places[index % len(places)]))
     return tuple(made)
+
+
+def lanes(threads: int, cores: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """``cores`` in groups of ``threads``; what is left over stays unused.
+
+    Raises:
+        BadPlan: more threads than cores.
+    """
+    if threads > len(cores):
+        raise BadPlan(f"{threads} threads need {threads} cores; this process may use {len(cores)}")
+    count = len(cores) // threads
+    return tuple(tuple(cores[lane * threads : (lane + 1) * threads]) for lane in range(count))
 
 
 def order(seed: int, replica: int, round_: int, variants: int) -> tuple[int, ...]:
