@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from leanmark.report import cells
 from leanmark.report.details import details, run_facts
-from leanmark.report.notes import METHOD, notes
+from leanmark.report.notes import METHOD, legend, notes
 from leanmark.tabulate import Table
 
 
@@ -28,6 +28,7 @@ def render(tables: Sequence[Table]) -> str:
         runs=[(run, run_facts(run)) for run in runs],
         cells=cells,
         notes=notes,
+        legend=legend(tables),
         details=details,
         method=METHOD,
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from leanmark.record import Run
 from leanmark.report import cells
 from leanmark.report.details import details, run_facts
-from leanmark.report.notes import METHOD, notes
+from leanmark.report.notes import METHOD, legend, notes
 from leanmark.tabulate import Table
 
 _ALIGNMENT = [":--", ":--", *("--:" for _ in cells.COLUMNS), ":--"]
@@ -18,16 +18,19 @@ def render(tables: Sequence[Table]) -> str:
     """``tables`` as GitHub-flavoured Markdown."""
     lines = ["# leanmark", ""]
     for table in tables:
-        lines += [f"## {_escape(table.title)}", "", *_grid(table), ""]
-        lines += [*(f"- {_escape(note)}" for note in notes(table)), ""]
+        lines += [f"## {_escape(table.title)}", "", *grid(table), ""]
+        if found := notes(table):
+            lines += [*(f"- {_escape(note)}" for note in found), ""]
         lines += [*_details(table), ""]
+    lines += ["## Reading the tables", "", *(f"- {_escape(sentence)}" for sentence in legend(tables)), ""]
     for run in {table.run.id: table.run for table in tables}.values():
         lines += [*_run(run), ""]
     lines += ["## How it was measured", "", *(f"- {_escape(sentence)}" for sentence in METHOD)]
     return "\n".join(lines) + "\n"
 
 
-def _grid(table: Table) -> Iterator[str]:
+def grid(table: Table) -> Iterator[str]:
+    """The table alone, line by line."""
     yield _line(["technique", "backend", *(header for header, _ in cells.COLUMNS), "verdict"])
     yield _line(_ALIGNMENT)
     for row in table.rows:

@@ -25,16 +25,23 @@ METHOD = (
 
 
 def notes(table: Table) -> list[str]:
-    """Footnotes of ``table``: rows without numbers, then doubts, then marks, then units."""
+    """What is true of single rows of ``table``: those without numbers, then doubts."""
     return [
         *_statuses(table.rows),
         *_gaps(table.rows),
         *_unsettled(table.rows),
         *_findings(table),
-        *_reading(table.rows),
-        *_estimates(table.rows),
-        *_co2(table),
     ]
+
+
+def legend(tables: Iterable[Table]) -> list[str]:
+    """How to read all ``tables``: ratios, marks, units. Each sentence once."""
+    sentences = (
+        sentence
+        for table in tables
+        for sentence in (*_reading(table.rows), *_estimates(table.rows), *_co2(table))
+    )
+    return list(dict.fromkeys(sentences))
 
 
 def _statuses(rows: Iterable[Row]) -> Iterator[str]:

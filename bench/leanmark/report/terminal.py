@@ -12,7 +12,7 @@ from rich.text import Text
 
 from leanmark import chain
 from leanmark.report import cells
-from leanmark.report.notes import notes
+from leanmark.report.notes import legend, notes
 from leanmark.tabulate import Row, Table
 
 WIDE = 150
@@ -48,12 +48,19 @@ def render(tables: Sequence[Table], console: Console) -> None:
     """Print ``tables`` with their footnotes."""
     if not tables:
         console.print("Nothing was measured.")
+        return
     for table in tables:
         console.print()
         console.print(Text(table.title, style="bold"))
         console.print(_wide(table) if console.width >= WIDE else _narrow(table))
-        for note in notes(table):
-            console.print(Padding(Text(note, style="dim"), (0, 0, 0, 2)))
+        _print_notes(notes(table), console)
+    console.print()
+    _print_notes(legend(tables), console)
+
+
+def _print_notes(found: Sequence[str], console: Console) -> None:
+    for note in found:
+        console.print(Padding(Text(note, style="dim"), (0, 0, 0, 2)))
 
 
 def _wide(table: Table) -> Grid:
