@@ -78,16 +78,16 @@ def test_no_orphans_when_the_launcher_is_killed(tmp_path: Path) -> None:
         "launcher = Launcher()\n"
         "layout = Layout(hash_seed=1, padding_bytes=0, threads=1, wait='passive')\n"
         "server = launcher.server(layout)\n"
-        "print(server.pid, server.fork().pid, launcher.spawn(layout).pid, flush=True)\n"
+        "workers = server.fork(), launcher.spawn(layout)\n"
+        "print(server.pid, *(worker.pid for worker in workers), flush=True)\n"
         "time.sleep(60)\n"
     )
-    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    pids = [int(text) for text in parent.stdout.readline().split()]
-    assert len(pids) == 3
-    assert all(_alive(pid) for pid in pids)
-    parent.kill()
-    parent.communicate()
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pids = [int(text) for text in parent.stdout.readline().split()]
+        alive = [_alive(pid) for pid in pids]
+        parent.kill()
+    assert alive == [True, True, True]
     deadline = time.monotonic() + 5
     while any(_alive(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.05)
