@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,17 @@ def check(case: Case, outputs: Floats, folder: Path) -> float:
             f"may change them by {tolerance:g}"
         )
     return error
+
+
+def check_float32(operators: Mapping[str, int]) -> None:
+    """Nothing asked for another dtype than float32.
+
+    Raises:
+        TookNoEffect: an operator computed in one all the same.
+    """
+    other = sorted(name for name in operators if "[" in name and not name.endswith("[float32]"))
+    if other:
+        raise TookNoEffect(f"no technique lowers the precision, but these ran: {', '.join(other)}")
 
 
 def judge(outputs: Floats, samples: Samples, folder: Path, error: float) -> Quality:

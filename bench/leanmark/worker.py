@@ -168,8 +168,11 @@ def assert_executed(opened: _Opened) -> Mapping[str, Any]:
         raise TookNoEffect(f"{executed.threads} threads are in use, not {opened.case.threads}")
     if executed.device != opened.case.device:
         raise TookNoEffect(f"it ran on {executed.device}, not on {opened.case.device}")
-    for link in chain.parse(opened.case.technique):
-        chain.build(link).verify_executed(executed)
+    techniques = [chain.build(link) for link in chain.parse(opened.case.technique)]
+    for technique in techniques:
+        technique.verify_executed(executed)
+    if not any(technique.lowers_precision for technique in techniques):
+        fidelity.check_float32(executed.operators)
     return {
         "operators": dict(executed.operators),
         "threads": executed.threads,

@@ -16,6 +16,7 @@ METHOD = (
     "nominal) is a t interval over at least five processes.",
     "A verdict needs the whole interval: beyond the margin for better or worse, inside it for same. "
     "Anything else is inconclusive, and says what would settle it.",
+    "A training step is forward, backward and update of the changed model on the task's own loss.",
     "Latency, memory and energy are separate passes. Working memory is the peak less what the imports took.",
     "Quality is judged on the very model that was timed. Its change against the unchanged model is paired "
     "by test sample.",

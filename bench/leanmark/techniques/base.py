@@ -37,6 +37,8 @@ class Technique(ABC):
     level: ClassVar[Literal["module", "graph"]] = "module"
     backends: ClassVar[tuple[str, ...]] = ("eager", "onnxruntime")
     phases: ClassVar[tuple[Phase, ...]] = ("inference", "training")
+    lowers_precision: ClassVar[bool] = False
+    """Whether operators may compute in another dtype than float32 because of it."""
     packages: ClassVar[tuple[str, ...]] = ("torch",)
     """What must be installed to apply it."""
     retrains: ClassVar[bool] = False

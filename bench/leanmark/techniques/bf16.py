@@ -42,6 +42,7 @@ class Bf16(Technique):
     """
 
     backends: ClassVar[tuple[str, ...]] = ("eager",)
+    lowers_precision: ClassVar[bool] = True
     tolerance: ClassVar[float] = 0.05  # eight bits of mantissa: trained networks show 0.003 to 0.006
     refusal: ClassVar[str] = "ONNX Runtime has no bfloat16 matrix product on CPUs"
 

@@ -55,6 +55,7 @@ class Int8(Technique):
     backends: ClassVar[tuple[str, ...]] = ("onnxruntime",)
     phases: ClassVar[tuple[Phase, ...]] = ("inference",)
     packages: ClassVar[tuple[str, ...]] = ("torch", "onnx", "onnxruntime")
+    lowers_precision: ClassVar[bool] = True
     tolerance: ClassVar[float] = 0.25  # sound ones show 0.01 to 0.05, saturating ones 0.15, wrong ones 0.8
     refusal: ClassVar[str] = (
         "int8 is post-training quantization of an ONNX graph: it has no gradients, and PyTorch's own int8 "
