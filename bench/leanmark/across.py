@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from leanmark.compare import Side, compare_series
 from leanmark.errors import NotComparable
+from leanmark.merge import merged
 from leanmark.record import Comparison
 from leanmark.store import Records
 
@@ -25,8 +26,8 @@ def compare_runs(a: Records, b: Records) -> tuple[Comparison, ...]:
 
 
 def _comparisons(a: Records, b: Records) -> Iterator[Comparison]:
-    theirs = {(one.case, one.pass_name): one for one in a.measurements if one.status == "ok"}
-    for ours in b.measurements:
+    theirs = {(one.case, one.pass_name): one for one in merged(a.measurements) if one.status == "ok"}
+    for ours in merged(b.measurements):
         before = theirs.get((ours.case, ours.pass_name))
         if before is None or ours.status != "ok":
             continue

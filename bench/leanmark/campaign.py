@@ -18,7 +18,8 @@ from typing import Self
 
 import leanmark
 from leanmark import contest, environment, memory_pass, messages, prepare_pass, schedule
-from leanmark.errors import LeanmarkError
+from leanmark.engine import Contest, Engine
+from leanmark.errors import LeanmarkError, Unsupported
 from leanmark.launcher import Launcher
 from leanmark.meters.codecarbon import CodeCarbon
 from leanmark.outcome import failure
@@ -43,15 +44,15 @@ class Campaign:
         self.run = describe(plan)
         self.measurements: list[Measurement] = []
         self._account = Account(plan, notify)
-        self._meter = None if CodeCarbon().unavailable() else CodeCarbon()
-        self._replicas = {
-            threads: schedule.replicas(plan.sampling, threads, "passive", allowed_cores())
-            for threads in {case.threads for case in plan.cases}
-        }
+        self._cores = allowed_cores()
+        for threads in {case.threads for case in plan.cases}:
+            schedule.lanes(threads, self._cores)  # refuses what does not fit before anything starts
         self._prepared: dict[str, Prepared] = {}
-        self._played: set[tuple[str, ...]] = set()
+        self._contests: dict[tuple[str, ...], Contest | None] = {}
+        self._meter = None if CodeCarbon().unavailable() else CodeCarbon()
         self._writer = RunWriter.create(results, self.run)
         self._launcher = Launcher()
+        self._engine = Engine(plan.sampling, self._launcher, self._cores, self._meter, self._keep)
 
     @property
     def path(self) -> Path:
@@ -73,21 +74,67 @@ class Campaign:
         self._writer.close()
 
     def run_all(self) -> None:
-        """Measure every case of the plan, in its order."""
+        """A first look at every case, in the order of the plan; then precision where it is needed most."""
         for case in self.plan.cases:
-            self.measure(case)
+            self._look(case)
+        tables = [table for table in self._contests.values() if table is not None]
+        self._engine.settle(tables, self._say_more)
 
     def measure(self, case: Case) -> tuple[Measurement, ...]:
-        """All measurements of ``case``, made now unless they were made before."""
-        prepared = self._prepare(case)
-        if case.pair_key not in self._played:
-            self._played.add(case.pair_key)
-            rivals = [other for other in self.plan.cases if other.pair_key == case.pair_key]
-            fit = list(self._fit(rivals, prepared))
-            if fit:
-                self._play(fit, prepared)
-                self._measure_memory(fit, prepared)
+        """All measurements of ``case``, made now unless they were made before.
+
+        With a budget, which all cases share, this runs the whole plan.
+        """
+        if case.pair_key not in self._contests:
+            if self.plan.sampling.budget_s is not None:
+                self.run_all()
+            else:
+                self._look(case)
+                table = self._contests[case.pair_key]
+                if table is not None:
+                    self._engine.settle([table], self._say_more)
         return tuple(one for one in self.measurements if one.case == case)
+
+    def _look(self, case: Case) -> None:
+        """The first look at the contest of ``case``, and the memory of all that take part."""
+        if case.pair_key in self._contests:
+            return
+        self._contests[case.pair_key] = None
+        rivals = [other for other in self.plan.cases if other.pair_key == case.pair_key]
+        if self._engine.out_of_time:
+            error = Unsupported("the time budget ended before its turn came")
+            for rival in rivals:
+                self._keep(failure(self.run.id, rival, "latency", UNPREPARED, error))
+            return
+        prepared = self._prepare(case)
+        fit = list(self._fit(rivals, prepared))
+        if not fit:
+            return
+        table = self._seat(fit, prepared)
+        self._contests[case.pair_key] = table
+        name = f"{case.workload}: {case.phase}, batch {case.batch}"
+        self._account.begin(name, "contest", len(fit))
+        self._engine.first_look(table)
+        self._account.begin(f"{name}, memory", "memory", len(table.cases))
+        self._measure_memory([one for one in table.cases if not one.sentinel], prepared)
+
+    def _say_more(self, table: Contest) -> None:
+        case = table.cases[0]
+        doing = f"{case.workload}: {case.phase}, batch {case.batch}, process {table.replicas + 1}"
+        self._account.begin(doing, "contest", 0)
+
+    def _seat(self, fit: Sequence[Case], prepared: Prepared) -> Contest:
+        return Contest(
+            stage=contest.Stage(
+                run=self.run.id,
+                contest=short_hash([self.run.id, *fit[0].pair_key]),
+                plan=self.plan.sampling,
+                workload=prepared.spec,
+                folder=str(prepared.folder),
+                works={case: prepared.work(case) for case in fit},
+            ),
+            cases=list(fit),
+        )
 
     def _prepare(self, case: Case) -> Prepared:
         """The models of this case's workload."""
@@ -99,21 +146,15 @@ class Campaign:
         )
         self._prepared[case.workload] = prepared
         ours = [other for other in self.plan.cases if other.workload == case.workload]
-        for replica in self._replicas[case.threads]:
-            self._launcher.server(replica.layout)  # they import while the first model trains
+        first = self._start_parents(case.threads)
         for name in prepare_pass.chains(other.technique for other in ours):
             self._account.begin(f"{case.workload}: preparing {name}", "prepare")
-            subject = replace(case, technique=name, backend="eager", phase="inference", batch=1)
+            subject = replace(
+                case, technique=name, backend="eager", phase="inference", batch=1, sentinel=False
+            )
             backends = prepare_pass.backends_for(name, ours)
             try:
-                ready, cost = prepare_pass.apply(
-                    name,
-                    prepared,
-                    backends,
-                    self._replicas[case.threads][0],
-                    self._launcher,
-                    self._meter,
-                )
+                ready, cost = prepare_pass.apply(name, prepared, backends, first, self._launcher, self._meter)
             except LeanmarkError as error:
                 prepared.errors[name] = error
                 self._keep(failure(self.run.id, subject, "prepare", UNPREPARED, error))
@@ -121,6 +162,17 @@ class Campaign:
                 prepared.ready[name] = ready
                 self._keep_ready(subject, ready, cost)
         return prepared
+
+    def _start_parents(self, threads: int) -> schedule.Replica:
+        """Let the preloaded parents import while the first model trains; the first of them trains it."""
+        sampling = self.plan.sampling
+        made = [
+            schedule.replica(sampling, threads, self._cores, index)
+            for index in range(min(sampling.processes, schedule.PARENTS))
+        ]
+        for replica in made:
+            self._launcher.server(replica.layout)
+        return made[0]
 
     def _keep_ready(self, subject: Case, ready: messages.Ready, cost: Cost) -> None:
         for backend, model in ready.model.items():
@@ -147,33 +199,15 @@ class Campaign:
             else:
                 self._keep(failure(self.run.id, case, "latency", prepared.work(case), error))
 
-    def _play(self, fit: Sequence[Case], prepared: Prepared) -> None:
-        first = fit[0]
-        self._account.begin(f"{first.workload}: {first.phase}, batch {first.batch}", "contest", len(fit))
-        stage = contest.Stage(
-            run=self.run.id,
-            contest=short_hash([self.run.id, *first.pair_key]),
-            plan=self.plan.sampling,
-            workload=prepared.spec,
-            folder=str(prepared.folder),
-            works={case: prepared.work(case) for case in fit},
-        )
-        replicas = self._replicas[first.threads]
-        for measurement in contest.run(stage, fit, replicas, self._launcher, self._meter):
-            self._keep(measurement)
-
-    def _measure_memory(self, fit: Sequence[Case], prepared: Prepared) -> None:
-        failed = {one.case for one in self.measurements if one.status != "ok"}
-        sound = [case for case in fit if case not in failed]
-        first = fit[0]
-        self._account.begin(
-            f"{first.workload}: {first.phase}, batch {first.batch}, memory", "memory", len(sound)
-        )
-        lanes = schedule.lanes(first.threads, allowed_cores())
+    def _measure_memory(self, sound: Sequence[Case], prepared: Prepared) -> None:
+        if not sound:
+            return
+        first = sound[0]
+        lanes = schedule.lanes(first.threads, self._cores)
         wanted = [
-            (case, replica.layout)
+            (case, schedule.replica(self.plan.sampling, case.threads, self._cores, index).layout)
             for case in sound
-            for replica in self._replicas[case.threads][: self.plan.sampling.memory_processes]
+            for index in range(self.plan.sampling.memory_processes)
         ]
         jobs = [
             memory_pass.Job(layout, self._memory_request(case, lanes[index % len(lanes)], prepared))

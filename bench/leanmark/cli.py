@@ -64,6 +64,8 @@ def _carbon_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--device", default="cpu", show_default=True, metavar="NAME")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1))
 @click.option("--profile", default="quick", show_default=True, type=click.Choice(["quick", "full"]))
+@click.option("--budget", metavar="TIME",
+              help="Time for the whole run, such as 90s, 5m or 1h.")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="Seeds the order of everything.")
 @click.option(
     "--model", metavar="MODULE:FACTORY", help="Your own model: a function that returns it, trained."
@@ -76,6 +78,7 @@ def run(
     model: str | None,
     data: str | None,
     profile: str,
+    budget: str | None,
     seed: int,
     results: Path,
     grid: Intensity,
@@ -89,7 +92,8 @@ def run(
     from leanmark.report.live import Live
 
     selection = plan.Selection(workloads=_workloads(workloads, model, data), **axes)
-    made = plan.make(selection, replace(plan.PROFILES[profile], seed=seed))
+    sampling = replace(plan.PROFILES[profile], seed=seed)
+    made = plan.make(selection, plan.with_budget(sampling, budget) if budget else sampling)
     interrupted = False
     with Live() as live, Campaign(made, results, live.notify) as campaign:
         try:

@@ -7,6 +7,7 @@ round disturbs them all, and the ratios within it stay.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from leanmark.errors import LeanmarkError
 from leanmark.launcher import Launcher, Worker
 from leanmark.meters.base import Meter
 from leanmark.outcome import failure
-from leanmark.record import NOT_STEADY, Block, Case, Finding, Measurement, Quality, SamplingPlan, Series
+from leanmark.record import NOT_STEADY, Block, Case, Finding, Measurement, SamplingPlan, Series
 from leanmark.schedule import Replica, order
 
 
@@ -32,19 +33,24 @@ class Stage:
     works: Mapping[Case, str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """One replica of a contest: its measurements, and what its processes and one round cost in seconds."""
+
+    measurements: tuple[Measurement, ...]
+    open_s: float
+    round_s: float
+
+
 @dataclass(slots=True)
 class _Variant:
-    """What is known about one case so far. Filled in while the contest runs, then frozen into records."""
+    """What is known about one case so far. Filled in while it plays, then frozen into records."""
 
     case: Case
     latency: list[Block] = field(default_factory=list)
     cpu_time: list[Block] = field(default_factory=list)
-    cold_start: list[Block] = field(default_factory=list)
     energy: list[Block] = field(default_factory=list)
-    processes: list[dict[str, Any]] = field(default_factory=list)
-    executed: Mapping[str, Any] = field(default_factory=dict)
-    quality: Quality | None = None
-    unsteady: int = 0
+    opened: messages.Opened | None = None
     error: LeanmarkError | None = None
 
 
@@ -52,113 +58,99 @@ class _Variant:
 class _Seat:
     variant: _Variant
     worker: Worker
-    opened: messages.Opened
+    loops: int
 
 
-def run(
+def play(
     stage: Stage,
     cases: Sequence[Case],
-    replicas: Sequence[Replica],
+    replica: Replica,
     launcher: Launcher,
-    energy_meter: Meter[Any] | None,
-) -> Iterator[Measurement]:
-    """Measure ``cases`` against each other; one latency and one energy measurement for each.
+    energy_meter: Meter[Any] | None = None,
+) -> Played:
+    """Let ``cases`` run against each other in one process each.
 
-    A variant that fails drops out with its reason, and the others go on.
+    Each leaves a latency measurement, and an energy measurement where there is a meter. A variant that
+    fails drops out with its reason, and the others go on.
     """
     variants = [_Variant(case) for case in cases]
-    for replica in replicas:
-        with _seated(stage, variants, replica, launcher) as seats:
-            _play(stage.plan, seats, replica)
-            if replica.index == 0 and energy_meter is not None:
-                _meter_energy(stage.plan, seats, energy_meter)
-            _check_again(stage.plan, seats)
-    for variant in variants:
-        yield _latency(stage, variant)
-        if energy_meter is not None and variant.error is None:
-            yield _energy(stage, variant, energy_meter)
+    started = time.monotonic()
+    with _seated(stage, variants, replica, launcher) as seats:
+        opened = time.monotonic()
+        _play_rounds(stage.plan, seats, replica)
+        played = time.monotonic()
+        if energy_meter is not None:
+            _meter_energy(stage.plan, seats, energy_meter)
+        _check_again(stage.plan, seats)
+    records = [_latency(stage, variant, replica) for variant in variants]
+    if energy_meter is not None:
+        sound = [variant for variant in variants if variant.error is None]
+        records += [_energy(stage, variant, energy_meter) for variant in sound]
+    return Played(
+        measurements=tuple(records),
+        open_s=opened - started,
+        round_s=(played - opened) / replica.rounds,
+    )
 
 
 @contextlib.contextmanager
 def _seated(
     stage: Stage, variants: Sequence[_Variant], replica: Replica, launcher: Launcher
 ) -> Iterator[list[_Seat]]:
-    """Start one process for each variant still in the contest, in random order; end them after."""
+    """Start one process for each variant, in random order; end them after."""
     seats: list[_Seat] = []
     server = launcher.server(replica.layout)
     workers: list[Worker] = []
     try:
         for index in order(stage.plan.seed, replica.index, -1, len(variants)):
             variant = variants[index]
-            if variant.error is not None:
-                continue
             with _blamed_on(variant):
                 worker = server.fork()
                 workers.append(worker)
-                seats.append(_Seat(variant, worker, _open(stage, variant, worker, replica)))
+                variant.opened = worker.ask(_request(stage, variant.case, replica), stage.plan.timeout_s)
+                seats.append(_Seat(variant, worker, variant.opened.loops))
         yield sorted(seats, key=lambda seat: variants.index(seat.variant))
     finally:
         for worker in workers:
             worker.close()
 
 
-def _open(stage: Stage, variant: _Variant, worker: Worker, replica: Replica) -> messages.Opened:
-    first = replica.index == 0
-    opened: messages.Opened = worker.ask(
-        messages.Open(
-            case=variant.case,
-            workload=stage.workload,
-            folder=stage.folder,
-            place=messages.Place(cores=replica.cores, threads=variant.case.threads),
-            warmup_s=stage.plan.warmup_s,
-            block_s=stage.plan.block_s,
-            judge_quality=first,
-        ),
-        stage.plan.timeout_s,
+def _request(stage: Stage, case: Case, replica: Replica) -> messages.Open:
+    return messages.Open(
+        case=case,
+        workload=stage.workload,
+        folder=stage.folder,
+        place=messages.Place(cores=replica.cores, threads=case.threads),
+        warmup_s=stage.plan.warmup_s,
+        block_s=stage.plan.block_s,
+        judge_quality=replica.index == 0,
     )
-    if first:
-        variant.quality = opened.quality
-        variant.executed = opened.executed
-    variant.unsteady += not opened.steady
-    variant.processes.append(
-        {
-            "cores": list(replica.cores),
-            "hash_seed": replica.layout.hash_seed,
-            "padding_bytes": replica.layout.padding_bytes,
-            "wait": replica.layout.wait,
-        }
-    )
-    variant.cold_start.append(
-        Block(process=replica.index, round=0, order=0, loops=1, start_s=0.0, value=opened.cold_start_s)
-    )
-    return opened
 
 
-def _play(plan: SamplingPlan, seats: Sequence[_Seat], replica: Replica) -> None:
-    for round_ in range(plan.rounds):
+def _play_rounds(plan: SamplingPlan, seats: Sequence[_Seat], replica: Replica) -> None:
+    for round_ in range(replica.rounds):
         for place, index in enumerate(order(plan.seed, replica.index, round_, len(seats))):
             seat = seats[index]
             if seat.variant.error is not None:
                 continue
             with _blamed_on(seat.variant):
-                time = seat.worker.ask(messages.RunBlock(seat.opened.loops), plan.timeout_s)
-                _record(seat, time, replica.index, round_, place)
+                time_ = seat.worker.ask(messages.RunBlock(seat.loops), plan.timeout_s)
+                _record(seat, time_, replica.index, round_, place)
 
 
-def _record(seat: _Seat, time: messages.BlockTime, process: int, round_: int, place: int) -> None:
-    loops = seat.opened.loops
+def _record(seat: _Seat, time_: messages.BlockTime, process: int, round_: int, place: int) -> None:
     for blocks, seconds in (
-        (seat.variant.latency, time.wall_s),
-        (seat.variant.cpu_time, time.cpu_s),
+        (seat.variant.latency, time_.wall_s),
+        (seat.variant.cpu_time, time_.cpu_s),
     ):
         blocks.append(
             Block(
                 process=process,
                 round=round_,
                 order=place,
-                loops=loops,
-                start_s=time.start_s,
-                value=seconds / loops,
+                loops=seat.loops,
+                start_s=time_.start_s,
+                value=seconds / seat.loops,
             )
         )
 
@@ -201,18 +193,12 @@ def _blamed_on(variant: _Variant) -> Iterator[None]:
         variant.error = error
 
 
-def _latency(stage: Stage, variant: _Variant) -> Measurement:
+def _latency(stage: Stage, variant: _Variant, replica: Replica) -> Measurement:
+    opened = variant.opened
     if variant.error is not None:
         return failure(stage.run, variant.case, "latency", stage.works[variant.case], variant.error)
-    findings: tuple[Finding, ...] = ()
-    if variant.unsteady:
-        findings = (
-            Finding(
-                code=NOT_STEADY,
-                message=f"{variant.unsteady} of {len(variant.processes)} processes were still "
-                "warming up when their time for it ended",
-            ),
-        )
+    assert opened is not None
+    cold = Block(process=replica.index, round=0, order=0, loops=1, start_s=0.0, value=opened.cold_start_s)
     return Measurement(
         run=stage.run,
         case=variant.case,
@@ -223,12 +209,26 @@ def _latency(stage: Stage, variant: _Variant) -> Measurement:
         series=(
             Series(metric="latency_s", meter="wall", blocks=tuple(variant.latency)),
             Series(metric="cpu_time_s", meter="cpu_time", blocks=tuple(variant.cpu_time)),
-            Series(metric="cold_start_s", meter="wall", blocks=tuple(variant.cold_start)),
+            Series(metric="cold_start_s", meter="wall", blocks=(cold,)),
         ),
-        findings=findings,
-        quality=variant.quality,
-        executed={**variant.executed, "processes": variant.processes},
+        findings=() if opened.steady else (_UNSTEADY,),
+        quality=opened.quality,
+        executed={**opened.executed, "processes": [_place(replica)]},
     )
+
+
+_UNSTEADY = Finding(code=NOT_STEADY, message="it was still warming up when the time for that ended")
+
+
+def _place(replica: Replica) -> dict[str, Any]:
+    return {
+        "process": replica.index,
+        "parent": replica.parent,
+        "cores": list(replica.cores),
+        "hash_seed": replica.layout.hash_seed,
+        "padding_bytes": replica.layout.padding_bytes,
+        "wait": replica.layout.wait,
+    }
 
 
 def _energy(stage: Stage, variant: _Variant, meter: Meter[Any]) -> Measurement:

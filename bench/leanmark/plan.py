@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast, get_args
 
 from leanmark import chain, registry
 from leanmark.errors import BadPlan, UnknownName, UsageError
 from leanmark.messages import WorkloadSpec
-from leanmark.record import BASELINE, Case, Phase, SamplingPlan
+from leanmark.record import BASELINE, REFERENCE_BACKEND, Case, Phase, SamplingPlan
 
 QUICK = SamplingPlan(
     profile="quick",
@@ -25,15 +26,22 @@ QUICK = SamplingPlan(
 
 FULL = SamplingPlan(
     profile="full",
-    processes=6,
-    rounds=30,
+    processes=5,
+    max_processes=25,
+    rounds=20,
     block_s=0.02,
     warmup_s=5.0,
-    memory_processes=3,
+    memory_processes=5,
     memory_steps=20,
     energy_window_s=1.0,
     timeout_s=600.0,
 )
+
+BUDGET_PROCESSES = 25
+"""How far a time budget may go on adding processes; so many reach about 1 % on a pinned, busy machine."""
+
+EVERY_CONTEST = 5
+"""With so many processes at first look, each contest has a sentinel of its own; else each workload."""
 
 PROFILES: Mapping[str, SamplingPlan] = {plan.profile: plan for plan in (QUICK, FULL)}
 
@@ -88,15 +96,38 @@ def make(selection: Selection, sampling: SamplingPlan) -> Plan:
     )
     if not cases:
         raise BadPlan("nothing to measure: " + ("; ".join(dict.fromkeys(refusals)) or "no case is selected"))
-    return Plan(workloads={spec.name: spec for spec in specs}, cases=tuple(cases), sampling=sampling)
+    return Plan(
+        workloads={spec.name: spec for spec in specs},
+        cases=tuple(_with_sentinels(cases, every=sampling.processes >= EVERY_CONTEST)),
+        sampling=sampling,
+    )
+
+
+def with_budget(sampling: SamplingPlan, text: str) -> SamplingPlan:
+    """``sampling`` as a first look, and as many processes more as the time pays for.
+
+    Raises:
+        UsageError: ``text`` is no duration such as 90s, 5m or 1h.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
+    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if not seconds:
+        raise UsageError(f"a budget is a duration such as 90s, 5m or 1h, not '{text}'")
+    return replace(sampling, budget_s=seconds, max_processes=BUDGET_PROCESSES)
 
 
 def restrict(plan: Plan, selected: Sequence[Case]) -> Plan:
     """Only ``selected``, and the baselines that they are compared to."""
     needed = set(selected)
     for case in selected:
-        needed |= {case.baseline(), case.baseline(backend="eager")}
-    return replace(plan, cases=tuple(case for case in plan.cases if case in needed))
+        needed |= {case.baseline(), case.baseline(backend=REFERENCE_BACKEND)}
+    contests = {case.pair_key for case in needed}
+    return replace(
+        plan,
+        cases=tuple(
+            case for case in plan.cases if case in needed or (case.sentinel and case.pair_key in contests)
+        ),
+    )
 
 
 def phases(texts: Sequence[str]) -> tuple[Phase, ...]:
@@ -143,10 +174,21 @@ def _cases(
                 if _possible(technique, backend, phase, refusals)
             ]
             for case in candidates:
-                yield case.baseline(backend="eager") if "eager" in backends else case.baseline()
+                yield case.baseline(backend=REFERENCE_BACKEND if REFERENCE_BACKEND in backends else None)
             for case in candidates:
                 yield case.baseline()
             yield from candidates
+
+
+def _with_sentinels(cases: Iterable[Case], *, every: bool) -> Iterator[Case]:
+    """The first baseline of a contest once more: of every contest, or of the first of each workload."""
+    seen: set[object] = set()
+    for case in cases:
+        yield case
+        key = case.pair_key if every else case.workload
+        if key not in seen:
+            seen.add(key)
+            yield replace(case, sentinel=True)
 
 
 def _possible(technique: str, backend: str, phase: Phase, refusals: list[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -24,7 +25,7 @@ Notify = Callable[[Progress], None]
 
 
 class Account:
-    """Units are seconds on a typical machine; only their proportions matter."""
+    """Units are seconds on a typical machine, of which only the proportions matter; or of the budget."""
 
     def __init__(self, plan: Plan, notify: Notify) -> None:
         sampling = plan.sampling
@@ -39,6 +40,8 @@ class Account:
             self._cost["contest"] + self._cost["memory"]
         )
         self._done = 0.0
+        self._budget_s = sampling.budget_s
+        self._started = time.monotonic()
         self._pending = 0.0
         self._notify = notify
 
@@ -46,4 +49,8 @@ class Account:
         """What was begun before is done now; ``count`` parts begin."""
         self._done = min(self._done + self._pending, self._total)
         self._pending = self._cost[part] * count
-        self._notify(Progress(done=self._done, total=self._total, doing=doing))
+        if self._budget_s is None:
+            self._notify(Progress(done=self._done, total=self._total, doing=doing))
+        else:
+            spent_s = min(time.monotonic() - self._started, self._budget_s)
+            self._notify(Progress(done=spent_s, total=self._budget_s, doing=doing))

@@ -52,6 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--leanmark-profile", default="quick", choices=("quick", "full"), help="How much to measure."
     )
+    group.addoption("--leanmark-budget", metavar="TIME", help="Time for the whole run: 90s, 5m, 1h.")
     group.addoption("--leanmark-seed", default=0, type=int, metavar="N", help="Seeds the order.")
     group.addoption("--leanmark-results", default="results", metavar="DIR", help="Folder of the records.")
     group.addoption("--leanmark-zone", metavar="NAME", help="Country whose grid turns joules into CO2.")
@@ -251,8 +252,10 @@ def _plan(config: pytest.Config) -> Plan:
             device=config.getoption("leanmark_device"),
             threads=config.getoption("leanmark_threads"),
         )
-        sampling = plan.PROFILES[config.getoption("leanmark_profile")]
-        return plan.make(selection, replace(sampling, seed=config.getoption("leanmark_seed")))
+        profile = plan.PROFILES[config.getoption("leanmark_profile")]
+        sampling = replace(profile, seed=config.getoption("leanmark_seed"))
+        budget = config.getoption("leanmark_budget")
+        return plan.make(selection, plan.with_budget(sampling, budget) if budget else sampling)
     except LeanmarkError as error:
         raise pytest.UsageError(str(error)) from error
 

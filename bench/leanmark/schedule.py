@@ -10,34 +10,49 @@ from leanmark.errors import BadPlan
 from leanmark.layout import Layout
 from leanmark.record import SamplingPlan
 
+PARENTS = 5
+"""Preloaded parents that processes are forked from in turn.
+
+Processes of one parent share its address layout, which is one sample however many they are; five parents
+are enough for a t interval and few enough to keep in memory.
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replica:
     """One set of processes, one per variant: all in this layout, all pinned to these cores."""
 
     index: int
+    parent: int
     layout: Layout
     cores: tuple[int, ...]
+    rounds: int
 
 
-def replicas(plan: SamplingPlan, threads: int, wait: str, cores: Sequence[int]) -> tuple[Replica, ...]:
-    """The replicas of a contest. Every variant of one shares its cores; the next one moves on.
+def replica(
+    plan: SamplingPlan, threads: int, cores: Sequence[int], index: int, rounds: int | None = None
+) -> Replica:
+    """The ``index``-th replica of any contest. Every variant of one shares its cores; the next moves on.
 
     Raises:
         BadPlan: more threads than cores.
     """
     places = lanes(threads, cores)
-    made = []
-    for index in range(plan.processes):
-        draw = random.Random(f"{plan.seed}/replica/{index}")
-        layout = Layout(
-            hash_seed=draw.randrange(1, 2**32),
-            padding_bytes=draw.randrange(4096),
-            threads=threads,
-            wait=wait,
-        )
-        made.append(Replica(index=index, layout=layout, cores=places[index % len(places)]))
-    return tuple(made)
+    parent = index % PARENTS
+    draw = random.Random(f"{plan.seed}/parent/{parent}")
+    layout = Layout(
+        hash_seed=draw.randrange(1, 2**32),
+        padding_bytes=draw.randrange(4096),
+        threads=threads,
+        wait="passive",
+    )
+    return Replica(
+        index=index,
+        parent=parent,
+        layout=layout,
+        cores=places[index % len(places)],
+        rounds=plan.rounds if rounds is None else rounds,
+    )
 
 
 def lanes(threads: int, cores: Sequence[int]) -> tuple[tuple[int, ...], ...]:

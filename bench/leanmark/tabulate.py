@@ -7,15 +7,17 @@ model in eager PyTorch and named for what it is: a switch of backend, no techniq
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from leanmark import carbon, chain, stats
 from leanmark.carbon import Intensity
 from leanmark.compare import Side, compare_series, judge_quality
+from leanmark.merge import merged
 from leanmark.record import (
     BASELINE,
+    REFERENCE_BACKEND,
     Case,
     Comparison,
     Cost,
@@ -33,9 +35,7 @@ from leanmark.record import (
 )
 from leanmark.store import Records
 
-REFERENCE_BACKEND = "eager"
-
-Role = Literal["baseline", "backend switch", "technique"]
+Role = Literal["baseline", "sentinel", "backend switch", "technique"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +130,7 @@ def _tables(records: Records, intensity: Intensity | None) -> list[Table]:
     for case in dict.fromkeys(measured):
         contests.setdefault(case.pair_key, []).append(case)
     passes = _Passes(records)
-    return [
+    tables = [
         Table(
             run=records.run,
             rows=tuple(_row(case, passes, intensity) for case in _ordered(cases)),
@@ -139,6 +139,29 @@ def _tables(records: Records, intensity: Intensity | None) -> list[Table]:
         )
         for cases in contests.values()
     ]
+    failed = [row for table in tables for row in table.rows if _sentinel_failed(row)]
+    return [_demoted(table, failed) for table in tables] if failed else tables
+
+
+def _sentinel_failed(row: Row) -> bool:
+    """Whether equal code came out as different: then this machine was not fit to judge anything."""
+    compared = row.latency.comparison if row.latency else None
+    return row.role == "sentinel" and compared is not None and compared.verdict in ("better", "worse")
+
+
+def _demoted(table: Table, failed: Sequence[Row]) -> Table:
+    names = ", ".join(f"{row.case.workload} {row.case.phase} batch {row.case.batch}" for row in failed)
+    reason = f"the A/A sentinel failed ({names}): this run found a difference between equal code"
+    return replace(table, rows=tuple(_without_verdict(row, reason) for row in table.rows))
+
+
+def _without_verdict(row: Row, reason: str) -> Row:
+    compared = row.latency.comparison if row.latency else None
+    if row.latency is None or compared is None or row.role == "sentinel" or row.status != "ok":
+        return row
+    latency = replace(row.latency, comparison=replace(compared, verdict="inconclusive", reason=reason))
+    verdict = _verdict(row.role, row.status, latency, row.judged)
+    return replace(row, latency=latency, verdict=verdict)
 
 
 class _Passes:
@@ -146,7 +169,7 @@ class _Passes:
 
     def __init__(self, records: Records) -> None:
         self.run = records.run
-        self._found = {(one.case, one.pass_name): one for one in records.measurements}
+        self._found = {(one.case, one.pass_name): one for one in merged(records.measurements)}
 
     def get(self, case: Case, name: Pass) -> Measurement | None:
         return self._found.get((case, name))
@@ -156,7 +179,7 @@ class _Passes:
         own = self.get(case, "prepare")
         if own is not None:
             return own
-        same = (case.workload, case.technique, case.backend)
+        same = (case.workload, case.technique, case.backend)  # also that of a sentinel
         return next(
             (
                 one
@@ -187,12 +210,10 @@ class _Passes:
 
     def reference(self, case: Case) -> Case | None:
         """What ``case`` is compared to; ``None`` for the baseline itself."""
-        if not case.is_baseline:
-            return case.baseline()
-        switch = case.baseline(backend=REFERENCE_BACKEND)
-        if case.backend == REFERENCE_BACKEND or self.get(switch, "latency") is None:
+        reference = case.reference()
+        if reference is None or (case.is_baseline and self.get(reference, "latency") is None):
             return None
-        return switch
+        return reference
 
 
 def _ordered(cases: list[Case]) -> list[Case]:
@@ -203,7 +224,7 @@ def _ordered(cases: list[Case]) -> list[Case]:
         key=lambda case: (
             case.backend != REFERENCE_BACKEND,
             backends.index(case.backend),
-            not case.is_baseline,
+            0 if case.is_baseline else 1 if case.sentinel else 2,
             cases.index(case),
         ),
     )
@@ -223,7 +244,7 @@ def _row(case: Case, passes: _Passes, intensity: Intensity | None) -> Row:
     energy = _metric("energy", "energy_j", case, reference, passes)
     judged = _judge(timed.quality) if timed and timed.quality else None
     before = passes.prepared(reference) if reference else None
-    role: Role = "technique" if not case.is_baseline else "backend switch" if reference else "baseline"
+    role = _role(case, reference)
     return Row(
         case=case,
         role=role,
@@ -245,6 +266,14 @@ def _row(case: Case, passes: _Passes, intensity: Intensity | None) -> Row:
         missing={name: _absence(one) for name, one in found.items() if one is None or one.status != "ok"},
         findings=_findings(found.values(), latency),
     )
+
+
+def _role(case: Case, reference: Case | None) -> Role:
+    if case.sentinel:
+        return "sentinel"
+    if not case.is_baseline:
+        return "technique"
+    return "backend switch" if reference else "baseline"
 
 
 def _absence(measurement: Measurement | None) -> str:
@@ -306,6 +335,8 @@ def _verdict(role: Role, status: Status, latency: Metric | None, judged: Judged 
     if latency.comparison is None:
         return "no baseline"
     speed = latency.comparison.verdict
+    if role == "sentinel":
+        return "A/A failed" if speed in ("better", "worse") else "A/A"
     if speed == "invalid":
         return "invalid"
     if judged is None:

@@ -16,6 +16,7 @@ import pytest
 
 from leanmark import plan, store
 from leanmark.campaign import Campaign
+from leanmark.merge import merged
 from leanmark.messages import WorkloadSpec
 from leanmark.plan import QUICK, Plan, Selection
 from leanmark.record import Measurement, Provenance
@@ -25,7 +26,7 @@ HERE = Path(__file__).parent
 BROKEN_TECHNIQUES = HERE.parent / "unit"
 TINY = WorkloadSpec(name="tiny:model", data="tiny:loaders")
 BROKEN = WorkloadSpec(name="tiny:broken_model", data="tiny:loaders")
-SAMPLING = replace(QUICK, processes=2, rounds=8, block_s=0.002, warmup_s=0.02, timeout_s=20.0)
+SAMPLING = replace(QUICK, rounds=8, block_s=0.002, warmup_s=0.02, timeout_s=20.0)
 
 
 @pytest.fixture(autouse=True)
@@ -43,9 +44,11 @@ def planned(*techniques: str, workloads: Sequence[WorkloadSpec] = (TINY,), **axe
 
 
 def ran(made: Plan, results: Path) -> Records:
+    """What was written, with the replicas of each case put together."""
     with Campaign(made, results) as campaign:
         campaign.run_all()
-    return store.load(campaign.path)
+    records = store.load(campaign.path)
+    return replace(records, measurements=merged(records.measurements))
 
 
 def only(records: Records, pass_name: str, **wanted: str) -> Measurement:
@@ -53,6 +56,7 @@ def only(records: Records, pass_name: str, **wanted: str) -> Measurement:
         one
         for one in records.measurements
         if one.pass_name == pass_name
+        and not one.case.sentinel
         and all(getattr(one.case, key) == value for key, value in wanted.items())
     ]
     assert len(found) == 1, [(one.case.id, one.pass_name, one.reason) for one in found]
@@ -70,12 +74,13 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
 def test_every_case_is_measured_in_every_pass(records: Records) -> None:
     assert [one.reason for one in records.measurements if one.status != "ok"] == []
     cases = {one.case for one in records.measurements if one.pass_name == "latency"}
-    assert {(case.technique, case.backend) for case in cases} == {
+    assert {(case.label, case.backend) for case in cases} == {
         ("fp32", "eager"),
+        ("fp32-again", "eager"),
         ("fp32", "onnxruntime"),
         ("int8", "onnxruntime"),
     }
-    for case in cases:
+    for case in cases - {replace(case, sentinel=True) for case in cases if case.is_baseline}:
         passes = {one.pass_name for one in records.measurements if one.case == case}
         assert {"latency", "memory", "energy"} <= passes
 
@@ -90,7 +95,7 @@ def test_rounds_are_complete_and_interleaved(records: Records) -> None:
 
 def test_all_variants_of_a_replica_share_their_cores(records: Records) -> None:
     processes = [one.executed["processes"] for one in records.measurements if one.pass_name == "latency"]
-    assert processes[0] == processes[1] == processes[2]
+    assert processes[0] == processes[1] == processes[2] == processes[3]
     assert [place["wait"] for place in processes[0]] == ["passive", "passive"]
 
 
@@ -165,7 +170,7 @@ def test_a_variant_that_fails_in_the_middle_leaves_the_others_alone(
 ) -> None:
     name = f"tiny:Misbehaving(what={what})"
     made = planned(name, backends=("eager",))
-    records = ran(replace(made, sampling=replace(SAMPLING, timeout_s=2.0)), tmp_path)
+    records = ran(replace(made, sampling=replace(SAMPLING, timeout_s=2.0, processes=1)), tmp_path)
     failed = only(records, "latency", technique=name)
     assert failed.status == "failed"
     assert reason in str(failed.reason)
@@ -216,6 +221,36 @@ def test_a_technique_that_does_not_apply_is_skipped_with_its_reason(tmp_path: Pa
     assert skipped.status == "skipped"
     assert "unsupported" in str(skipped.reason)
     assert "student" in str(skipped.reason)
+
+
+def test_processes_are_added_until_the_budget_ends_and_never_for_a_difference(tmp_path: Path) -> None:
+    made = planned("fp32", backends=("eager",))
+    enough = replace(SAMPLING, processes=2, max_processes=4, precision=1e-9, budget_s=600.0)
+    records = ran(replace(made, sampling=enough), tmp_path / "enough")
+    latency = only(records, "latency", technique="fp32").find("latency_s")
+    assert latency is not None
+    assert latency.processes == 4  # as many as allowed: 1e-9 is out of reach
+
+
+def test_what_the_budget_does_not_reach_is_skipped_and_says_so(tmp_path: Path) -> None:
+    made = planned("fp32", backends=("eager",), batches=(4, 8))
+    records = ran(replace(made, sampling=replace(SAMPLING, budget_s=0.5)), tmp_path)
+    by_batch = {
+        one.case.batch: (one.status, one.reason)
+        for one in records.measurements
+        if one.pass_name == "latency" and not one.case.sentinel
+    }
+    assert by_batch[4] == ("ok", None)
+    assert by_batch[8] == ("skipped", "unsupported: the time budget ended before its turn came")
+
+
+def test_a_precise_contest_ends_after_its_first_look(tmp_path: Path) -> None:
+    made = planned("fp32", backends=("eager",))
+    content = replace(SAMPLING, processes=2, max_processes=9, precision=10.0)
+    records = ran(replace(made, sampling=content), tmp_path)
+    latency = only(records, "latency", technique="fp32").find("latency_s")
+    assert latency is not None
+    assert latency.processes == 2
 
 
 def test_training_steps_are_measured_too(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_either_flag_collects_the_suite_in_any_folder(tmp_path: Path, flag: str)
     assert "leanmark::cnn/inference/b1/fp32/eager/cpu/t1" in names
     assert "leanmark::lstm/inference/b32/int8/onnxruntime/cpu/t1" in names
     assert "leanmark::mlp/training/b32/prune/eager/cpu/t1" in names
-    assert len(names) == 88
+    assert len(names) == 92
 
 
 def test_without_the_flag_nothing_changes(tmp_path: Path) -> None:
@@ -52,9 +52,9 @@ def test_without_the_flag_nothing_changes(tmp_path: Path) -> None:
 
 def test_the_flag_works_from_the_environment_and_from_an_ini_file(tmp_path: Path) -> None:
     select = "--leanmark-workload=mlp --leanmark-phase=training"
-    assert len(collected(run(tmp_path, "--collect-only", "-q", PYTEST_ADDOPTS=f"--benchmark {select}"))) == 4
+    assert len(collected(run(tmp_path, "--collect-only", "-q", PYTEST_ADDOPTS=f"--benchmark {select}"))) == 5
     (tmp_path / "pytest.ini").write_text(f"[pytest]\naddopts = --benchmark {select}\n")
-    assert len(collected(run(tmp_path, "--collect-only", "-q"))) == 4
+    assert len(collected(run(tmp_path, "--collect-only", "-q"))) == 5
 
 
 def test_paths_that_are_given_are_respected(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_repository_with_a_flag_of_that_name_keeps_it(
     result = run(tmp_path, given)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "1 passed" in result.stdout
-    assert len(collected(run(tmp_path, "--leanmark", "--collect-only", "-q"))) == 88
+    assert len(collected(run(tmp_path, "--leanmark", "--collect-only", "-q"))) == 92
 
 
 def test_it_lives_beside_pytest_benchmark(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_it_lives_beside_pytest_benchmark(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stdout
     assert "test_mine" in result.stdout
     options = "--benchmark --benchmark-disable --leanmark-workload=mlp -k training --collect-only -q"
-    assert len(collected(run(tmp_path, *options.split()))) == 4
+    assert len(collected(run(tmp_path, *options.split()))) == 5
 
 
 def test_xdist_is_refused(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from itertools import pairwise
 import pytest
 
 from leanmark import plan
-from leanmark.errors import BadPlan, UnknownName
+from leanmark.errors import BadPlan, UnknownName, UsageError
 from leanmark.messages import WorkloadSpec
-from leanmark.plan import QUICK, Selection
+from leanmark.plan import FULL, QUICK, Selection
 
 CNN = (WorkloadSpec(name="cnn"),)
 
@@ -15,14 +15,14 @@ CNN = (WorkloadSpec(name="cnn"),)
 def made(**axes: object) -> list[str]:
     selection = Selection(workloads=CNN, **axes)  # type: ignore[arg-type]
     return [
-        f"{case.technique}/{case.backend}/{case.phase}/{case.batch}"
-        for case in plan.make(selection, QUICK).cases
+        f"{case.label}/{case.backend}/{case.phase}/{case.batch}" for case in plan.make(selection, QUICK).cases
     ]
 
 
 def test_a_candidate_brings_its_baseline_on_its_backend_and_the_plain_one() -> None:
     assert made(techniques=("int8",), batches=(1,)) == [
         "fp32/eager/inference/1",
+        "fp32-again/eager/inference/1",
         "fp32/onnxruntime/inference/1",
         "int8/onnxruntime/inference/1",
     ]
@@ -31,6 +31,7 @@ def test_a_candidate_brings_its_baseline_on_its_backend_and_the_plain_one() -> N
 def test_training_is_left_to_backends_and_techniques_that_have_it() -> None:
     assert made(techniques=("int8", "prune"), phases=("training",)) == [
         "fp32/eager/training/32",
+        "fp32-again/eager/training/32",
         "prune/eager/training/32",
     ]
 
@@ -71,3 +72,29 @@ def test_a_users_own_workload_is_not_looked_up() -> None:
     spec = WorkloadSpec(name="my_package.models:resnet", data="my_package.models:loaders")
     cases = plan.make(Selection(workloads=(spec,), techniques=("prune",)), QUICK).cases
     assert {case.workload for case in cases} == {"my_package.models:resnet"}
+
+
+def test_a_quick_look_has_one_sentinel_a_workload_and_a_full_one_one_a_contest() -> None:
+    for sampling, expected in ((QUICK, 4), (FULL, 12)):
+        cases = plan.make(Selection(), sampling).cases
+        assert sum(case.sentinel for case in cases) == expected
+
+
+def test_a_selection_keeps_what_it_is_compared_to() -> None:
+    whole = plan.make(Selection(workloads=CNN), QUICK)
+    int8 = next(case for case in whole.cases if case.technique == "int8" and case.batch == 1)
+    kept = plan.restrict(whole, [int8]).cases
+    assert [case.label for case in kept] == ["fp32", "fp32-again", "fp32", "int8"]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("5m", 300), ("1.5h", 5400)])
+def test_a_budget_is_a_duration(text: str, seconds: float) -> None:
+    sampling = plan.with_budget(QUICK, text)
+    assert sampling.budget_s == seconds
+    assert sampling.max_processes > sampling.processes
+
+
+@pytest.mark.parametrize("text", ["5", "m", "0s", "five minutes", "-3m"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="a budget is a duration such as 90s"):
+        plan.with_budget(QUICK, text)

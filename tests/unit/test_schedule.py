@@ -25,23 +25,29 @@ def test_every_variant_runs_first_about_equally_often() -> None:
     assert min(firsts.values()) > 60  # 100 expected; 60 is beyond 4 standard deviations
 
 
-def test_replicas_differ_in_layout_and_take_turns_on_the_cores() -> None:
-    made = schedule.replicas(FULL, threads=1, wait="passive", cores=(2, 5))
-    assert [replica.cores for replica in made] == [(2,), (5,), (2,), (5,), (2,), (5,)]
-    assert len({replica.layout for replica in made}) == FULL.processes
+def test_replicas_take_turns_on_parents_and_cores() -> None:
+    made = [schedule.replica(FULL, 1, (2, 5), index) for index in range(7)]
+    assert [replica.cores for replica in made] == [(2,), (5,), (2,), (5,), (2,), (5,), (2,)]
+    assert [replica.parent for replica in made] == [0, 1, 2, 3, 4, 0, 1]
+    assert len({replica.layout for replica in made}) == schedule.PARENTS
+    assert made[0].layout == made[5].layout
 
 
 def test_a_replica_with_two_threads_gets_two_cores() -> None:
-    made = schedule.replicas(FULL, threads=2, wait="passive", cores=(0, 1, 2))
+    made = [schedule.replica(FULL, 2, (0, 1, 2), index) for index in range(3)]
     assert {replica.cores for replica in made} == {(0, 1)}
 
 
 def test_another_seed_gives_other_layouts() -> None:
-    one = schedule.replicas(FULL, 1, "passive", (0,))
-    other = schedule.replicas(replace(FULL, seed=1), 1, "passive", (0,))
-    assert one[0].layout != other[0].layout
+    one = schedule.replica(FULL, 1, (0,), 0)
+    assert schedule.replica(replace(FULL, seed=1), 1, (0,), 0).layout != one.layout
+
+
+def test_rounds_are_the_plans_unless_stated() -> None:
+    assert schedule.replica(FULL, 1, (0,), 0).rounds == FULL.rounds
+    assert schedule.replica(FULL, 1, (0,), 0, rounds=33).rounds == 33
 
 
 def test_more_threads_than_cores_are_refused() -> None:
     with pytest.raises(BadPlan, match="4 threads need 4 cores; this process may use 2"):
-        schedule.replicas(FULL, threads=4, wait="passive", cores=(0, 1))
+        schedule.replica(FULL, 4, (0, 1), 0)

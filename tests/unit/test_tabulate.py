@@ -15,8 +15,11 @@ def tables():
     return tabulate.build([synthetic.records()], GRID)
 
 
-def row(table, technique, backend="eager"):
-    return next(row for row in table.rows if (row.case.technique, row.case.backend) == (technique, backend))
+def row(table, technique, backend="eager", *, sentinel=False):
+    wanted = (technique, backend, sentinel)
+    return next(
+        row for row in table.rows if (row.case.technique, row.case.backend, row.case.sentinel) == wanted
+    )
 
 
 def rebuilt(measurements):
@@ -157,8 +160,8 @@ def test_regression_is_not_judged():
     assert pruned.verdict == "better · r2 not judged"
 
 
-def test_of_a_pass_made_twice_the_later_counts():
-    again = synthetic.passes(Case(workload="cnn", technique="bf16"), 400e-6)[0]
+def test_of_a_pass_made_twice_outside_a_contest_the_later_counts():
+    again = replace(synthetic.passes(Case(workload="cnn", technique="bf16"), 400e-6)[0], contest=None)
     table = rebuilt([*synthetic.measurements(), again])[0]
     assert row(table, "bf16").latency.summary.value == pytest.approx(400e-6, rel=0.02)
 
@@ -171,3 +174,32 @@ def test_runs_never_share_a_table():
 
 def test_nothing_measured_is_no_table():
     assert rebuilt([]) == ()
+
+
+def with_sentinel(ratio):
+    """The synthetic records and a sentinel of the first contest that is ``ratio`` times as slow."""
+    found = list(synthetic.measurements())
+    baseline = next(one for one in found if one.case.is_baseline and one.pass_name == "latency")
+    blocks = tuple(
+        replace(block, value=block.value * ratio * (1 + 1e-4 * block.round))
+        for block in baseline.series[0].blocks
+    )
+    series = (replace(baseline.series[0], blocks=blocks),)
+    return [*found, replace(baseline, case=replace(baseline.case, sentinel=True), series=series)]
+
+
+def test_a_sentinel_that_passes_states_the_noise_and_changes_nothing():
+    table = rebuilt(with_sentinel(1.0))[0]
+    assert [one.case.label for one in table.rows][:2] == ["fp32", "fp32-again"]
+    assert row(table, "fp32", sentinel=True).verdict == "A/A"
+    assert row(table, "distill").verdict == "better · accuracy worse"
+
+
+def test_a_sentinel_that_fails_takes_every_verdict_of_the_run():
+    tables = rebuilt(with_sentinel(1.2))
+    assert row(tables[0], "fp32", sentinel=True).verdict == "A/A failed"
+    judged = [one for table in tables for one in table.rows if one.latency and one.latency.comparison]
+    others = [one for one in judged if one.role != "sentinel"]
+    assert others
+    assert {one.latency.comparison.verdict for one in others} == {"inconclusive"}
+    assert all("between equal code" in one.latency.comparison.reason for one in others)

@@ -19,7 +19,7 @@ Unit = Callable[[float | None], str]
 
 
 def name(row: Row) -> str:
-    return f"{row.case.technique} · {row.case.backend}"
+    return f"{row.case.label} · {row.case.backend}"
 
 
 def latency(row: Row) -> str:

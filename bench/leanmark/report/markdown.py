@@ -35,7 +35,7 @@ def grid(table: Table) -> Iterator[str]:
     yield _line(_ALIGNMENT)
     for row in table.rows:
         numbers = [cell(row) for _, cell in cells.COLUMNS]
-        yield _line(map(_escape, [row.case.technique, row.case.backend, *numbers, row.verdict]))
+        yield _line(map(_escape, [row.case.label, row.case.backend, *numbers, row.verdict]))
 
 
 def _details(table: Table) -> Iterator[str]:

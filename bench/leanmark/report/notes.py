@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+from leanmark import multiplicity, units
 from leanmark.compare import ESTIMATED
 from leanmark.record import Comparison, Provenance
 from leanmark.report import cells
@@ -35,14 +36,43 @@ def notes(table: Table) -> list[str]:
     ]
 
 
-def legend(tables: Iterable[Table]) -> list[str]:
+def legend(tables: Sequence[Table]) -> list[str]:
     """How to read all ``tables``: ratios, marks, units. Each sentence once."""
     sentences = (
         sentence
         for table in tables
         for sentence in (*_reading(table.rows), *_estimates(table.rows), *_co2(table))
     )
-    return list(dict.fromkeys(sentences))
+    rows = [row for table in tables for row in table.rows]
+    return [*_noise(rows), *_together(rows), *dict.fromkeys(sentences)]
+
+
+def _noise(rows: Iterable[Row]) -> Iterator[str]:
+    """What the baseline against itself came to: this machine's noise floor."""
+    for row in rows:
+        compared = row.latency.comparison if row.latency else None
+        if row.role != "sentinel" or compared is None or compared.ratio is None:
+            continue
+        ratio = compared.ratio
+        found = f", and would have found {compared.detectable:.1%}" if compared.detectable else ""
+        yield (
+            f"A/A, {row.case.workload} {row.case.phase} batch {row.case.batch}: the baseline against itself "
+            f"came out at {units.ratio_interval(ratio.value, ratio.low, ratio.high)}{found}."
+        )
+
+
+def _together(rows: Iterable[Row]) -> Iterator[str]:
+    """How many verdicts of the whole run hold at once."""
+    compared = [(row, one) for row, one in _compared(rows) if row.role != "sentinel" and one.ratio]
+    kept = multiplicity.holm([multiplicity.p_value(one) for _, one in compared])
+    called = [one.verdict in ("better", "worse") for _, one in compared]
+    if not any(called):
+        return
+    both = sum(was_called and holds for was_called, holds in zip(called, kept, strict=True))
+    yield (
+        f"{len(compared)} latencies were compared and {sum(called)} called better or worse; {both} of these "
+        f"hold together at a family-wise error rate of {multiplicity.FAMILY_WISE:.0%} (Holm)."
+    )
 
 
 def _statuses(rows: Iterable[Row]) -> Iterator[str]:
@@ -56,7 +86,7 @@ def _gaps(rows: Iterable[Row]) -> Iterator[str]:
     gaps = (
         (f"{name} not measured: {reason}", row)
         for row in rows
-        if row.status == "ok"
+        if row.status == "ok" and row.role != "sentinel"
         for name, reason in row.missing.items()
         if name != "prepare"
     )

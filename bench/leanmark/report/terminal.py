@@ -71,7 +71,7 @@ def _wide(table: Table) -> Grid:
         grid.add_column(header, justify="right", no_wrap=True)
     grid.add_column("verdict", overflow="fold")
     for row in table.rows:
-        texts = [row.case.technique, row.case.backend, *(cell(row) for _, cell in cells.COLUMNS)]
+        texts = [row.case.label, row.case.backend, *(cell(row) for _, cell in cells.COLUMNS)]
         parts = [_styled(part) for part in row.verdict.split(" · ")]
         grid.add_row(*map(Text, texts), Text(" · ").join(parts))
     return grid
@@ -93,7 +93,7 @@ def _grid(leading: int = 0) -> Grid:
 
 
 def _subject(row: Row) -> Text:
-    links = [str(link) for link in chain.parse(row.case.technique)] or [row.case.technique]
+    links = [str(link) for link in chain.parse(row.case.technique)] or [row.case.label]
     lines = [link.replace("(", "\n(") if len(link) > _LONG else link for link in links]
     return Text("\n+".join(lines) + f"\n{row.case.backend}")
 
