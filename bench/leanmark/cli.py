@@ -73,6 +73,9 @@ def _carbon_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--data", metavar="MODULE:LOADERS",
               help="Your own data: a function that returns (train, test) batches.")  # fmt: skip
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
+@click.option(
+    "--fail-on", metavar="RULE", help="Such as worse:latency=2.5%,accuracy; confirmed by a second pass."
+)
 @_carbon_options
 def run(
     model: str | None,
@@ -81,16 +84,19 @@ def run(
     budget: str | None,
     seed: int,
     results: Path,
+    fail_on: str | None,
     grid: Intensity,
     workloads: tuple[str, ...],
     **axes: Any,
 ) -> None:
     """Measure, before and after. Without options: every workload and technique, the main job."""
-    from leanmark import plan
+    from leanmark import confirmation, gate, plan
     from leanmark.campaign import Campaign
-    from leanmark.report import publish
+    from leanmark.report import listing, publish
+    from leanmark.report.console import console
     from leanmark.report.live import Live
 
+    rules = gate.parse(fail_on) if fail_on else ()
     selection = plan.Selection(workloads=_workloads(workloads, model, data), **axes)
     sampling = replace(plan.PROFILES[profile], seed=seed)
     made = plan.make(selection, plan.with_budget(sampling, budget) if budget else sampling)
@@ -108,6 +114,40 @@ def run(
         sys.exit(INTERRUPTED)
     if any(one.status in ("failed", "invalid") for one in campaign.measurements):
         sys.exit(1)
+    with Live() as live:
+        worse = confirmation.confirmed(made, campaign.path, rules, results, live.notify)
+    if worse:
+        listing.rulings(worse, console())
+        sys.exit(gate.GATE_FAILED)
+
+
+@group.command("gate")
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE]...")
+@click.option("--fail-on", required=True, metavar="RULE", help="Such as worse:latency=2.5%,accuracy.")
+@click.option("--require-conclusive", is_flag=True, help="Exit with 4 where something could not be judged.")
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
+def gate_(paths: tuple[Path, ...], fail_on: str, require_conclusive: bool, results: Path) -> None:
+    """Judge stored records: exit with 3 where a technique is worse than its baseline.
+
+    Exit codes: 0 nothing is worse, 1 a case is failed or invalid, 2 wrong usage, 3 worse, 4 not everything
+    could be judged (with --require-conclusive).
+    """
+    from leanmark import gate, store, tabulate
+    from leanmark.report import listing
+    from leanmark.report.console import console
+
+    rules = gate.parse(fail_on)
+    records = [store.load(path) for path in list(paths) or [_newest(results)]]
+    found = tuple(gate.rulings(tabulate.build(records), rules))
+    verdicts = {one.verdict for one in found}
+    undecided = {"inconclusive"} if require_conclusive else set()
+    listing.rulings([one for one in found if one.verdict in {"worse", "invalid"} | undecided], console())
+    if "worse" in verdicts:
+        sys.exit(gate.GATE_FAILED)
+    if "invalid" in verdicts:
+        sys.exit(1)
+    if verdicts & undecided:
+        sys.exit(gate.UNDECIDED)
 
 
 @group.command("list")

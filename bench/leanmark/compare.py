@@ -155,7 +155,7 @@ def _demoted(comparison: Comparison, *sides: Measurement) -> Comparison:
     if not warming:
         return comparison
     reason = f"{' and '.join(warming)} had not reached a steady state"
-    return replace(comparison, verdict="inconclusive", reason=reason)
+    return replace(comparison, verdict="inconclusive", reason=reason, demoted=True)
 
 
 def _unsettled(interval: Interval, processes: int, margin: float) -> str:

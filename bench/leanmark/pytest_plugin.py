@@ -21,6 +21,8 @@ from leanmark.errors import LeanmarkError
 if TYPE_CHECKING:
     from leanmark.campaign import Campaign
     from leanmark.carbon import Intensity
+    from leanmark.fixture import Leanmark
+    from leanmark.gate import Rule, Ruling
     from leanmark.plan import Plan
     from leanmark.progress import Progress
     from leanmark.record import Case, Measurement
@@ -55,6 +57,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--leanmark-budget", metavar="TIME", help="Time for the whole run: 90s, 5m, 1h.")
     group.addoption("--leanmark-seed", default=0, type=int, metavar="N", help="Seeds the order.")
     group.addoption("--leanmark-results", default="results", metavar="DIR", help="Folder of the records.")
+    group.addoption(
+        "--leanmark-fail-on",
+        metavar="RULE",
+        help="Such as worse:latency=2.5%%,accuracy: fail the run where a second pass confirms it.",
+    )
     group.addoption("--leanmark-zone", metavar="NAME", help="Country whose grid turns joules into CO2.")
 
 
@@ -71,6 +78,14 @@ def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, Any,
             "--benchmark", action="store_true", dest="leanmark_alias", help="The same as --leanmark."
         )
     return result
+
+
+@pytest.fixture
+def leanmark(request: pytest.FixtureRequest) -> Leanmark:
+    """Contests between functions: ``assert leanmark.compare(old, new).latency.not_worse``."""
+    from leanmark.fixture import Leanmark
+
+    return Leanmark(seed=request.config.getoption("leanmark_seed"))
 
 
 def _taken(parser: pytest.Parser, flag: str) -> bool:
@@ -107,9 +122,15 @@ class Session:
         self.config = config
         self.plan = _plan(config)
         self.grid = _grid(config)
+        self.rules = _rules(config)
+        self.worse: tuple[Ruling, ...] = ()
         self.campaign: Campaign | None = None
         self._selected: list[Case] = []
         self._line = _Line(config)
+
+    @property
+    def _results(self) -> Path:
+        return self.config.invocation_params.dir / str(self.config.getoption("leanmark_results"))
 
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
         if file_path != SUITE:
@@ -126,16 +147,27 @@ class Session:
             from leanmark.campaign import Campaign
             from leanmark.plan import restrict
 
-            folder = self.config.invocation_params.dir / str(self.config.getoption("leanmark_results"))
-            self.campaign = Campaign(restrict(self.plan, self._selected), folder, self._line.notify)
+            made = restrict(self.plan, self._selected)
+            self.campaign = Campaign(made, self._results, self._line.notify)
         found = self.campaign.measure(case)
         self._line.clear()
         return found
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self) -> None:
-        if self.campaign is not None:
-            self.campaign.__exit__(None, None, None)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.campaign is None:
+            return
+        self.campaign.__exit__(None, None, None)
+        if session.exitstatus is pytest.ExitCode.INTERRUPTED or not self.rules:
+            return
+        from leanmark.confirmation import confirmed
+
+        self.worse = confirmed(
+            self.campaign.plan, self.campaign.path, self.rules, self._results, self._line.notify
+        )
+        self._line.clear()
+        if self.worse:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.campaign is None or not self.campaign.measurements:
@@ -157,6 +189,10 @@ class Session:
         terminalreporter.write_line("")
         for label, page in (("records", path), ("summary", pages.markdown), ("page", pages.html)):
             terminalreporter.write_line(f"{label:8} {page}")
+        for one in self.worse:
+            terminalreporter.write_line(
+                f"gate: {one.case.id} is worse in {one.rule.metric}, and was again in a second pass", red=True
+            )
 
 
 class Suite(pytest.File):
@@ -256,6 +292,16 @@ def _plan(config: pytest.Config) -> Plan:
         sampling = replace(profile, seed=config.getoption("leanmark_seed"))
         budget = config.getoption("leanmark_budget")
         return plan.make(selection, plan.with_budget(sampling, budget) if budget else sampling)
+    except LeanmarkError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _rules(config: pytest.Config) -> tuple[Rule, ...]:
+    from leanmark import gate
+
+    try:
+        text = config.getoption("leanmark_fail_on")
+        return gate.parse(text) if text else ()
     except LeanmarkError as error:
         raise pytest.UsageError(str(error)) from error
 

@@ -374,7 +374,7 @@ class Comparison:
 
     ``margin`` is the relative difference that counts; ``allowance`` what is added to it while too few
     processes were seen. ``detectable`` is the smallest relative effect this data would find with 80 %
-    probability.
+    probability. ``demoted`` means that something took its verdict away, whatever the interval says.
     """
 
     metric: str
@@ -386,6 +386,7 @@ class Comparison:
     allowance: float
     detectable: float | None = None
     reason: str | None = None
+    demoted: bool = False
     pairs: int = 0
     processes: int = 0
     provenance: Provenance = Provenance.MEASURED_COUNTER

@@ -159,7 +159,9 @@ def _without_verdict(row: Row, reason: str) -> Row:
     compared = row.latency.comparison if row.latency else None
     if row.latency is None or compared is None or row.role == "sentinel" or row.status != "ok":
         return row
-    latency = replace(row.latency, comparison=replace(compared, verdict="inconclusive", reason=reason))
+    latency = replace(
+        row.latency, comparison=replace(compared, verdict="inconclusive", reason=reason, demoted=True)
+    )
     verdict = _verdict(row.role, row.status, latency, row.judged)
     return replace(row, latency=latency, verdict=verdict)
 

@@ -329,3 +329,18 @@ def test_ctrl_c_keeps_what_is_finished_prints_it_and_leaves_no_process(tmp_path:
     assert "interrupted: the finished measurements above are kept" in err
     assert "Traceback" not in err
     assert _gone(pids)
+
+
+def test_a_gate_fails_only_on_what_a_second_pass_confirms(tmp_path: Path) -> None:
+    slow = "tiny:Misbehaving(at=0,what=sleep)"
+    command = [
+        sys.executable, "-m", "leanmark", "run", "--model", TINY.name, "--data", str(TINY.data),
+        "-t", slow, "--phase", "inference", "--batch", "4", "--results", str(tmp_path),
+        "--fail-on", "worse:latency=5%",
+    ]  # fmt: skip
+    result = subprocess.run(command, cwd=HERE, capture_output=True, text=True)
+    assert result.returncode == 3, result.stdout + result.stderr
+    assert f"{slow}/eager" in result.stdout.splitlines()[-2]
+    first, second = (store.load(path) for path in reversed(store.find(tmp_path)))
+    assert (first.run.plan.seed, second.run.plan.seed) == (0, 1)
+    assert {one.case.technique for one in second.measurements} == {"fp32", slow}

@@ -100,5 +100,7 @@ def misbehave(what: str) -> None:
         raise ArithmeticError("the model broke in the middle")
     if what == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    if what == "sleep":
+        time.sleep(0.001)
     if what == "hang":
         time.sleep(3600)

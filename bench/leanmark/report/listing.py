@@ -12,6 +12,7 @@ from rich.text import Text
 from leanmark import units
 from leanmark.catalogue import Item
 from leanmark.doctor import Diagnosis
+from leanmark.gate import Ruling
 from leanmark.record import Comparison, Environment
 
 _LEVELS = {"ok": ("ok", "green"), "warn": ("!", "yellow"), "unknown": ("?", "dim")}
@@ -37,6 +38,22 @@ def comparisons(found: Iterable[Comparison], console: Console) -> None:
         ratio = one.ratio
         text = units.ratio_interval(ratio.value, ratio.low, ratio.high) if ratio else "–"
         grid.add_row(*map(Text, (one.candidate.id, one.metric, text, one.verdict, one.reason or "")))
+    console.print(grid)
+
+
+def rulings(found: Sequence[Ruling], console: Console) -> None:
+    """What a gate objects to."""
+    if not found:
+        console.print("gate: nothing to object to")
+        return
+    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False)
+    for header in ("case", "metric", "margin", "verdict", "because"):
+        grid.add_column(header, overflow="fold")
+    for one in found:
+        rule = one.rule
+        grid.add_row(
+            *map(Text, (one.case.id, rule.metric, f"{rule.margin:.1%}", one.verdict, one.reason or ""))
+        )
     console.print(grid)
 
 

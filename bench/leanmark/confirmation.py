@@ -1,0 +1,35 @@
+"""A gate fails only on what a second pass, in another order and other processes, finds worse again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from leanmark import gate, plan, store, tabulate
+from leanmark.campaign import Campaign
+from leanmark.gate import Rule, Ruling
+from leanmark.plan import Plan
+from leanmark.progress import Notify
+
+
+def confirmed(
+    made: Plan, records: Path, rules: Sequence[Rule], results: Path, notify: Notify
+) -> tuple[Ruling, ...]:
+    """What is worse in ``records`` and worse again when measured once more, with another seed.
+
+    Measures nothing where there is no rule, or nothing is worse.
+    """
+    suspects = {(one.case, one.rule) for one in _worse(records, rules)}
+    if not suspects:
+        return ()
+    again = plan.restrict(made, [case for case, _ in suspects])
+    sampling = replace(again.sampling, seed=again.sampling.seed + 1)
+    with Campaign(replace(again, sampling=sampling), results, notify) as campaign:
+        campaign.run_all()
+    return tuple(one for one in _worse(campaign.path, rules) if (one.case, one.rule) in suspects)
+
+
+def _worse(records: Path, rules: Sequence[Rule]) -> list[Ruling]:
+    tables = tabulate.build([store.load(records)])
+    return [one for one in gate.rulings(tables, rules) if one.verdict == "worse"]

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from leanmark import carbon, gate, tabulate
+from leanmark.errors import UnknownName, UsageError
+from leanmark.gate import Rule, Ruling
+from leanmark.record import Provenance
+
+from . import synthetic
+
+
+def ruled(text: str, **changes: object) -> dict[tuple[str, str], Ruling]:
+    records = replace(synthetic.records(), **changes)  # type: ignore[arg-type]
+    tables = tabulate.build([records], carbon.world_average())
+    found = gate.rulings(tables[:1], gate.parse(text))
+    return {(one.case.technique, one.case.backend): one for one in found}
+
+
+def test_rules_are_read_with_their_margins() -> None:
+    assert gate.parse("worse:latency=2.5%, accuracy") == (
+        Rule(metric="latency", margin=0.025),
+        Rule(metric="accuracy", margin=0.01),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("latency", "write worse:METRIC"),
+        ("worse:", "write worse:METRIC"),
+        ("better:latency", "write worse:METRIC"),
+        ("worse:latency=fast", "a margin is a percentage"),
+        ("worse:latency=2.5", "a margin is a percentage"),
+        ("worse:latency=0%", "above 0 and below 100"),
+    ],
+)
+def test_what_is_no_rule_is_refused(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        gate.parse(text)
+
+
+def test_an_unknown_metric_suggests_the_nearest() -> None:
+    with pytest.raises(UnknownName, match="Did you mean latency"):
+        gate.parse("worse:latancy")
+
+
+def test_only_what_lost_accuracy_beyond_its_interval_is_worse() -> None:
+    found = ruled("worse:accuracy")
+    assert found["distill", "eager"].verdict == "worse"
+    assert found["bf16", "eager"].verdict == "same"
+    assert found["prune(ratio=0.5)", "eager"].verdict == "inconclusive"
+
+
+def test_a_fraction_of_a_percent_can_be_the_margin() -> None:
+    assert ruled("worse:accuracy=20%")["distill", "eager"].verdict == "same"
+    assert ruled("worse:latency=0.1%")["bf16", "eager"].verdict in ("inconclusive", "worse")
+    assert ruled("worse:latency=5%")["bf16", "eager"].verdict == "same"
+
+
+def test_an_estimate_enters_no_gate() -> None:
+    found = ruled("worse:energy")["distill", "eager"]
+    assert (found.verdict, found.reason) == ("inconclusive", "an estimate enters no gate")
+
+
+def test_measured_energy_does() -> None:
+    measured = tuple(
+        replace(
+            one,
+            series=tuple(replace(series, provenance=Provenance.MEASURED_COUNTER) for series in one.series),
+        )
+        for one in synthetic.measurements()
+    )
+    assert ruled("worse:energy", measurements=measured)["distill", "eager"].reason != (
+        "an estimate enters no gate"
+    )
+
+
+def test_what_is_invalid_or_failed_cannot_pass_and_what_is_skipped_is_not_asked() -> None:
+    found = ruled("worse:latency")
+    assert found["bf16", "onnxruntime"].verdict == "invalid"
+    assert ("int8", "eager") not in found
+
+
+def test_baselines_and_sentinels_are_not_judged() -> None:
+    assert ("fp32", "eager") not in ruled("worse:latency")
