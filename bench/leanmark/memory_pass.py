@@ -58,6 +58,7 @@ def record(
         "import_memory_bytes": [reading.import_bytes for reading in readings],
         "loaded_memory_bytes": [reading.loaded_bytes for reading in readings],
         "working_memory_bytes": [reading.peak_bytes - reading.import_bytes for reading in readings],
+        **{f"{part}_bytes": [reading.parts[part] for reading in readings] for part in readings[0].parts},
     }
     return Measurement(
         run=run,

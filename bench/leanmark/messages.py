@@ -121,11 +121,15 @@ class PeakMemory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryReading:
-    """Resident bytes: after importing the backend, after loading the model, and the peak of the steps."""
+    """Resident bytes: after importing the backend, after loading the model, and the peak of the steps.
+
+    ``parts`` are bytes of tensors by what they are for, as far as the backend knows.
+    """
 
     import_bytes: int
     loaded_bytes: int
     peak_bytes: int
+    parts: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)

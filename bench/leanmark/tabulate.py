@@ -81,6 +81,7 @@ class Row:
     peak_memory: Metric | None = None
     import_memory: Metric | None = None
     working_memory: Metric | None = None
+    memory_parts: Mapping[str, float] = field(default_factory=dict)
     energy: Metric | None = None
     co2_g: float | None = None
     model: ModelFacts | None = None
@@ -258,6 +259,7 @@ def _row(case: Case, passes: _Passes, intensity: Intensity | None) -> Row:
         peak_memory=_metric("memory", "peak_memory_bytes", case, reference, passes),
         import_memory=_metric("memory", "import_memory_bytes", case, None, passes),
         working_memory=_metric("memory", "working_memory_bytes", case, reference, passes),
+        memory_parts=_memory_parts(found["memory"]),
         energy=energy,
         co2_g=carbon.grams(energy.summary.value, intensity) if energy and intensity else None,
         model=prepared.model if prepared else None,
@@ -268,6 +270,19 @@ def _row(case: Case, passes: _Passes, intensity: Intensity | None) -> Row:
         missing={name: _absence(one) for name, one in found.items() if one is None or one.status != "ok"},
         findings=_findings(found.values(), latency),
     )
+
+
+def _memory_parts(measurement: Measurement | None) -> dict[str, float]:
+    """Bytes of working memory by what they are for; the rest is workspace and what the allocator keeps."""
+    found = {}
+    for part in ("weights", "gradients", "optimizer_state", "activations"):
+        series = measurement.find(f"{part}_bytes") if measurement else None
+        if series is not None:
+            found[part] = stats.summarize(series).value
+    working = measurement.find("working_memory_bytes") if measurement else None
+    if found and working is not None:
+        found["workspace and allocator"] = stats.summarize(working).value - sum(found.values())
+    return found
 
 
 def _role(case: Case, reference: Case | None) -> Role:

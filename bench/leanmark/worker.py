@@ -149,7 +149,12 @@ def peak_memory(request: messages.PeakMemory) -> messages.MemoryReading:
     for _ in range(request.steps):
         executable.step()
     peak = meter.stop(token)
-    return messages.MemoryReading(import_bytes=imported, loaded_bytes=loaded, peak_bytes=round(peak.value))
+    return messages.MemoryReading(
+        import_bytes=imported,
+        loaded_bytes=loaded,
+        peak_bytes=round(peak.value),
+        parts=executable.memory_parts(),  # after the peak: asking runs a step
+    )
 
 
 def load_workload(spec: messages.WorkloadSpec) -> Workload:

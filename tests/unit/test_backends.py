@@ -238,3 +238,23 @@ print(sorted({{"torch", "onnx", "onnxruntime"}} & set(sys.modules)))
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert answer.stdout.strip() == "['onnxruntime']"
+
+
+def test_training_memory_is_split_to_the_byte(tmp_path: Path) -> None:
+    """Two hidden layers of 512 at batch 8: the outputs of both ReLUs and of the softmax are kept."""
+    workload = Mlp()
+    module = workload.model()
+    artifact = _saved(module, tmp_path)
+    training = Eager().open(artifact, _work(workload, 8, "training"))
+    training.step()
+    weights = 4 * sum(parameter.numel() for parameter in module.parameters())
+    tensors = len(list(module.parameters()))
+    relus, softmax, total_weight = 2 * 8 * 512 * 4, 8 * 10 * 4, 4
+    assert training.memory_parts() == {
+        "weights": weights,
+        "gradients": weights,
+        "optimizer_state": 2 * weights + 4 * tensors,  # Adam's two averages and a step counter each
+        "activations": relus + softmax + total_weight,
+    }
+    inference = Eager().open(artifact, _work(workload, 8))
+    assert inference.memory_parts() == {"weights": weights}

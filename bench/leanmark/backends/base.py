@@ -61,6 +61,12 @@ class Executable(ABC):
     def executed(self) -> Executed:
         """What one step runs, found by running or by reading the optimised graph."""
 
+    def memory_parts(self) -> Mapping[str, int]:
+        """Bytes of what is known to be held: ``weights`` and, in training, ``gradients``,
+        ``optimizer_state`` and ``activations`` (saved for the backward pass). Empty where the backend
+        cannot tell."""
+        return {}
+
 
 class Backend(ABC):
     """Turns a prepared model into something that runs."""

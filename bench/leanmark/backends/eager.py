@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -99,6 +99,9 @@ class _Opened(Executable):
             device=self._inputs.device.type,
         )
 
+    def memory_parts(self) -> Mapping[str, int]:
+        return {"weights": _bytes([*self._module.parameters(), *self._module.buffers()])}
+
     def _unchanged(self) -> nn.Module:
         return self._module
 
@@ -141,9 +144,40 @@ class _Training(_Opened):
         error.backward()
         self._optimizer.step()
 
+    def memory_parts(self) -> Mapping[str, int]:
+        import torch
+
+        parameters = list(self._module.parameters())
+        weights = super().memory_parts()
+        saved: list[Tensor] = []
+
+        def keep(tensor: Tensor) -> Tensor:
+            saved.append(tensor)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            self._optimizer.zero_grad(set_to_none=True)
+            error = self._loss(self._module(self._inputs), self._targets)
+        error.backward()
+        held = [*parameters, *self._module.buffers(), self._inputs, self._targets]
+        states = [value for state in self._optimizer.state.values() for value in state.values()]
+        return {
+            **weights,
+            "gradients": _bytes([one.grad for one in parameters if one.grad is not None]),
+            "optimizer_state": _bytes([one for one in states if isinstance(one, torch.Tensor)]),
+            "activations": _bytes(saved, besides=held),
+        }
+
     def _unchanged(self) -> nn.Module:
         # read again rather than kept: a second copy would count as memory of the training
         return self._artifact.load_module().to(self._device)
+
+
+def _bytes(tensors: Iterable[Tensor], besides: Iterable[Tensor] = ()) -> int:
+    """Bytes of the storages behind ``tensors``, each counted once; views share theirs."""
+    known = {tensor.untyped_storage().data_ptr() for tensor in besides}
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(size for pointer, size in storages.items() if pointer not in known)
 
 
 def _names(events: Iterable[FunctionEvent]) -> Iterator[str]:

@@ -70,6 +70,8 @@ def _memory(row: Row) -> Iterator[Detail]:
     ):
         if metric:
             yield label, cells.with_interval(metric, units.size)
+    for part, value in row.memory_parts.items():
+        yield f"Of it, {part.replace('_', ' ')}", units.size(value)
     if row.working_memory and row.working_memory.comparison:
         yield (
             "Working memory ratio",
