@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from leanmark import stats
+from leanmark import rounds, stats
 from leanmark.errors import NotComparable
 from leanmark.record import (
     NOT_STEADY,
     Case,
     Comparison,
     Direction,
-    Finding,
     Interval,
     Measurement,
     Provenance,
@@ -122,10 +121,11 @@ def _compare(blank: Comparison, below: Series, above: Series, *, paired: bool) -
     if min(*below.values, *above.values) <= 0:
         return replace(blank, reason="a value is not above zero, so there is no ratio")
     if paired:
-        ratios = stats.paired_log_ratios(below, above)
+        pair = rounds.set_aside(below, above)
+        ratios = stats.paired_log_ratios(pair.baseline, pair.candidate)
         interval, processes = stats.ratio_interval(ratios), len(ratios)
         pairs = sum(len(values) for values in ratios.values())
-        blank = replace(blank, processes=processes, pairs=pairs, findings=_set_aside(below, above))
+        blank = replace(blank, processes=processes, pairs=pairs, findings=pair.findings)
     else:
         interval = stats.unpaired_ratio(below, above)
     if interval is None:
@@ -178,15 +178,6 @@ def _too_few(blank: Comparison, *, paired: bool) -> str:
         f"{blank.processes} processes that share no rounds; an interval needs {stats.MIN_PROCESSES} "
         "on each side"
     )
-
-
-def _set_aside(below: Series, above: Series) -> tuple[Finding, ...]:
-    """Says how many blocks were flagged on each side: unequal counts can bias the ratio."""
-    ours, theirs = stats.flagged_rounds(above), stats.flagged_rounds(below)
-    if not ours + theirs:
-        return ()
-    message = f"rounds set aside as disturbed: {theirs} for the baseline, {ours} for the candidate"
-    return (Finding(code="rounds_set_aside", message=message),)
 
 
 def _check_same_meter(below: Series, above: Series) -> None:

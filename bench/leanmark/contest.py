@@ -9,14 +9,16 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from leanmark import messages
+from leanmark import disturbance, messages
+from leanmark.disturbance import round_flags, unobserved
 from leanmark.errors import LeanmarkError
 from leanmark.launcher import Launcher, Worker
 from leanmark.meters.base import Meter
 from leanmark.outcome import failure
+from leanmark.probes import RoundProbe
 from leanmark.record import NOT_STEADY, Block, Case, Finding, Measurement, SamplingPlan, Series
 from leanmark.schedule import Replica, order
 
@@ -50,6 +52,7 @@ class _Variant:
     latency: list[Block] = field(default_factory=list)
     cpu_time: list[Block] = field(default_factory=list)
     energy: list[Block] = field(default_factory=list)
+    unobserved: set[str] = field(default_factory=set)
     opened: messages.Opened | None = None
     error: LeanmarkError | None = None
 
@@ -128,29 +131,56 @@ def _request(stage: Stage, case: Case, replica: Replica) -> messages.Open:
 
 
 def _play_rounds(plan: SamplingPlan, seats: Sequence[_Seat], replica: Replica) -> None:
-    for round_ in range(replica.rounds):
-        for place, index in enumerate(order(plan.seed, replica.index, round_, len(seats))):
-            seat = seats[index]
-            if seat.variant.error is not None:
-                continue
+    """Every variant once a round; what disturbed the machine in a round is flagged on all its blocks."""
+    with RoundProbe(replica.cores) as probe:
+        before = probe.read()
+        for round_ in range(replica.rounds):
+            played = list(_play_round(plan, seats, replica, round_))
+            after = probe.read()
+            flags = round_flags(before, after)
+            for place, seat, block in played:
+                block = replace(block, flags=(*block.flags, *flags))
+                _record(seat, block, _Turn(replica.index, round_, place, after.temperature_c))
+            before = after
+        for seat in seats:
+            seat.variant.unobserved |= {*unobserved(before)}
+
+
+def _play_round(
+    plan: SamplingPlan, seats: Sequence[_Seat], replica: Replica, round_: int
+) -> Iterator[tuple[int, _Seat, messages.BlockTime]]:
+    for place, index in enumerate(order(plan.seed, replica.index, round_, len(seats))):
+        seat = seats[index]
+        if seat.variant.error is None:
             with _blamed_on(seat.variant):
-                time_ = seat.worker.ask(messages.RunBlock(seat.loops), plan.timeout_s)
-                _record(seat, time_, replica.index, round_, place)
+                block = seat.worker.ask(messages.RunBlock(seat.loops), plan.timeout_s)
+                yield place, seat, block
 
 
-def _record(seat: _Seat, time_: messages.BlockTime, process: int, round_: int, place: int) -> None:
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    process: int
+    round: int
+    order: int
+    temperature_c: float | None
+
+
+def _record(seat: _Seat, time_: messages.BlockTime, turn: _Turn) -> None:
     for blocks, seconds in (
         (seat.variant.latency, time_.wall_s),
         (seat.variant.cpu_time, time_.cpu_s),
     ):
         blocks.append(
             Block(
-                process=process,
-                round=round_,
-                order=place,
+                process=turn.process,
+                round=turn.round,
+                order=turn.order,
                 loops=seat.loops,
                 start_s=time_.start_s,
                 value=seconds / seat.loops,
+                flags=time_.flags,
+                clock_hz=time_.clock_hz,
+                temperature_c=turn.temperature_c,
             )
         )
 
@@ -211,7 +241,10 @@ def _latency(stage: Stage, variant: _Variant, replica: Replica) -> Measurement:
             Series(metric="cpu_time_s", meter="cpu_time", blocks=tuple(variant.cpu_time)),
             Series(metric="cold_start_s", meter="wall", blocks=(cold,)),
         ),
-        findings=() if opened.steady else (_UNSTEADY,),
+        findings=(
+            *(() if opened.steady else (_UNSTEADY,)),
+            *disturbance.findings(sorted({*opened.unobserved, *variant.unobserved})),
+        ),
         quality=opened.quality,
         executed={**opened.executed, "processes": [_place(replica)]},
     )

@@ -1,4 +1,4 @@
-"""Exact multiply-accumulates of one forward pass.
+"""Exact multiply-accumulates of one forward pass, and a counter of FLOPs for anything else.
 
 torch's own counter knows matrix products, convolutions and the attention kernels of GPUs. On the CPU it
 counts nothing for an LSTM, for scaled dot-product attention and for the fused inference path of
@@ -26,10 +26,16 @@ def count_macs(module: nn.Module, inputs: Tensor) -> int:
     Counts products of matrices, convolutions, recurrent layers and attention (a causal mask saves
     nothing); additions of a bias, normalisations and activations count nothing.
     """
-    counter = FlopCounterMode(display=False, custom_mapping=_MISSING)
-    with torch.inference_mode(False), torch.no_grad(), _evaluating(module), _Unfused(), counter:
+    with torch.inference_mode(False), torch.no_grad(), _evaluating(module), counting_flops() as counter:
         module(inputs)
     return counter.get_total_flops() // 2
+
+
+@contextmanager
+def counting_flops() -> Iterator[FlopCounterMode]:
+    """torch's counter with what it misses on a CPU, for everything inside, backward passes included."""
+    with _Unfused(), FlopCounterMode(display=False, custom_mapping=_MISSING) as counter:
+        yield counter
 
 
 class _Unfused(TorchFunctionMode):
@@ -69,6 +75,21 @@ def _attention(query: _Shape, key: _Shape, value: _Shape, *_: Any, **__: Any) ->
     return 2 * prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
+def _rnn_layer_backward(
+    inputs: _Shape, input_weight: _Shape, hidden_weight: _Shape, *_: Any, **__: Any
+) -> int:
+    """Twice the forward products: gradients of the inputs and of the weights."""
+    return 2 * _rnn_layer(inputs, input_weight, hidden_weight)
+
+
+def _attention_backward(
+    _gradient: _Shape, query: _Shape, key: _Shape, value: _Shape, *_: Any, **__: Any
+) -> int:
+    """Five products of all tokens with all tokens: the scores again, then the gradients of scores and of
+    query, key and value (Dao et al., "FlashAttention", NeurIPS 2022, algorithm 4)."""
+    return 2 * prod(query[:-1]) * key[-2] * (3 * query[-1] + 2 * value[-1])
+
+
 def _matrix_vector(matrix: _Shape, *_: Any, **__: Any) -> int:
     return 2 * prod(matrix)
 
@@ -79,7 +100,9 @@ def _add_matrix_vector(_bias: _Shape, matrix: _Shape, *_: Any, **__: Any) -> int
 
 _MISSING: dict[Any, Callable[..., int]] = {
     torch.ops.aten.mkldnn_rnn_layer: _rnn_layer,
+    torch.ops.aten.mkldnn_rnn_layer_backward: _rnn_layer_backward,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
     torch.ops.aten.mv: _matrix_vector,
     torch.ops.aten.addmv: _add_matrix_vector,
     torch.ops.aten.dot: _matrix_vector,

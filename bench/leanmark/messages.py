@@ -74,6 +74,7 @@ class Opened:
     steady: bool
     executed: Mapping[str, Any]
     quality: Quality | None
+    unobserved: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +86,13 @@ class RunBlock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockTime:
+    """``flags`` say what disturbed the block, as far as its own process can tell."""
+
     start_s: float
     wall_s: float
     cpu_s: float
+    flags: tuple[str, ...] = ()
+    clock_hz: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

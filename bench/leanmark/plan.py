@@ -48,6 +48,9 @@ PROFILES: Mapping[str, SamplingPlan] = {plan.profile: plan for plan in (QUICK, F
 TECHNIQUES = (BASELINE, "prune", "int8", "bf16", "distill", "distill+int8")
 """What the main job applies to each workload."""
 
+ON_REQUEST = ("noop",)
+"""Workloads that the main job leaves out: they examine leanmark itself."""
+
 BATCHES: Mapping[Phase, tuple[int, ...]] = {"inference": (1, 32), "training": (32,)}
 
 
@@ -82,7 +85,9 @@ def make(selection: Selection, sampling: SamplingPlan) -> Plan:
         UnknownName: a name that no registry has; the nearest are suggested.
         BadPlan: nothing is left to measure; says which technique ruled it out and why.
     """
-    specs = selection.workloads or tuple(WorkloadSpec(name=name) for name in registry.rows("workloads"))
+    specs = selection.workloads or tuple(
+        WorkloadSpec(name=name) for name in registry.rows("workloads") if name not in ON_REQUEST
+    )
     for spec in specs:
         if spec.data is None:
             _check("workload", spec.name, registry.rows("workloads"))

@@ -12,6 +12,7 @@ import numpy as np
 
 from leanmark import stats
 from leanmark.record import Case, Measurement, SamplingPlan
+from leanmark.rounds import set_aside
 from leanmark.stats import Ratios
 
 MIN_ROUNDS = 10
@@ -31,7 +32,8 @@ def ratios(measurements: Iterable[Measurement]) -> dict[Case, Ratios]:
         reference = case.reference()
         below = found.get(reference) if reference else None
         if below is not None:
-            pairs[case] = stats.paired_log_ratios(below, series)
+            pair = set_aside(below, series)
+            pairs[case] = stats.paired_log_ratios(pair.baseline, pair.candidate)
     return pairs
 
 

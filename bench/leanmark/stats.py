@@ -55,11 +55,6 @@ def paired_log_ratios(baseline: Series, candidate: Series) -> dict[int, Floats]:
     return {process: np.array(values) for process, values in sorted(pairs.items())}
 
 
-def flagged_rounds(series: Series) -> int:
-    """How many blocks are flagged. Very different counts on two sides mean biased discarding."""
-    return sum(1 for block in series.blocks if block.flags)
-
-
 def ratio_interval(ratios: Ratios) -> Interval | None:
     """The ratio candidate / baseline, across processes where there are enough of them."""
     if len(ratios) >= MIN_PROCESSES:

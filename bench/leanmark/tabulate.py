@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from leanmark import carbon, chain, stats
+from leanmark import carbon, chain, rounds, stats
 from leanmark.carbon import Intensity
 from leanmark.compare import Side, compare_series, judge_quality
 from leanmark.merge import merged
@@ -312,7 +312,7 @@ def _metric(name: Pass, metric: str, case: Case, reference: Case | None, passes:
     series = measurement.find(metric) if measurement else None
     if measurement is None or series is None:
         return None
-    summary = stats.summarize(series)
+    summary = stats.summarize(rounds.bounded(series))
     before = passes.get(reference, name) if reference else None
     if before is None:
         return Metric(summary=summary)
@@ -322,7 +322,7 @@ def _metric(name: Pass, metric: str, case: Case, reference: Case | None, passes:
         comparison=compare_series(
             Side(run=passes.run, measurement=before), Side(run=passes.run, measurement=measurement), metric
         ),
-        reference=stats.summarize(other) if other else None,
+        reference=stats.summarize(rounds.bounded(other)) if other else None,
     )
 
 

@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,10 @@ import numpy as np
 from leanmark import chain, fidelity, messages, registry, runner
 from leanmark.artifact import Artifact, Samples
 from leanmark.backends.base import Backend, Executable, Work
+from leanmark.disturbance import block_flags, unobserved
 from leanmark.errors import TookNoEffect, Unsupported
 from leanmark.meters.host_memory import HostMemory
+from leanmark.probes import BlockProbe
 from leanmark.process import die_with_parent, pin
 from leanmark.record import Case, Quality
 
@@ -65,7 +67,6 @@ class _Opened:
     case: Case
     artifact: Artifact
     executable: Executable
-    threads_allowed: int
 
 
 class Session:
@@ -73,6 +74,7 @@ class Session:
 
     def __init__(self) -> None:
         self._open: _Opened | None = None
+        self._probe: BlockProbe | None = None
 
     def handle(self, request: messages.Request) -> object:
         match request:
@@ -83,11 +85,20 @@ class Session:
             case messages.Open():
                 return self.open(request)
             case messages.RunBlock(loops):
-                return runner.run_block(self.opened.executable.step, loops)
+                return self.run_block(loops)
             case messages.RunWindow(seconds):
                 return runner.run_window(self.opened.executable.step, seconds)
             case messages.CheckAgain():
                 return assert_executed(self.opened)
+
+    def run_block(self, loops: int) -> messages.BlockTime:
+        """One block between two looks at what could have disturbed it."""
+        opened, probe = self.opened, self._probe
+        assert probe is not None, "an open case has a probe"
+        before = probe.read()
+        block = runner.run_block(opened.executable.step, loops)
+        after = probe.read()
+        return replace(block, flags=block_flags(before, after), clock_hz=after.clock_hz)
 
     @property
     def opened(self) -> _Opened:
@@ -103,13 +114,14 @@ class Session:
         executable = _load(request.case, request.workload, artifact, request.place)
         executable.step()
         cold_start_s = time.perf_counter() - start
-        opened = _Opened(request.case, artifact, executable, request.place.threads)
+        opened = _Opened(request.case, artifact, executable)
         quality = _judge(opened, Path(request.folder), full=request.judge_quality)
         warm = runner.warm_up(executable.step, request.warmup_s, request.block_s)
         executed = assert_executed(opened)
         gc.collect()
         gc.disable()  # a collection inside a block would be billed to whichever variant it hits
         self._open = opened
+        self._probe = BlockProbe(request.place.cores[0])  # now that all threads of the backend run
         return messages.Opened(
             cold_start_s=cold_start_s,
             step_s=warm.step_s,
@@ -117,6 +129,7 @@ class Session:
             steady=warm.steady,
             executed=executed,
             quality=quality,
+            unobserved=unobserved(self._probe.read()),
         )
 
 

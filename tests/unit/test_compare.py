@@ -143,9 +143,7 @@ def test_rounds_set_aside_are_told_for_each_side():
     disturbed = replace(series, blocks=(replace(series.blocks[0], flags=("busy",)), *series.blocks[1:]))
     found = compare_series(side(series), side(disturbed, CANDIDATE), "latency_s")
     assert found.pairs == 99
-    assert found.findings[0].message == (
-        "rounds set aside as disturbed: 0 for the baseline, 1 for the candidate"
-    )
+    assert found.findings[0].message == ("1 round set aside as disturbed: 1 (1 busy) in the candidate")
 
 
 def test_two_runs_are_compared_without_pairs():

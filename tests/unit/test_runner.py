@@ -41,6 +41,18 @@ def test_a_block_is_timed_from_its_first_step_to_its_last(monkeypatch: pytest.Mo
     assert (block.start_s, block.wall_s, block.cpu_s) == (100.0, 1.0, 0.5)
 
 
+def test_every_step_of_a_sample_is_timed_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = scripted(monkeypatch, 0.5, 2.0, then=0.25)
+    assert list(runner.run_samples(clock.step, 4)) == [0.5, 2.0, 0.25, 0.25]
+    assert clock.steps == 4
+
+
+def test_no_samples_take_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = scripted(monkeypatch, then=0.25)
+    assert list(runner.run_samples(clock.step, 0)) == []
+    assert clock.steps == 0
+
+
 def test_a_window_ends_with_the_step_that_passes_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = scripted(monkeypatch, then=0.25)
     window = runner.run_window(clock.step, 0.6)

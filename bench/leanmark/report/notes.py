@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from leanmark import multiplicity, units
 from leanmark.compare import ESTIMATED
+from leanmark.disturbance import UNOBSERVED
 from leanmark.record import Comparison, Provenance
 from leanmark.report import cells
 from leanmark.tabulate import Row, Table
@@ -44,7 +45,13 @@ def legend(tables: Sequence[Table]) -> list[str]:
         for sentence in (*_reading(table.rows), *_estimates(table.rows), *_co2(table))
     )
     rows = [row for table in tables for row in table.rows]
-    return [*_noise(rows), *_together(rows), *dict.fromkeys(sentences)]
+    return [*_noise(rows), *_together(rows), *dict.fromkeys(sentences), *_unobserved(rows)]
+
+
+def _unobserved(rows: Iterable[Row]) -> Iterator[str]:
+    """What of the machine no row could be checked against."""
+    messages = (one.message for row in rows for one in row.findings if one.code == UNOBSERVED)
+    yield from (f"Disturbances: {message}." for message in dict.fromkeys(messages))
 
 
 def _noise(rows: Iterable[Row]) -> Iterator[str]:
@@ -103,7 +110,9 @@ def _unsettled(rows: Iterable[Row]) -> Iterator[str]:
 
 def _findings(table: Table) -> Iterator[str]:
     yield from (finding.message for finding in table.findings)
-    yield from _gathered((finding.message, row) for row in table.rows for finding in row.findings)
+    yield from _gathered(
+        (finding.message, row) for row in table.rows for finding in row.findings if finding.code != UNOBSERVED
+    )
 
 
 def _gathered(pairs: Iterable[tuple[str, Row]]) -> Iterator[str]:

@@ -1,0 +1,64 @@
+"""What a step does, counted instead of timed: the same on every machine, so a gate without noise. Pure.
+
+Counts do not replace time: they see neither caches nor vector units. They show in a CI job on a shared
+processor, where time cannot, that a change made a model do more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from fractions import Fraction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counters:
+    """One step, as ``operators.count`` sees it.
+
+    ``flops`` counts a multiply-accumulate as two. ``operators`` are calls that compute or copy: views are
+    free. ``read_bytes`` and ``written_bytes`` are the sizes of their tensor arguments and results, as if
+    nothing stayed in a cache. ``allocations`` are results in memory of their own, of
+    ``allocated_bytes``; what an operator takes and gives back inside is not in it. ``instructions`` are
+    executed by the processor (``meters.instructions``, ``callgrind``): they depend on libraries and
+    instruction set, and are ``None`` where nobody counted.
+    """
+
+    flops: int
+    operators: int
+    read_bytes: int
+    written_bytes: int
+    allocations: int
+    allocated_bytes: int
+    instructions: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value is not None and value < 0:
+                raise ValueError(f"Counters.{name} must not be negative, not {value}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A counter that changed. ``ratio`` is exact, and ``None`` where there was nothing before."""
+
+    counter: str
+    before: int
+    after: int
+    ratio: Fraction | None
+
+    def __str__(self) -> str:
+        by = "" if self.ratio is None else f" ({float(self.ratio - 1):+.2%})"
+        return f"{self.counter}: {self.before:,} -> {self.after:,}{by}"
+
+
+def compare_counters(before: Counters, after: Counters) -> list[Difference]:
+    """Every counter that differs, in the order of the fields; what only one side counted is left out."""
+    return list(_differences(before, after))
+
+
+def _differences(before: Counters, after: Counters) -> Iterator[Difference]:
+    for field in fields(Counters):
+        old, new = getattr(before, field.name), getattr(after, field.name)
+        if old is not None and new is not None and old != new:
+            ratio = Fraction(new, old) if old else None
+            yield Difference(counter=field.name, before=old, after=new, ratio=ratio)
