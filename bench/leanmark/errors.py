@@ -10,6 +10,8 @@ LeanmarkError
 │   ├── WorkerDied            it exited or was killed (out of memory, segmentation fault)
 │   ├── WorkerTimeout         it gave no answer in time
 │   └── WorkerRaised          it raised; carries the traceback as text
+├── MeterError                a meter has no honest reading: no access, garbage, the device is gone
+│   └── StuckCounter          its counter did not move, so nothing was measured
 ├── RecordError               a results file or folder cannot be used
 │   ├── CorruptRecords        a line is not a record
 │   ├── NewerSchema           written by a newer leanmark
@@ -76,6 +78,14 @@ class WorkerRaised(WorkerError):
     def __init__(self, summary: str, traceback: str) -> None:
         super().__init__(summary)
         self.traceback = traceback
+
+
+class MeterError(LeanmarkError):
+    pass
+
+
+class StuckCounter(MeterError):
+    pass
 
 
 class RecordError(LeanmarkError):

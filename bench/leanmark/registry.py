@@ -36,6 +36,7 @@ _ROWS: Mapping[Kind, Mapping[str, Row]] = {
         "mlp": Row("leanmark.workloads.mlp:Mlp", "multilayer perceptron, 8x8 digits"),
         "lstm": Row("leanmark.workloads.lstm:Lstm", "LSTM over the rows of a digit"),
         "transformer": Row("leanmark.workloads.transformer:Transformer", "encoder over the rows of a digit"),
+        "noop": Row("leanmark.workloads.noop:Noop", "nothing at all: what leanmark itself costs"),
     },
     "techniques": {
         "prune": Row("leanmark.techniques.prune:Prune", "structured pruning (DepGraph), then fine-tuning"),
@@ -56,6 +57,13 @@ _ROWS: Mapping[Kind, Mapping[str, Row]] = {
         "wall": Row("leanmark.meters.wall:Wall", "monotonic wall clock"),
         "cpu_time": Row("leanmark.meters.cpu_time:CpuTime", "CPU time of this process"),
         "host_memory": Row("leanmark.meters.host_memory:HostMemory", "peak resident memory (VmHWM, reset)"),
+        "rapl": Row("leanmark.meters.rapl:Rapl", "energy of processor and memory (RAPL, powercap)"),
+        "perf_energy": Row("leanmark.meters.perf_energy:PerfEnergy", "the same through perf's power events"),
+        "nvml_energy": Row("leanmark.meters.nvml_energy:NvmlEnergy", "energy counter of an NVIDIA GPU"),
+        "nvml_power": Row("leanmark.meters.nvml_power:NvmlPower", "sampled power of an NVIDIA GPU"),
+        "instructions": Row(
+            "leanmark.meters.instructions:Instructions", "instructions executed (perf_event_open)"
+        ),
         "codecarbon": Row(
             "leanmark.meters.codecarbon:CodeCarbon", "energy by codecarbon's load model (estimate)"
         ),

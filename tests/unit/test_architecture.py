@@ -27,24 +27,26 @@ class Layer:
 
 # fmt: off
 LAYERS = {
-    "top":     Layer("cli pytest_plugin __main__",
-                     below="parent reading disk status shared facts", outside="click pytest"),
+    "top":     Layer("cli pytest_plugin fixture confirmation __main__",
+                     below="parent child reading numbers disk status shared facts", outside="click pytest"),
     # measuring: the parent plans and waits without torch, the child runs, the parts are what it runs
-    "parent":  Layer("campaign contest memory_pass prepare_pass launcher outcome schedule environment",
-                     below="parts disk status shared facts"),
+    "parent":  Layer("campaign engine contest memory_pass prepare_pass launcher outcome schedule environment",
+                     below="parts numbers disk status shared facts"),
     "child":   Layer("fork_server worker runner prepare",
                      below="parts shared facts", outside="torch numpy"),
-    "parts":   Layer("workloads techniques backends devices meters artifact fidelity macs",
+    "parts":   Layer("workloads techniques backends devices meters artifact fidelity macs operators",
                      below="shared facts",
                      outside="numpy torch torch_pruning onnx onnxruntime onnxscript sklearn codecarbon "
                              "pynvml leanmark_kernels"),
+    "kit":     Layer("testing", below="parts facts", outside="pynvml"),
     # reading: without torch, and without anything of measuring
-    "reading": Layer("report tabulate across compare stats carbon",
-                     below="disk status shared facts", outside="numpy scipy rich jinja2"),
-    # where the two sides meet
+    "reading": Layer("report tabulate across compare gate carbon",
+                     below="numbers disk status shared facts", outside="numpy scipy rich jinja2"),
+    # where the two sides meet: the record on disk, and how sure a number is
+    "numbers": Layer("stats rounds percentiles merge precision multiplicity", below="facts", outside="numpy scipy"),
     "disk":    Layer("store", below="facts", outside="msgspec"),
     "status":  Layer("catalogue doctor progress", below="shared facts", outside="pynvml"),
-    "shared":  Layer("chain plan messages layout process", below="facts"),
+    "shared":  Layer("chain plan messages layout process disturbance probes counters callgrind", below="facts"),
     "facts":   Layer("errors record units registry __init__"),
 }
 # fmt: on
@@ -202,7 +204,7 @@ def test_a_laptop_without_torch_reads_and_reports() -> None:
 @pytest.mark.parametrize(
     ("module", "line", "complaint"),
     [
-        ("stats", "import torch", "leanmark.stats:{} imports torch, which is not below the layer 'reading'"),
+        ("stats", "import torch", "leanmark.stats:{} imports torch, which is not below the layer 'numbers'"),
         (
             "compare",
             "def f():\n    from leanmark import worker",

@@ -28,6 +28,7 @@ class CodeCarbon(Meter[tuple[str, float]]):
     unit = "j"
     scope = "machine"
     provenance = Provenance.ESTIMATED_MODEL
+    covers = "processor"
     resolution = 0.0
     min_window_s = 0.1
 

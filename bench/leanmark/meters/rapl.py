@@ -1,0 +1,48 @@
+"""RAPL through powercap: counters of 32 bits that wrap within minutes at full load."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from leanmark.meters import powercap
+from leanmark.meters.processor import Domain, ProcessorEnergy
+from leanmark.meters.ticker import Repeat
+
+_JOULES_PER_COUNT = 1e-6
+
+
+class Rapl(ProcessorEnergy):
+    """Energy of packages and memory from ``energy_uj`` under ``root``, in joules."""
+
+    source = "powercap"
+    since_boot = True
+
+    def __init__(
+        self,
+        root: Path = powercap.ROOT,
+        *,
+        read: powercap.Read = powercap.read_text,
+        clock: Callable[[], float] = time.perf_counter,
+        repeat: Repeat | None = None,
+    ) -> None:
+        super().__init__(clock, repeat)
+        self._root = root
+        self._read = read
+
+    def find_domains(self) -> tuple[Domain, ...]:
+        zones = powercap.zones(self._root, self._read)
+        main = "package" if any(zone.kind == "package" for zone in zones) else "psys"
+        return tuple(
+            Domain(
+                name=zone.name,
+                kind=zone.kind,
+                unit_j=_JOULES_PER_COUNT,
+                span=zone.span_uj,
+                read=partial(powercap.counter_uj, zone, self._read),
+                required=zone.kind == main,
+            )
+            for zone in zones
+        )
