@@ -21,7 +21,7 @@ from leanmark import contest, environment, memory_pass, messages, prepare_pass, 
 from leanmark.engine import Contest, Engine
 from leanmark.errors import LeanmarkError, Unsupported
 from leanmark.launcher import Launcher
-from leanmark.meters.codecarbon import CodeCarbon
+from leanmark.meters.energy import best_energy_meter
 from leanmark.outcome import failure
 from leanmark.plan import Plan
 from leanmark.prepare_pass import UNPREPARED, Prepared
@@ -49,7 +49,7 @@ class Campaign:
             schedule.lanes(threads, self._cores)  # refuses what does not fit before anything starts
         self._prepared: dict[str, Prepared] = {}
         self._contests: dict[tuple[str, ...], Contest | None] = {}
-        self._meter = None if CodeCarbon().unavailable() else CodeCarbon()
+        self._meter = best_energy_meter()
         self._writer = RunWriter.create(results, self.run)
         self._launcher = Launcher()
         self._engine = Engine(plan.sampling, self._launcher, self._cores, self._meter, self._keep)

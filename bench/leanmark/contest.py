@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from leanmark import disturbance, messages
 from leanmark.disturbance import round_flags, unobserved
-from leanmark.errors import LeanmarkError
+from leanmark.errors import LeanmarkError, MeterError
 from leanmark.launcher import Launcher, Worker
-from leanmark.meters.base import Meter
+from leanmark.meters.base import Meter, Reading
 from leanmark.outcome import failure
 from leanmark.probes import RoundProbe
 from leanmark.record import NOT_STEADY, Block, Case, Finding, Measurement, SamplingPlan, Series
@@ -55,6 +55,8 @@ class _Variant:
     unobserved: set[str] = field(default_factory=set)
     opened: messages.Opened | None = None
     error: LeanmarkError | None = None
+    energy_error: MeterError | None = None
+    energy_reading: Reading | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +194,13 @@ def _meter_energy(plan: SamplingPlan, seats: Sequence[_Seat], meter: Meter[Any])
         if seat.variant.error is not None:
             continue
         with _blamed_on(seat.variant):
-            token = meter.start()
-            window = seat.worker.ask(messages.RunWindow(seconds), plan.timeout_s + seconds)
-            reading = meter.stop(token)
+            try:
+                token = meter.start()
+                window = seat.worker.ask(messages.RunWindow(seconds), plan.timeout_s + seconds)
+                reading = meter.stop(token)
+            except MeterError as error:  # the meter's failure is not the variant's
+                seat.variant.energy_error = error
+                continue
             seat.variant.energy.append(
                 Block(
                     process=0,
@@ -202,9 +208,11 @@ def _meter_energy(plan: SamplingPlan, seats: Sequence[_Seat], meter: Meter[Any])
                     order=place,
                     loops=window.steps,
                     start_s=0.0,
-                    value=reading.value / window.steps,
+                    # a meter that aligns to its counter's updates covers less than the window
+                    value=reading.value / window.steps * window.wall_s / reading.duration_s,
                 )
             )
+            seat.variant.energy_reading = reading
 
 
 def _check_again(plan: SamplingPlan, seats: Sequence[_Seat]) -> None:
@@ -265,6 +273,10 @@ def _place(replica: Replica) -> dict[str, Any]:
 
 
 def _energy(stage: Stage, variant: _Variant, meter: Meter[Any]) -> Measurement:
+    reading = variant.energy_reading
+    if variant.energy_error is not None:
+        work = stage.works[variant.case]
+        return failure(stage.run, variant.case, "energy", work, variant.energy_error)
     return Measurement(
         run=stage.run,
         case=variant.case,
@@ -281,4 +293,6 @@ def _energy(stage: Stage, variant: _Variant, meter: Meter[Any]) -> Measurement:
                 blocks=tuple(variant.energy),
             ),
         ),
+        findings=reading.findings if reading else (),
+        executed={"evidence": asdict(reading.evidence)} if reading and reading.evidence else {},
     )

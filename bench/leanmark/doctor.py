@@ -134,9 +134,7 @@ def _processor_energy(root: Path) -> Diagnosis:
             level="warn", subject="energy of the processor", message=f"{counter}: {error.strerror}"
         )
     return Diagnosis(
-        level="unknown",
-        subject="energy of the processor",
-        message="a RAPL counter is readable, but this version of leanmark has no meter for it yet",
+        level="ok", subject="energy of the processor", message=f"its counter is readable: {zones[0].name}"
     )
 
 
@@ -161,7 +159,7 @@ def _gpu_energy() -> Diagnosis:
     return Diagnosis(
         level="unknown",
         subject="energy of the GPU",
-        message=f"{count} GPU found, but this version of leanmark has no meter for it yet",
+        message=f"{count} GPU found, but this version of leanmark measures on the processor only",
     )
 
 

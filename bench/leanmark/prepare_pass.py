@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from leanmark import chain, messages
-from leanmark.errors import LeanmarkError, Unsupported
+from leanmark.errors import LeanmarkError, MeterError, Unsupported
 from leanmark.launcher import Launcher
-from leanmark.meters.base import Meter
+from leanmark.meters.base import Meter, Reading
 from leanmark.record import BASELINE, Case, Cost, Provenance, short_hash
 from leanmark.schedule import Replica
 
@@ -92,14 +92,29 @@ def apply(
     try:
         ready: messages.Ready = worker.ask(request, TIMEOUT_S)
     finally:
-        reading = meter.stop(token) if meter else None
+        reading = _stop(meter, token)
         worker.close()
-    if meter is None or reading is None:
-        return ready, Cost(time_s=ready.time_s, energy_reason="no meter of energy is available")
-    # the window also holds loading and exporting; an estimate from time may be divided by time
-    share = ready.time_s / reading.duration_s
-    return ready, Cost(
+    return ready, _cost(ready, meter, reading)
+
+
+def _stop(meter: Meter[Any] | None, token: Any) -> Reading | str:
+    """The reading, or why there is none."""
+    if meter is None:
+        return "no meter of energy is available"
+    try:
+        return meter.stop(token)
+    except MeterError as error:
+        return str(error)
+
+
+def _cost(ready: messages.Ready, meter: Meter[Any] | None, reading: Reading | str) -> Cost:
+    """The window also holds loading and exporting: a counter's reading is of all that, an estimate from
+    time may be divided by time."""
+    if meter is None or isinstance(reading, str):
+        return Cost(time_s=ready.time_s, energy_reason=str(reading))
+    estimated = meter.provenance is Provenance.ESTIMATED_MODEL
+    return Cost(
         time_s=ready.time_s,
-        energy_j=reading.value * share,
-        energy_provenance=Provenance.ESTIMATED_MODEL,
+        energy_j=reading.value * (ready.time_s / reading.duration_s if estimated else 1.0),
+        energy_provenance=meter.provenance,
     )

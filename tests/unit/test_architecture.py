@@ -43,10 +43,12 @@ LAYERS = {
     "reading": Layer("report tabulate across compare gate carbon",
                      below="numbers disk status shared facts", outside="numpy scipy rich jinja2"),
     # where the two sides meet: the record on disk, and how sure a number is
-    "numbers": Layer("stats rounds percentiles merge precision multiplicity", below="facts", outside="numpy scipy"),
+    "numbers": Layer("stats rounds percentiles merge precision multiplicity",
+                     below="facts", outside="numpy scipy"),
     "disk":    Layer("store", below="facts", outside="msgspec"),
     "status":  Layer("catalogue doctor progress", below="shared facts", outside="pynvml"),
-    "shared":  Layer("chain plan messages layout process disturbance probes counters callgrind", below="facts"),
+    "shared":  Layer("chain plan messages layout process disturbance probes counters callgrind",
+                     below="facts"),
     "facts":   Layer("errors record units registry __init__"),
 }
 # fmt: on

@@ -76,3 +76,11 @@ def test_an_unreadable_counter_says_how_to_grant_access(
     monkeypatch.setattr(Path, "read_text", refuse)  # tests may run as root, whom no mode stops
     diagnosis = doctor._processor_energy(tmp_path)
     assert diagnosis.advice == f"sudo chmod -R a+r {counter.parent}"
+
+
+def test_a_readable_counter_is_fine(tmp_path: Path) -> None:
+    counter = tmp_path / "sys/class/powercap/intel-rapl:0/energy_uj"
+    counter.parent.mkdir(parents=True)
+    counter.write_text("1")
+    diagnosis = doctor._processor_energy(tmp_path)
+    assert (diagnosis.level, "intel-rapl:0" in diagnosis.message) == ("ok", True)
