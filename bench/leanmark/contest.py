@@ -52,6 +52,7 @@ class _Variant:
     latency: list[Block] = field(default_factory=list)
     cpu_time: list[Block] = field(default_factory=list)
     energy: list[Block] = field(default_factory=list)
+    samples_s: tuple[float, ...] = ()
     unobserved: set[str] = field(default_factory=set)
     opened: messages.Opened | None = None
     error: LeanmarkError | None = None
@@ -84,6 +85,8 @@ def play(
         opened = time.monotonic()
         _play_rounds(stage.plan, seats, replica)
         played = time.monotonic()
+        if replica.index == 0 and stage.plan.samples:
+            _sample(stage.plan, seats)
         if energy_meter is not None:
             _meter_energy(stage.plan, seats, energy_meter)
         _check_again(stage.plan, seats)
@@ -187,6 +190,15 @@ def _record(seat: _Seat, time_: messages.BlockTime, turn: _Turn) -> None:
         )
 
 
+def _sample(plan: SamplingPlan, seats: Sequence[_Seat]) -> None:
+    """Single steps, after the rounds: their clock readings would be in the blocks otherwise."""
+    for seat in seats:
+        if seat.variant.error is None:
+            with _blamed_on(seat.variant):
+                samples = seat.worker.ask(messages.RunSamples(plan.samples), plan.timeout_s)
+                seat.variant.samples_s = tuple(round(value, 9) for value in samples)
+
+
 def _meter_energy(plan: SamplingPlan, seats: Sequence[_Seat], meter: Meter[Any]) -> None:
     """One window per variant, in a pass of its own: the meter's threads would disturb the rounds."""
     seconds = max(plan.energy_window_s, meter.min_window_s)
@@ -249,6 +261,7 @@ def _latency(stage: Stage, variant: _Variant, replica: Replica) -> Measurement:
             Series(metric="cpu_time_s", meter="cpu_time", blocks=tuple(variant.cpu_time)),
             Series(metric="cold_start_s", meter="wall", blocks=(cold,)),
         ),
+        samples_s=variant.samples_s,
         findings=(
             *(() if opened.steady else (_UNSTEADY,)),
             *disturbance.findings(sorted({*opened.unobserved, *variant.unobserved})),

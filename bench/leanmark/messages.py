@@ -109,6 +109,13 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class RunSamples:
+    """Time ``count`` steps one by one. Reply: their seconds, a tuple of floats."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class CheckAgain:
     """Assert once more, after the rounds, what ran. Reply: the executed facts."""
 
@@ -146,4 +153,4 @@ class Failure:
     traceback: str
 
 
-Request = Prepare | Open | RunBlock | RunWindow | CheckAgain | PeakMemory
+Request = Prepare | Open | RunBlock | RunWindow | RunSamples | CheckAgain | PeakMemory

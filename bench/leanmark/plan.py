@@ -33,6 +33,7 @@ FULL = SamplingPlan(
     warmup_s=5.0,
     memory_processes=5,
     memory_steps=20,
+    samples=700,  # enough for a p99 with an interval
     energy_window_s=1.0,
     timeout_s=600.0,
 )

@@ -27,7 +27,7 @@ REFERENCE_BACKEND = "eager"
 """What the unchanged model on another backend is compared to: that switch is a row of its own."""
 
 NOT_STEADY = "not-steady"
-"""Code of the finding that a process was still warming up: it takes the verdict away."""
+"""Code of the finding that processes were still warming up: it takes the verdict away."""
 
 Phase = Literal["inference", "training"]
 Pass = Literal["prepare", "latency", "memory", "energy"]
@@ -104,14 +104,8 @@ class Case:
     @property
     def pair_key(self) -> tuple[str, ...]:
         """Everything but technique and backend: cases that share it meet in one contest."""
-        return (
-            self.workload,
-            self.phase,
-            str(self.batch),
-            self.device,
-            str(self.threads),
-            self.wait,
-        )
+        work = (self.workload, self.phase, str(self.batch))
+        return (*work, self.device, str(self.threads), self.wait)
 
     @property
     def is_baseline(self) -> bool:
@@ -122,8 +116,7 @@ class Case:
         return replace(self, technique=BASELINE, backend=backend or self.backend, sentinel=False)
 
     def reference(self) -> Case | None:
-        """What this case is compared to: the baseline on its backend; for that one, the baseline in eager
-        PyTorch; ``None`` for the latter."""
+        """The baseline on this backend; for that one, the baseline in eager PyTorch; else ``None``."""
         if not self.is_baseline:
             return self.baseline()
         return None if self.backend == REFERENCE_BACKEND else self.baseline(backend=REFERENCE_BACKEND)
@@ -135,8 +128,8 @@ class SamplingPlan:
 
     ``warmup_s`` is the longest that warming up may take; it ends as soon as the steps are steady.
     ``processes`` is the first look. While an interval is wider than ``precision`` (relative half-width)
-    processes are added up to ``max_processes``, until ``budget_s`` is spent. Stopping never looks at
-    whether a difference is significant: that would find one in 18 to 29 % of identical code.
+    processes are added up to ``max_processes``, until ``budget_s`` is spent; never until a difference is
+    significant, which would find one in 18 to 29 % of identical code. ``samples`` single steps are timed.
     """
 
     profile: str
@@ -152,6 +145,7 @@ class SamplingPlan:
     max_processes: int = 0
     precision: float = 0.01
     budget_s: float | None = None
+    samples: int = 0
 
     def __post_init__(self) -> None:
         if self.max_processes < self.processes:
@@ -296,6 +290,7 @@ class Measurement:
 
     ``executed`` is what really ran (dtypes, operators, threads, device), asserted before and after.
     ``contest`` names the rounds these blocks share with other variants; only such blocks are paired.
+    ``samples_s`` are single steps of one process, one after another: percentiles need those, not means.
     """
 
     run: str
@@ -307,6 +302,7 @@ class Measurement:
     traceback: str | None = None
     contest: str | None = None
     series: tuple[Series, ...] = ()
+    samples_s: tuple[float, ...] = ()
     findings: tuple[Finding, ...] = ()
     quality: Quality | None = None
     model: ModelFacts | None = None

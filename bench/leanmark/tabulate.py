@@ -15,6 +15,7 @@ from leanmark import carbon, chain, rounds, stats
 from leanmark.carbon import Intensity
 from leanmark.compare import Side, compare_series, judge_quality
 from leanmark.merge import merged
+from leanmark.percentiles import Percentile, percentiles
 from leanmark.record import (
     BASELINE,
     REFERENCE_BACKEND,
@@ -78,6 +79,7 @@ class Row:
     verdict: str
     latency: Metric | None = None
     cold_start: Metric | None = None
+    percentiles: tuple[Percentile, ...] = ()
     peak_memory: Metric | None = None
     import_memory: Metric | None = None
     working_memory: Metric | None = None
@@ -256,6 +258,7 @@ def _row(case: Case, passes: _Passes, intensity: Intensity | None) -> Row:
         verdict=_verdict(role, status, latency, judged),
         latency=latency,
         cold_start=_metric("latency", "cold_start_s", case, None, passes),
+        percentiles=percentiles(timed.samples_s) if timed and timed.samples_s else (),
         peak_memory=_metric("memory", "peak_memory_bytes", case, reference, passes),
         import_memory=_metric("memory", "import_memory_bytes", case, None, passes),
         working_memory=_metric("memory", "working_memory_bytes", case, reference, passes),

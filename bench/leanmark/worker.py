@@ -88,6 +88,8 @@ class Session:
                 return self.run_block(loops)
             case messages.RunWindow(seconds):
                 return runner.run_window(self.opened.executable.step, seconds)
+            case messages.RunSamples(count):
+                return tuple(runner.run_samples(self.opened.executable.step, count))
             case messages.CheckAgain():
                 return assert_executed(self.opened)
 

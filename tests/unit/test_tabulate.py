@@ -203,3 +203,17 @@ def test_a_sentinel_that_fails_takes_every_verdict_of_the_run():
     assert others
     assert {one.latency.comparison.verdict for one in others} == {"inconclusive"}
     assert all("between equal code" in one.latency.comparison.reason for one in others)
+
+
+def test_percentiles_come_from_single_steps_and_are_refused_where_they_are_few():
+    found = [
+        replace(one, samples_s=tuple(1e-6 * n for n in range(1, 101)))
+        if one.series and one.case.is_baseline
+        else one
+        for one in synthetic.measurements()
+    ]
+    by_name = {one.name: one for one in row(rebuilt(found)[0], "fp32").percentiles}
+    assert by_name["p50"].interval.value == pytest.approx(50.5e-6)
+    assert by_name["p90"].interval is not None
+    assert by_name["p99"].refusal == "needs n ≥ 662"
+    assert row(rebuilt(found)[0], "distill").percentiles == ()

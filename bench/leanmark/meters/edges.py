@@ -80,11 +80,13 @@ class EdgeFinder:
         self.distinct += 1
         edge = Edge(count, before_s, now_s)
         window_s = now_s - self._start_s
-        if edge.doubt > max(2 * FINE_S, _WIDE * window_s):  # it came while we slept
-            self._guard_s = min(2 * self._guard_s, self._period_s / 2)
+        if edge.doubt <= max(2 * FINE_S, _WIDE * window_s):
+            self.first = self.first or edge
+            self.last = edge
+        elif edge.doubt < self._period_s / 4:  # we woke too late: look earlier, for the next ones too
+            self._guard_s = min(self._guard_s + edge.doubt, self._period_s / 2)
+        else:
             return FINE_S
-        self.first = self.first or edge
-        self.last = edge
         apart_s = min(max(_TAIL * window_s, _APART_S[0]), _APART_S[1])
         ahead_s = math.ceil(apart_s / self._period_s) * self._period_s
         return max(FINE_S, edge.middle + ahead_s - self._guard_s - now_s)

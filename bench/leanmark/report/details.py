@@ -55,6 +55,11 @@ def _time(row: Row) -> Iterator[Detail]:
     summary = row.latency.summary
     extent = f"{_plural(summary.count, 'block')} in {_plural(summary.processes, 'process')}"
     yield "Latency per step", f"{cells.with_interval(row.latency, units.seconds)}; {extent}"
+    for one in row.percentiles:
+        found = one.interval
+        extent = f"[{units.seconds(found.low)}, {units.seconds(found.high)}]" if found else ""
+        text = f"{units.seconds(found.value)} {extent}" if found else one.refusal or ""
+        yield f"Single steps, {one.name}", f"{text}; {one.count} steps of one process"
     yield "Throughput", f"{units.rate(row.samples_per_s)} (samples)"
     if row.latency.comparison:
         yield "Latency ratio", _comparison(row.latency.comparison)
