@@ -124,21 +124,30 @@ def run(
 @group.command("gate")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE]...")
 @click.option("--fail-on", required=True, metavar="RULE", help="Such as worse:latency=2.5%,accuracy.")
+@click.option("--since", type=click.Path(path_type=Path), metavar="FILE",
+              help="Judge each case against itself in this older run of the same machine.")  # fmt: skip
 @click.option("--require-conclusive", is_flag=True, help="Exit with 4 where something could not be judged.")
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
-def gate_(paths: tuple[Path, ...], fail_on: str, require_conclusive: bool, results: Path) -> None:
+def gate_(
+    paths: tuple[Path, ...], fail_on: str, since: Path | None, require_conclusive: bool, results: Path
+) -> None:
     """Judge stored records: exit with 3 where a technique is worse than its baseline.
 
     Exit codes: 0 nothing is worse, 1 a case is failed or invalid, 2 wrong usage, 3 worse, 4 not everything
     could be judged (with --require-conclusive).
     """
-    from leanmark import gate, store, tabulate
+    from leanmark import across, gate, store, tabulate
     from leanmark.report import listing
     from leanmark.report.console import console
 
     rules = gate.parse(fail_on)
     records = [store.load(path) for path in list(paths) or [_newest(results)]]
-    found = tuple(gate.rulings(tabulate.build(records), rules))
+    if since is None:
+        found = tuple(gate.rulings(tabulate.build(records), rules))
+    else:
+        older = store.load(since)
+        compared = [one for newer in records for one in across.compare_runs(older, newer)]
+        found = tuple(gate.rulings_across(compared, rules))
     verdicts = {one.verdict for one in found}
     undecided = {"inconclusive"} if require_conclusive else set()
     listing.rulings([one for one in found if one.verdict in {"worse", "invalid"} | undecided], console())

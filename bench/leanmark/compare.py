@@ -154,7 +154,7 @@ def _demoted(comparison: Comparison, *sides: Measurement) -> Comparison:
     ]
     if not warming:
         return comparison
-    reason = f"{' and '.join(warming)} had not reached a steady state"
+    reason = f"{' and '.join(dict.fromkeys(warming))} had not reached a steady state"
     return replace(comparison, verdict="inconclusive", reason=reason, demoted=True)
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 from leanmark.compare import MARGIN, QUALITY_MARGIN, judge, judge_quality
 from leanmark.errors import UnknownName, UsageError
-from leanmark.record import Case, Provenance, Verdict
+from leanmark.record import Case, Comparison, Provenance, Verdict
 from leanmark.tabulate import Metric, Row, Table
 
 GATE_FAILED = 3
@@ -29,6 +29,13 @@ _DEFAULTS: dict[Gated, float] = {
     "memory": MARGIN,
     "energy": MARGIN,
     "accuracy": QUALITY_MARGIN,
+}
+
+
+_SERIES: dict[Gated, str] = {
+    "latency": "latency_s",
+    "memory": "working_memory_bytes",
+    "energy": "energy_j",
 }
 
 
@@ -89,29 +96,41 @@ def rulings(tables: Iterable[Table], rules: Iterable[Rule]) -> Iterator[Ruling]:
                 yield from (_apply(rule, row) for rule in wanted)
 
 
+def rulings_across(found: Iterable[Comparison], rules: Iterable[Rule]) -> Iterator[Ruling]:
+    """Every rule applied to what two stored runs have in common, with the wider interval of unpaired runs."""
+    wanted = {_SERIES[rule.metric]: rule for rule in rules if rule.metric in _SERIES}
+    for one in found:
+        rule = wanted.get(one.metric)
+        if rule is not None:
+            yield _judged(one.candidate, rule, one)
+
+
 def _apply(rule: Rule, row: Row) -> Ruling:
     if row.status != "ok":
         return Ruling(case=row.case, rule=rule, verdict="invalid", reason=f"{row.status}: {row.reason}")
     if rule.metric == "accuracy":
         change = row.judged.change if row.judged else None
         if change is None:
-            return _undecided(rule, row, "there is no interval of the change")
+            return _undecided(rule, row.case, "there is no interval of the change")
         return Ruling(case=row.case, rule=rule, verdict=judge_quality(change, rule.margin))
     metrics = {"latency": row.latency, "memory": row.working_memory, "energy": row.energy}
     return _ratio(rule, row, metrics[rule.metric])
 
 
 def _ratio(rule: Rule, row: Row, metric: Metric | None) -> Ruling:
-    compared = metric.comparison if metric else None
-    if metric is None or compared is None:
-        return _undecided(rule, row, "not measured")
-    if metric.summary.provenance is Provenance.ESTIMATED_MODEL:
-        return _undecided(rule, row, "an estimate enters no gate")
+    if metric is None or metric.comparison is None:
+        return _undecided(rule, row.case, "not measured")
+    return _judged(row.case, rule, metric.comparison)
+
+
+def _judged(case: Case, rule: Rule, compared: Comparison) -> Ruling:
+    if compared.provenance is Provenance.ESTIMATED_MODEL:
+        return _undecided(rule, case, "an estimate enters no gate")
     if compared.ratio is None or compared.demoted:
-        return _undecided(rule, row, compared.reason or "no interval")
+        return _undecided(rule, case, compared.reason or "no interval")
     verdict = judge(compared.ratio, rule.margin, compared.allowance, "lower")
-    return Ruling(case=row.case, rule=rule, verdict=verdict)
+    return Ruling(case=case, rule=rule, verdict=verdict)
 
 
-def _undecided(rule: Rule, row: Row, reason: str) -> Ruling:
-    return Ruling(case=row.case, rule=rule, verdict="inconclusive", reason=reason)
+def _undecided(rule: Rule, case: Case, reason: str) -> Ruling:
+    return Ruling(case=case, rule=rule, verdict="inconclusive", reason=reason)

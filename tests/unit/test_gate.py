@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from leanmark import carbon, gate, tabulate
+from leanmark import across, carbon, gate, tabulate
 from leanmark.errors import UnknownName, UsageError
 from leanmark.gate import Rule, Ruling
 from leanmark.record import Provenance
@@ -86,3 +86,33 @@ def test_what_is_invalid_or_failed_cannot_pass_and_what_is_skipped_is_not_asked(
 
 def test_baselines_and_sentinels_are_not_judged() -> None:
     assert ("fp32", "eager") not in ruled("worse:latency")
+
+
+def test_stored_runs_are_judged_case_by_case() -> None:
+    older = synthetic.records()
+    slower = tuple(
+        replace(
+            one,
+            contest=None,
+            series=tuple(
+                replace(
+                    series,
+                    blocks=tuple(replace(block, value=1.5 * block.value) for block in series.blocks),
+                )
+                if series.metric == "latency_s"
+                else series
+                for series in one.series
+            ),
+        )
+        for one in older.measurements
+    )
+    newer = replace(older, measurements=slower)
+    rules = gate.parse("worse:latency,energy,accuracy")
+    found = list(gate.rulings_across(across.compare_runs(older, newer), rules))
+    latency = {
+        one.case.technique: one for one in found if one.rule.metric == "latency" and one.case.batch == 1
+    }
+    assert latency["distill"].verdict == "worse"
+    assert {one.reason for one in found if one.rule.metric == "energy"} == {"an estimate enters no gate"}
+    same = gate.rulings_across(across.compare_runs(older, older), gate.parse("worse:latency"))
+    assert "worse" not in {one.verdict for one in same}
