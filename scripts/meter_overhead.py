@@ -27,7 +27,7 @@ from leanmark.testing.perf import FakePerf
 from leanmark.testing.power import Constant
 from leanmark.testing.powercap import FakePowercap, FakeZone
 
-ROUNDS, WINDOW_S, NAP_S, LONG_S = 10, 1.0, 1e-4, 10.0
+ROUNDS, WINDOW_S, LONG_S = 10, 1.0, 10.0
 
 SERVER = [
     FakeZone(folder=f"intel-rapl:{package}{nested}", name=name, power=Constant(50.0), offset_uj=offset)
@@ -44,7 +44,7 @@ def main() -> None:
             {"energy-pkg": [Constant(50.0), Constant(60.0)], "energy-ram": [Constant(5.0), Constant(6.0)]},
             time.perf_counter,
         )
-        print("| meter | start + stop, process awake | just woken | thread beside a window |")
+        print("| meter | start + stop, 20 in a row | one, after sleeping | thread beside a window |")
         print("|---|---|---|---|")
         show("rapl, 2 packages with memory, files", Rapl(tree.root), tree)
         show("perf_energy, 2 packages with memory", PerfEnergy(perf.folder, open_event=perf.open))
@@ -53,7 +53,7 @@ def main() -> None:
             with FakeNvml([gpu], time.perf_counter).installed():
                 show(f"nvml_energy, updates every {update_s * 1e3:.0f} ms", NvmlEnergy(Gpu(0)))
                 if update_s == 0.1:
-                    show("nvml_power, 20 samples/s", NvmlPower(Gpu(0)))
+                    show("nvml_power, 10 samples/s", NvmlPower(Gpu(0)))
 
 
 def show(name: str, meter: Meter[Any], tree: FakePowercap | None = None) -> None:
@@ -62,10 +62,9 @@ def show(name: str, meter: Meter[Any], tree: FakePowercap | None = None) -> None
     reason = meter.unavailable()
     if reason is not None:
         raise SystemExit(f"{name}: {reason}")
-    once(meter, WINDOW_S, tree)  # finds counters and update periods
-    awake, woken = (
-        median(once(meter, nap_s, tree) for _ in range(ROUNDS)) * 1e3 for nap_s in (NAP_S, WINDOW_S)
-    )
+    costs(meter, 1, tree)  # finds counters and update periods
+    in_a_row = costs(meter, 20, tree) * 1e3
+    alone = median(costs(meter, 1, tree) for _ in range(ROUNDS)) * 1e3
     started = time.process_time()
     token = meter.start()
     time.sleep(LONG_S)
@@ -74,29 +73,26 @@ def show(name: str, meter: Meter[Any], tree: FakePowercap | None = None) -> None
         tree.write()
     meter.stop(token)
     meter.close()
-    print(f"| {name} | {awake:.3f} ms | {woken:.3f} ms | {share:.2%} of a core |", flush=True)
+    print(f"| {name} | {in_a_row:.3f} ms | {alone:.3f} ms | {share:.2%} of a core |", flush=True)
 
 
-def once(meter: Meter[Any], nap_s: float, tree: FakePowercap | None) -> float:
-    """The time that starting and stopping take, in seconds, around a window of naps of ``nap_s``."""
-    sleep(nap_s)
-    first_s = time.perf_counter()
-    token = meter.start()
-    started_s = time.perf_counter()
-    sleep(nap_s)
+def costs(meter: Meter[Any], windows: int, tree: FakePowercap | None) -> float:
+    """What starting and stopping one of ``windows`` takes, in seconds: all are started, then all stopped."""
+    time.sleep(0.1)
+    started, tokens = [], []
+    for _ in range(windows):
+        before_s = time.perf_counter()
+        tokens.append(meter.start())
+        started.append(time.perf_counter() - before_s)
     if tree is not None:
         tree.write()
-    sleep(NAP_S, WINDOW_S / 20 if nap_s == NAP_S else NAP_S)
-    before_s = time.perf_counter()
-    meter.stop(token)
-    return started_s - first_s + time.perf_counter() - before_s
-
-
-def sleep(nap_s: float, seconds: float = WINDOW_S) -> None:
-    """In naps of ``nap_s``: short ones keep the core and its caches awake."""
-    until_s = time.perf_counter() + seconds
-    while time.perf_counter() < until_s:
-        time.sleep(nap_s)
+    time.sleep(WINDOW_S)
+    stopped = []
+    for token in tokens:
+        before_s = time.perf_counter()
+        meter.stop(token)
+        stopped.append(time.perf_counter() - before_s)
+    return median(started) + median(stopped)
 
 
 if __name__ == "__main__":

@@ -207,9 +207,7 @@ def _meter_energy(plan: SamplingPlan, seats: Sequence[_Seat], meter: Meter[Any])
             continue
         with _blamed_on(seat.variant):
             try:
-                token = meter.start()
-                window = seat.worker.ask(messages.RunWindow(seconds), plan.timeout_s + seconds)
-                reading = meter.stop(token)
+                window, reading = _energy_window(plan, seat, meter, seconds)
             except MeterError as error:  # the meter's failure is not the variant's
                 seat.variant.energy_error = error
                 continue
@@ -225,6 +223,20 @@ def _meter_energy(plan: SamplingPlan, seats: Sequence[_Seat], meter: Meter[Any])
                 )
             )
             seat.variant.energy_reading = reading
+
+
+def _energy_window(
+    plan: SamplingPlan, seat: _Seat, meter: Meter[Any], seconds: float
+) -> tuple[messages.Window, Reading]:
+    """Steps between a start and a stop; the meter is stopped whatever becomes of the steps."""
+    token = meter.start()
+    try:
+        window: messages.Window = seat.worker.ask(messages.RunWindow(seconds), plan.timeout_s + seconds)
+    except LeanmarkError:
+        with contextlib.suppress(MeterError):  # the worker's failure is the one to tell
+            meter.stop(token)
+        raise
+    return window, meter.stop(token)
 
 
 def _check_again(plan: SamplingPlan, seats: Sequence[_Seat]) -> None:

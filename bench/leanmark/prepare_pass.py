@@ -88,7 +88,7 @@ def apply(
         place=messages.Place(cores=replica.cores, threads=replica.layout.threads),
     )
     worker = launcher.server(replica.layout).fork()
-    token = meter.start() if meter else None
+    token = _start(meter)
     try:
         ready: messages.Ready = worker.ask(request, TIMEOUT_S)
     finally:
@@ -97,10 +97,20 @@ def apply(
     return ready, _cost(ready, meter, reading)
 
 
+def _start(meter: Meter[Any] | None) -> Any:
+    """A token, or the error that there is none."""
+    try:
+        return meter.start() if meter else None
+    except MeterError as error:
+        return error
+
+
 def _stop(meter: Meter[Any] | None, token: Any) -> Reading | str:
     """The reading, or why there is none."""
     if meter is None:
         return "no meter of energy is available"
+    if isinstance(token, MeterError):
+        return str(token)
     try:
         return meter.stop(token)
     except MeterError as error:

@@ -1,8 +1,9 @@
 """Sampled power of an NVIDIA GPU, integrated: for boards without an energy counter, and to check one.
 
 Two sensors, with two weaknesses. The "instantaneous" one sees only the last 25 ms of each 100 ms on A100
-and H100, so a load that repeats with that period can be wrong by 60 % without a sign of it: what was not
-seen can lie anywhere between nothing and the power limit, and the uncertainty says so. The averaged one
+and H100, and 10 ms of 20 ms on older boards, so a load that repeats with that period can be wrong by 60 %
+without a sign of it: what was not seen can lie anywhere between nothing and the power limit, and the
+uncertainty says so, taking the 10 ms for every board. The averaged one
 (not on the A100) sees all of the time, smeared over a second: the uncertainty is what that second can hide
 at the two ends. (Yang, Adamek and Armour, SC 2024.) The reading is that of the sensor with less of it.
 """
@@ -22,8 +23,8 @@ from leanmark.meters.ticker import Repeat, Stop, Ticker
 from leanmark.record import Provenance
 
 GAIN = 0.10
-RATE_HZ = 20.0
-"""Twice the rate of the sensors' updates."""
+RATE_HZ = 10.0
+"""As often as the sensors update; more would cost more of a core and see nothing more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,7 @@ class Sensor:
 
 
 AVERAGE = Sensor(source="nvml.power_average", update_s=0.1, averaged_s=1.0, settle_s=1.5)
-INSTANT = Sensor(source="nvml.power_instant", update_s=0.1, averaged_s=0.025, settle_s=0.125)
+INSTANT = Sensor(source="nvml.power_instant", update_s=0.1, averaged_s=0.01, settle_s=0.125)
 _FIELDS = (185, 186)  # NVML_FI_DEV_POWER_AVERAGE, NVML_FI_DEV_POWER_INSTANT
 
 Samples = Sequence[tuple[float, float]]
@@ -64,7 +65,7 @@ def from_instant(samples: Samples, start_s: float, stop_s: float, limit_w: float
     watts, covered_s = _trapezoid(kept)
     window_s = stop_s - start_s
     seen = INSTANT.averaged_s / INSTANT.update_s * covered_s / window_s
-    ends = 2 * INSTANT.update_s / window_s  # how often the first and the last reading were counted
+    ends = 3 * INSTANT.update_s / window_s  # the first and the last reading, and one missed or met twice
     doubt_w = math.inf
     if limit_w is not None:
         doubt_w = min(1.0, 1 - seen + ends) * max(watts, limit_w - watts)
