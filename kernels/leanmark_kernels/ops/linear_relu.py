@@ -1,8 +1,4 @@
-"""The operators as Python functions, and their registration with torch.
-
-Each operator ``leanmark::name`` has a schema, a reference for every device, a native CPU kernel where it was
-built, a shape function for tracing, and a gradient.
-"""
+"""``relu(input @ weight.T + bias)``, nothing packed."""
 
 from __future__ import annotations
 
@@ -11,11 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leanmark_kernels import _native, reference
-
-_library = torch.library.Library("leanmark", "FRAGMENT")
-if not _native.available():
-    _library.define("linear_relu(Tensor input, Tensor weight, Tensor? bias) -> Tensor")
+from leanmark_kernels import reference
+from leanmark_kernels.ops.arguments import require_device, require_float32
+from leanmark_kernels.ops.registration import library, register
 
 
 def linear_relu(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -28,17 +22,11 @@ def linear_relu(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
 
     Raises ``TypeError`` for a dtype other than float32, ``ValueError`` for shapes or devices that do not fit.
     """
-    _check_dtype(input=input, weight=weight, bias=bias)
+    require_float32("linear_relu", input=input, weight=weight, bias=bias)
     _check_shape(input, weight, bias)
-    _check_device(input, weight=weight, bias=bias)
-    output: Tensor = torch.ops.leanmark.linear_relu(input, weight, bias)
+    require_device("linear_relu", input, weight=weight, bias=bias)
+    output: Tensor = torch.ops.leanmark.linear_relu.default(input, weight, bias)
     return output
-
-
-def _check_dtype(**tensors: Tensor | None) -> None:
-    for name, tensor in tensors.items():
-        if tensor is not None and tensor.dtype != torch.float32:
-            raise TypeError(f"linear_relu: {name} is {tensor.dtype}; it must be torch.float32")
 
 
 def _check_shape(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
@@ -55,14 +43,6 @@ def _check_shape(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
             f"linear_relu: bias is {list(bias.shape)}; it must be [{columns}] or None, "
             f"since weight is [{columns}, {depth}]"
         )
-
-
-def _check_device(input: Tensor, **others: Tensor | None) -> None:
-    for name, tensor in others.items():
-        if tensor is not None and tensor.device != input.device:
-            raise ValueError(
-                f"linear_relu: {name} is on {tensor.device}; it must be on {input.device}, where input is"
-            )
 
 
 def _shape(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -86,13 +66,5 @@ def _gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Ten
     )
 
 
-def _without_native(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    if input.device.type == "cpu":
-        _native.warn_slow_reference()
-    return reference.linear_relu(input, weight, bias)
-
-
-# The native CPU kernel, where it is loaded, comes before this one.
-_library.impl("linear_relu", _without_native, "CompositeExplicitAutograd")
-torch.library.register_fake("leanmark::linear_relu", _shape, lib=_library)
-torch.library.register_autograd("leanmark::linear_relu", _gradient, setup_context=_keep, lib=_library)
+register("linear_relu(Tensor input, Tensor weight, Tensor? bias) -> Tensor", reference.linear_relu, _shape)
+torch.library.register_autograd("leanmark::linear_relu", _gradient, setup_context=_keep, lib=library)

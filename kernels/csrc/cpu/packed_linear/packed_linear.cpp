@@ -1,0 +1,109 @@
+// The operator: checks, and how panels are shared out over threads.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <optional>
+#include <vector>
+
+#include "cpu/packed_linear/plan.h"
+#include "cpu/panels.h"
+#include "cpu/tensors.h"
+
+namespace leanmark::packed_linear {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+constexpr int64_t kPageFloats = 1024, kLineFloats = 16;
+constexpr int64_t kWorkPerThread = 1 << 15;  // multiply-adds that outweigh waking a thread
+
+Kernel kernel(Weights weights, int64_t rows) {
+#if defined(__x86_64__)
+  if (capability() == Capability::kAvx512) return kernel_avx512(weights, rows);
+  if (capability() == Capability::kAvx2) return kernel_avx2(weights, rows);
+#endif
+  return kernel_portable(weights, rows);
+}
+
+Weights weights_of(const Tensor& weight) {
+  switch (weight.scalar_type()) {
+    case ScalarType::Char: return Weights::kInt8;
+    case ScalarType::BFloat16: return Weights::kBFloat16;
+    default: return Weights::kFloat32;
+  }
+}
+
+// The Python entry explains mistakes; these keep a direct call through torch.ops from reading stray memory.
+void check_weight(const Tensor& weight, int64_t depth, int64_t columns) {
+  const bool pairs = weight.scalar_type() == ScalarType::BFloat16;
+  STD_TORCH_CHECK(pairs || weight.scalar_type() == ScalarType::Float || weight.scalar_type() == ScalarType::Char,
+                  "packed_linear: weight must be float32, bfloat16 or int8");
+  STD_TORCH_CHECK(pairs ? weight.dim() == 4 && weight.size(1) == divide_up(depth, 2) && weight.size(3) == 2
+                        : weight.dim() == 3 && weight.size(1) == depth,
+                  "packed_linear: weight must be packed for the last dimension of input");
+  STD_TORCH_CHECK(weight.size(2) == kPanelWidth && columns >= 0 &&
+                      weight.size(0) == divide_up(columns, kPanelWidth),
+                  "packed_linear: out_features must be that of the packed weight");
+}
+
+void check_column_values(const std::optional<Tensor>& values, int64_t columns) {
+  if (!values) return;
+  STD_TORCH_CHECK(values->scalar_type() == ScalarType::Float && values->dim() == 1 && values->size(0) == columns,
+                  "packed_linear: scale and bias must be float32 and [out_features]");
+}
+
+// A copy whose rows lie a cache line further apart: at a multiple of a page, they would share one set of the cache.
+Tensor spread(const Tensor& x, int64_t rows, int64_t depth, int64_t stride) {
+  const Tensor spread = torch::stable::new_empty(x, {rows, stride});
+  const float* from = x.const_data_ptr<float>();
+  float* to = spread.mutable_data_ptr<float>();
+  for (int64_t row = 0; row < rows; ++row) {
+    std::memcpy(to + row * stride, from + row * depth, depth * sizeof(float));
+  }
+  return spread;
+}
+
+Tensor packed_linear(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& scale,
+                     const std::optional<Tensor>& bias, int64_t out_features, bool relu) {
+  STD_TORCH_CHECK(input.scalar_type() == ScalarType::Float && input.dim() >= 1,
+                  "packed_linear: input must be float32 and [*, K]");
+  const int64_t depth = input.size(input.dim() - 1);
+  check_weight(weight, depth, out_features);
+  check_column_values(scale, out_features);
+  check_column_values(bias, out_features);
+
+  const Tensor x = row_major(input), w = row_major(weight);
+  const std::optional<Tensor> s = row_major(scale), b = row_major(bias);
+  std::vector<int64_t> shape(input.sizes().begin(), input.sizes().end());
+  shape.back() = out_features;
+  const Tensor y = torch::stable::new_empty(x, shape);
+  int64_t rows = 1;
+  for (size_t i = 0; i + 1 < shape.size(); ++i) rows *= shape[i];
+  if (rows == 0 || out_features == 0) return y;
+
+  const bool collide = rows > 1 && depth > 0 && depth % kPageFloats == 0;
+  const int64_t stride = collide ? depth + kLineFloats : depth;
+  const Tensor a = collide ? spread(x, rows, depth, stride) : x;
+  const Plan plan{a.const_data_ptr<float>(), stride, w.const_data_ptr(), values_or_null(s), values_or_null(b),
+                  y.mutable_data_ptr<float>(), rows, depth, out_features, relu};
+  const Kernel chosen = kernel(weights_of(w), rows);
+  const int64_t panels = w.size(0);
+  const int64_t groups = divide_up(panels, chosen.at_once);
+  const int64_t work = std::max<int64_t>(1, rows * depth * chosen.at_once * kPanelWidth);
+  const int64_t grain = std::max<int64_t>(1, kWorkPerThread / work);
+  torch::stable::parallel_for(0, groups, grain, [&](int64_t begin, int64_t end) {
+    chosen.run(plan, begin * chosen.at_once, std::min(panels, end * chosen.at_once));
+  });
+  return y;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(leanmark, CPU, m) { m.impl("packed_linear", TORCH_BOX(&packed_linear)); }
+
+}  // namespace leanmark::packed_linear

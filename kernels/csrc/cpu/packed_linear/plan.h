@@ -1,0 +1,37 @@
+// One packed linear layer: few rows times weights in panels.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/capability.h"
+
+namespace leanmark::packed_linear {
+
+enum class Weights { kFloat32, kBFloat16, kInt8 };
+
+struct Plan {
+  const float* input;   // [rows, depth], rows input_stride apart
+  int64_t input_stride;
+  const void* weight;   // [panels, depth, kPanelWidth], as the structures in panels.h say
+  const float* scale;   // [columns], or null: the factor of each column
+  const float* bias;    // [columns], or null
+  float* output;        // [rows, columns]
+  int64_t rows, depth, columns;
+  bool relu;
+};
+
+// Panels [begin, end); they may be shared out over threads in multiples of `at_once`.
+using Panels = void (*)(const Plan&, int64_t begin, int64_t end);
+
+struct Kernel {
+  Panels run;
+  int64_t at_once;
+};
+
+Kernel kernel_portable(Weights weights, int64_t rows);
+#if defined(__x86_64__)
+Kernel kernel_avx2(Weights weights, int64_t rows);
+Kernel kernel_avx512(Weights weights, int64_t rows);
+#endif
+
+}  // namespace leanmark::packed_linear

@@ -1,0 +1,180 @@
+// The three phases of a block of Winograd tiles, for any vector width.
+#pragma once
+
+#include "cpu/panels.h"
+#include "cpu/vector.h"
+#include "cpu/winograd/plan.h"
+#include "cpu/winograd/transforms.h"
+
+namespace leanmark::winograd {
+
+// Where a tile begins in its image; `top` and `left` count output pixels.
+struct Place {
+  int64_t image, top, left;
+  LEANMARK_INLINE Place(const Plan& p, int64_t tile, int64_t side)
+      : image(tile / (p.tiles_high * p.tiles_wide)),
+        top(tile % (p.tiles_high * p.tiles_wide) / p.tiles_wide * side),
+        left(tile % p.tiles_wide * side) {}
+};
+
+// `size` x `size` pixels of kChunk channels from (top, left) of an image on, zero where there is none.
+LEANMARK_INLINE void copy_patch(const Plan& p, const float* image, int64_t top, int64_t left, int64_t size,
+                                int64_t channel, int64_t channels, float* patch) {
+  std::memset(patch, 0, size * size * kChunk * sizeof(float));
+  const int64_t bottom = std::min(size, p.height - top), right = std::min(size, p.width - left);
+  for (int64_t i = std::max<int64_t>(0, -top); i < bottom; ++i) {
+    for (int64_t j = std::max<int64_t>(0, -left); j < right; ++j) {
+      const float* pixel = image + ((top + i) * p.width + left + j) * p.in_channels + channel;
+      std::memcpy(patch + (i * size + j) * kChunk, pixel, channels * sizeof(float));
+    }
+  }
+}
+
+template <int kLanes, class Tile>
+LEANMARK_INLINE void transform_input(const float* from, int64_t row, int64_t pixel, float* to, int64_t point) {
+  constexpr int kIn = Tile::kIn;
+  Vector<kLanes> d[kIn * kIn];
+  #pragma GCC unroll 6
+  for (int i = 0; i < kIn; ++i) {
+    #pragma GCC unroll 6
+    for (int j = 0; j < kIn; ++j) d[i * kIn + j] = load<Vector<kLanes>>(from + i * row + j * pixel);
+  }
+  #pragma GCC unroll 6
+  for (int j = 0; j < kIn; ++j) Tile::template input<kIn>(d + j);
+  #pragma GCC unroll 6
+  for (int i = 0; i < kIn; ++i) Tile::template input<1>(d + i * kIn);
+  #pragma GCC unroll 36
+  for (int e = 0; e < kIn * kIn; ++e) store(d[e], to + e * point);
+}
+
+template <int kLanes, class Tile>
+LEANMARK_INLINE void transform_inputs(const Plan& p, const Block& block, int64_t begin, int64_t end) {
+  constexpr int kIn = Tile::kIn;
+  const int64_t chunks = (p.in_channels + kChunk - 1) / kChunk;
+  alignas(64) float patch[kIn * kIn * kChunk];
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t tile = item / chunks, channel = item % chunks * kChunk;
+    const int64_t channels = std::min(kChunk, p.in_channels - channel);
+    const Place place(p, block.first + tile, Tile::kOut);
+    const int64_t top = place.top - p.padding, left = place.left - p.padding;
+    const float* image = p.input + place.image * p.height * p.width * p.in_channels;
+
+    const bool inside = top >= 0 && left >= 0 && top + kIn <= p.height && left + kIn <= p.width;
+    const bool straight = inside && channels % kLanes == 0;
+    if (!straight) copy_patch(p, image, top, left, kIn, channel, channels, patch);
+    const float* from = straight ? image + (top * p.width + left) * p.in_channels + channel : patch;
+    const int64_t pixel = straight ? p.in_channels : kChunk;
+    const int64_t row = straight ? p.width * p.in_channels : kIn * kChunk;
+
+    float* to = block.inputs + tile * p.in_stride + channel;
+    for (int64_t c = 0; c < channels; c += kLanes) {
+      transform_input<kLanes, Tile>(from + c, row, pixel, to + c, p.in_point_stride);
+    }
+  }
+}
+
+// Rows of transformed tiles, the panels they meet, and where their products go.
+struct Operands {
+  const float* a;
+  int64_t a_stride;
+  const float* b;
+  int64_t depth;
+  float* to;
+  int64_t to_stride;
+};
+
+// kFirst: the panels are met for the first time, so those that come next are asked for.
+template <int kLanes, int kRows, int kPanels, bool kFirst>
+LEANMARK_TARGET LEANMARK_OUTLINE void multiply_rows(const Operands& o) {
+  const int64_t panel = o.depth * kPanelWidth;
+  Product<Float32Panel, kLanes, kRows, kPanels> product;
+  product.template run<kFirst>(o.a, o.a_stride, o.b, panel, o.depth, kPanels * panel);
+  product.store_to(o.to, o.to_stride);
+}
+
+// `rows` rows, at most kRows of them.
+template <int kLanes, int kRows, int kPanels, bool kFirst>
+LEANMARK_INLINE void multiply_any(int64_t rows, const Operands& o) {
+  if constexpr (kRows > 1) {
+    if (rows < kRows) return multiply_any<kLanes, kRows - 1, kPanels, kFirst>(rows, o);
+  }
+  multiply_rows<kLanes, kRows, kPanels, kFirst>(o);
+}
+
+template <int kLanes, int kMostRows, int kPanels>
+LEANMARK_INLINE void multiply(const Plan& p, const Block& block, int64_t begin, int64_t end) {
+  const int64_t groups = (p.panels + kPanels - 1) / kPanels;
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t point = item / groups, panel = item % groups * kPanels;
+    const float* b = p.weight + (point * p.panels + panel) * p.in_channels * kPanelWidth;
+    const float* a = block.inputs + point * p.in_point_stride;
+    float* to = block.outputs + point * p.out_point_stride + panel * kPanelWidth;
+    RowTiles split(block.tiles, kMostRows);
+    for (int64_t row = 0; row < block.tiles;) {
+      const int64_t rows = split.next();
+      const Operands o{a + row * p.in_stride, p.in_stride, b, p.in_channels, to + row * p.out_stride, p.out_stride};
+      if (panel + kPanels > p.panels) {
+        multiply_any<kLanes, kMostRows, 1, false>(rows, o);
+      } else if (row == 0) {
+        multiply_any<kLanes, kMostRows, kPanels, true>(rows, o);
+      } else {
+        multiply_any<kLanes, kMostRows, kPanels, false>(rows, o);
+      }
+      row += rows;
+    }
+  }
+}
+
+// Bias, residual and ReLU on the way out, for the `rows` x `columns` pixels of the tile that exist.
+template <int kLanes, class Tile>
+LEANMARK_INLINE void transform_output(const Plan& p, const float* from, int64_t at, int64_t channel,
+                                      int64_t rows, int64_t columns) {
+  constexpr int kIn = Tile::kIn, kOut = Tile::kOut;
+  using V = Vector<kLanes>;
+  V m[kIn * kIn], half[kOut * kIn], y[kOut * kOut];
+  #pragma GCC unroll 36
+  for (int e = 0; e < kIn * kIn; ++e) m[e] = load<V>(from + e * p.out_point_stride);
+  #pragma GCC unroll 6
+  for (int j = 0; j < kIn; ++j) Tile::template output<kIn, kIn>(m + j, half + j);
+  #pragma GCC unroll 4
+  for (int i = 0; i < kOut; ++i) Tile::template output<1, 1>(half + i * kIn, y + i * kOut);
+
+  const int64_t lanes = std::min<int64_t>(kLanes, p.out_channels - channel);
+  V bias = {};
+  if (p.bias) bias = lanes == kLanes ? load<V>(p.bias + channel) : load_first<V>(p.bias + channel, lanes);
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < columns; ++j) {
+      const int64_t pixel = at + (i * p.out_width + j) * p.out_channels;
+      V value = y[i * kOut + j] + bias;
+      if (p.residual) {
+        const float* other = p.residual + pixel;
+        value += lanes == kLanes ? load<V>(other) : load_first<V>(other, lanes);
+      }
+      if (p.relu) value = relu(value);
+      if (lanes == kLanes) {
+        store(value, p.output + pixel);
+      } else {
+        store_first(value, p.output + pixel, lanes);
+      }
+    }
+  }
+}
+
+template <int kLanes, class Tile>
+LEANMARK_INLINE void transform_outputs(const Plan& p, const Block& block, int64_t begin, int64_t end) {
+  const int64_t chunks = (p.out_channels + kChunk - 1) / kChunk;
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t tile = item / chunks, first = item % chunks * kChunk;
+    const Place place(p, block.first + tile, Tile::kOut);
+    const int64_t rows = std::min<int64_t>(Tile::kOut, p.out_height - place.top);
+    const int64_t columns = std::min<int64_t>(Tile::kOut, p.out_width - place.left);
+    const int64_t pixel = (place.image * p.out_height + place.top) * p.out_width + place.left;
+    const int64_t last = std::min(first + kChunk, p.out_channels);
+    for (int64_t channel = first; channel < last; channel += kLanes) {
+      const float* from = block.outputs + tile * p.out_stride + channel;
+      transform_output<kLanes, Tile>(p, from, pixel * p.out_channels + channel, channel, rows, columns);
+    }
+  }
+}
+
+}  // namespace leanmark::winograd

@@ -1,0 +1,57 @@
+// One Winograd convolution: its tensors, and how its output tiles are cut into blocks that fit a cache.
+//
+// Winograd's minimal filtering (Lavin and Gray, CVPR 2016): the output is cut into squares of `m` pixels. With
+// the (m + 2)^2 input pixels under each one transformed, and the weights transformed once, a convolution is
+// one matrix product per point of the transformed square, and a transform back.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/capability.h"
+
+namespace leanmark::winograd {
+
+struct Plan {
+  const float* input;     // [batch, height, width, in_channels]
+  const float* weight;    // [points, panels, in_channels, kPanelWidth], transformed
+  const float* bias;      // [out_channels], or null
+  const float* residual;  // as output, or null
+  float* output;          // [batch, out_height, out_width, out_channels]
+  int64_t height, width, in_channels;
+  int64_t out_height, out_width, out_channels;
+  int64_t padding;
+  bool relu;
+
+  int64_t tiles_high, tiles_wide, tiles;  // tiles: of all images
+  int64_t panels;
+  int64_t in_stride, out_stride;              // floats from one transformed tile to the next
+  int64_t in_point_stride, out_point_stride;  // floats from one point to the next
+};
+
+// Consecutive tiles, and the scratch memory that holds them between the phases.
+struct Block {
+  int64_t first, tiles;
+  float* inputs;   // [points, tiles, in_stride], points in_point_stride apart
+  float* outputs;  // [points, tiles, out_stride], points out_point_stride apart
+};
+
+constexpr int64_t kChunk = 64;  // channels that one item of a transform covers
+
+// The three phases of a block. Items [begin, end) may be shared out over threads; a phase needs all of the one
+// before.
+using Phase = void (*)(const Plan&, const Block&, int64_t begin, int64_t end);
+
+struct Phases {
+  Phase transform_inputs;   // items: tiles x chunks of input channels
+  Phase multiply;           // items: points x groups of panels
+  Phase transform_outputs;  // items: tiles x chunks of output channels
+  int panels_at_once;
+};
+
+const Phases& phases_portable(bool large);
+#if defined(__x86_64__)
+const Phases& phases_avx2(bool large);
+const Phases& phases_avx512(bool large);
+#endif
+
+}  // namespace leanmark::winograd

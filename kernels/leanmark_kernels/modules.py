@@ -1,0 +1,178 @@
+"""Layers that hold packed weights, for inference; saved and loaded through ``state_dict``."""
+
+from __future__ import annotations
+
+import copy
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from leanmark_kernels import packing
+from leanmark_kernels.ops import packed_linear, winograd_conv2d
+from leanmark_kernels.packed_state import PackedModule
+
+
+def winograd_error(conv: nn.Conv2d, input: Tensor, tile: int) -> float:
+    """The largest error of ``conv`` computed with ``tile``, relative to the largest magnitude of its output.
+
+    Measured on ``input`` [N, C, H, W] against float64: the gate through which a layer goes to Winograd.
+    """
+    with torch.no_grad():
+        exact = copy.deepcopy(conv).double()(input.double())
+        actual = WinogradConv2d.from_conv(conv, tile=tile)(input)
+        return float((actual - exact).abs().max() / exact.abs().max())
+
+
+class WinogradConv2d(PackedModule):
+    """A 3x3 convolution of stride 1 by :func:`leanmark_kernels.winograd_conv2d`, whose numerics it shares.
+
+    ``tile`` is 4 for F(4x4, 3x3), usually the fastest, or 2 for F(2x2, 3x3), as exact as a direct
+    convolution. Made from a trained layer with :meth:`from_conv`; made directly it holds zeros, to load a
+    state into.
+    """
+
+    layout = "winograd_conv2d"
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        tile: int = 4,
+        padding: int = 1,
+        bias: bool = True,
+        relu: bool = False,
+    ) -> None:
+        super().__init__(tile=tile, in_channels=in_channels, out_channels=out_channels)
+        self.padding, self.relu = padding, relu
+        zeros = torch.zeros(out_channels, in_channels, 3, 3)
+        self.hold(
+            weight=packing.pack_winograd(zeros, tile),
+            bias=torch.zeros(out_channels) if bias else None,
+        )
+
+    @staticmethod
+    def why_not(conv: nn.Conv2d) -> str | None:
+        """Why ``conv`` has to stay with torch, or ``None`` where this layer can replace it."""
+        legal: dict[str, tuple[object, ...]] = {
+            "kernel_size": ((3, 3),),
+            "stride": ((1, 1),),
+            "dilation": ((1, 1),),
+            "groups": (1,),
+            "padding_mode": ("zeros",),
+        }
+        for name, values in legal.items():
+            if getattr(conv, name) not in values:
+                return f"{name} is {getattr(conv, name)}; it must be {values[0]}"
+        if conv.weight.dtype != torch.float32:
+            return f"weight is {conv.weight.dtype}; it must be torch.float32"
+        if isinstance(conv.padding, str):
+            return None
+        if conv.padding[0] != conv.padding[1]:
+            return f"padding is {conv.padding}; it must be the same on both axes"
+        return None
+
+    @classmethod
+    def from_conv(cls, conv: nn.Conv2d, *, tile: int = 4, relu: bool = False) -> Self:
+        """The layer that computes what ``conv`` does, with a ReLU behind it if asked for.
+
+        Raises ``ValueError`` with :meth:`why_not` where it cannot, and for weights that are not finite.
+        """
+        reason = cls.why_not(conv)
+        if reason is not None:
+            raise ValueError(f"WinogradConv2d cannot replace {conv}: {reason}. Keep torch's layer.")
+        padding = {"same": 1, "valid": 0}[conv.padding] if isinstance(conv.padding, str) else conv.padding[0]
+        layer = cls(
+            conv.in_channels,
+            conv.out_channels,
+            tile=tile,
+            padding=padding,
+            bias=conv.bias is not None,
+            relu=relu,
+        )
+        layer.hold(
+            weight=packing.pack_winograd(conv.weight, tile),
+            bias=None if conv.bias is None else conv.bias.detach().clone(),
+        )
+        return layer
+
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        return winograd_conv2d(
+            input,
+            self.weight,
+            self.bias,
+            residual,
+            out_channels=self.options["out_channels"],
+            padding=self.padding,
+            relu=self.relu,
+        )
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, padding={self.padding}, relu={self.relu}"
+
+
+class PackedLinear(PackedModule):
+    """A linear layer by :func:`leanmark_kernels.packed_linear`, whose numerics it shares.
+
+    ``dtype`` is that of the stored weights: float32, bfloat16, or int8 with one scale per output. Made from a
+    trained layer with :meth:`from_linear`; made directly it holds zeros, to load a state into.
+    """
+
+    layout = "packed_linear"
+    scale: Tensor | None
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        bias: bool = True,
+        relu: bool = False,
+    ) -> None:
+        super().__init__(
+            bits=torch.empty(0, dtype=dtype).element_size() * 8,
+            in_features=in_features,
+            out_features=out_features,
+        )
+        self.relu = relu
+        self.hold(
+            weight=packing.pack_linear(torch.zeros(out_features, in_features, dtype=dtype)),
+            scale=torch.ones(out_features) if dtype == torch.int8 else None,
+            bias=torch.zeros(out_features) if bias else None,
+        )
+
+    @classmethod
+    def from_linear(
+        cls, linear: nn.Linear, *, dtype: torch.dtype = torch.float32, relu: bool = False
+    ) -> Self:
+        """The layer that computes what ``linear`` does, its weights rounded to ``dtype``.
+
+        Raises ``TypeError`` for another dtype, ``ValueError`` for weights that are not finite.
+        """
+        layer = cls(
+            linear.in_features, linear.out_features, dtype=dtype, bias=linear.bias is not None, relu=relu
+        )
+        weight, scale = linear.weight.detach(), None
+        if dtype == torch.int8:
+            weight, scale = packing.quantize_rows(weight)
+        layer.hold(
+            weight=packing.pack_linear(weight.to(dtype)),
+            scale=scale,
+            bias=None if linear.bias is None else linear.bias.detach().clone(),
+        )
+        return layer
+
+    def forward(self, input: Tensor) -> Tensor:
+        return packed_linear(
+            input,
+            self.weight,
+            self.scale,
+            self.bias,
+            out_features=self.options["out_features"],
+            relu=self.relu,
+        )
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, relu={self.relu}"

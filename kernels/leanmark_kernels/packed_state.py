@@ -1,0 +1,93 @@
+"""What a saved packed layer says about itself, and the check of it on loading."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+VERSION = 1
+"""Of the packed layouts. Raise it when the bytes of any of them change their meaning."""
+
+TAG = "format"
+
+
+class PackedModule(nn.Module):
+    """A layer whose weights are packed: buffers, and a tag that tells what they are.
+
+    The tag, an int64 buffer ``format``, holds the layout, its version, a checksum of the other buffers and
+    the ``options`` that the layout depends on. ``load_state_dict`` refuses a state whose tag is missing,
+    differs or does not match its tensors, and then leaves the layer as it was.
+    """
+
+    layout: ClassVar[str]
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, **options: int) -> None:
+        super().__init__()
+        self.options = options
+
+    def hold(self, **tensors: Tensor | None) -> None:
+        """Take ``tensors`` as the buffers of this layer, and write the tag for them."""
+        present = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        tag = [_number(self.layout), VERSION, checksum(present), *self.options.values()]
+        # torch.export miscounts buffers that come after one that is None.
+        for name, tensor in {TAG: torch.tensor(tag), **present, **tensors}.items():
+            self.register_buffer(name, tensor)
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in self.options.items())
+
+    def why_refused(self, state: Mapping[str, Tensor]) -> str | None:
+        """Why ``state``, the tensors of one layer by name, cannot be loaded; ``None`` where it can."""
+        again = "Pack the original layer again."
+        if TAG not in state:
+            return f"it has no '{TAG}' tag, so it is not the state of a packed layer. {again}"
+        tag = state[TAG].tolist()
+        if len(tag) != 3 + len(self.options) or tag[0] != _number(self.layout):
+            return f"it is packed for another operator than {self.layout}. {again}"
+        if tag[1] != VERSION:
+            return f"its layout has version {tag[1]}, and this code reads version {VERSION}. {again}"
+        theirs = dict(zip(self.options, tag[3:], strict=True))
+        if theirs != self.options:
+            return f"it is for {_words(theirs)}, and this layer is for {_words(self.options)}."
+        tensors = {name: tensor for name, tensor in state.items() if name != TAG}
+        own = {name for name, tensor in self.named_buffers() if name != TAG}
+        if tensors.keys() != own:
+            return f"it holds {sorted(tensors)}, and this layer holds {sorted(own)}."
+        if checksum(tensors) != tag[2]:
+            return f"its tensors do not match its checksum, so it is corrupt. {again}"
+        return None
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *others: Any
+    ) -> None:  # the arguments are those of nn.Module; errors are the last of them
+        mine = {key.removeprefix(prefix): state_dict[key] for key in state_dict if key.startswith(prefix)}
+        reason = self.why_refused(mine)
+        if reason is None:
+            super()._load_from_state_dict(state_dict, prefix, *others)
+        else:
+            where = f" for '{prefix.removesuffix('.')}'" if prefix else ""
+            others[-1].append(f"this state{where} is refused: {reason}")
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> int:
+    """CRC-32 over names, dtypes, shapes and bytes."""
+    total = 0
+    for name, tensor in sorted(tensors.items()):
+        total = zlib.crc32(f"{name} {tensor.dtype} {list(tensor.shape)}".encode(), total)
+        flat = tensor.detach().cpu().contiguous().flatten()
+        total = zlib.crc32(flat.view(torch.uint8).numpy().data, total)
+    return total
+
+
+def _number(name: str) -> int:
+    return zlib.crc32(name.encode())
+
+
+def _words(options: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in options.items())

@@ -1,0 +1,124 @@
+"""Weights in the layouts that the native kernels read, as plain tensors.
+
+Output channels are cut into panels of 16, the last one filled up with zeros, and a panel lies in memory in
+the order in which it is read. The layouts are the same for every instruction set.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+PANEL_WIDTH = 16
+
+LINEAR_DTYPES = (torch.float32, torch.bfloat16, torch.int8)
+
+_WEIGHT_TRANSFORM = {
+    2: ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
+    4: (
+        (1 / 4, 0, 0),
+        (-1 / 6, -1 / 6, -1 / 6),
+        (-1 / 6, 1 / 6, -1 / 6),
+        (1 / 24, 1 / 12, 1 / 6),
+        (1 / 24, -1 / 12, 1 / 6),
+        (0, 0, 1),
+    ),
+}
+"""The matrix G of F(2x2, 3x3) and F(4x4, 3x3), by output tile (Lavin and Gray, CVPR 2016, section 4)."""
+
+
+def pack_winograd(weight: Tensor, tile: int) -> Tensor:
+    """The transformed weights G w G^T of a 3x3 convolution, for :func:`leanmark_kernels.winograd_conv2d`.
+
+    ``weight`` is float32 [O, C, 3, 3], ``tile`` 2 for F(2x2, 3x3) or 4 for F(4x4, 3x3). Transformed in
+    float64; returns float32 [(tile + 2)^2, ceil(O / 16), C, 16], 16 / 9 or 4 times the size of ``weight``.
+
+    Raises ``TypeError`` for another dtype, ``ValueError`` for another shape or tile and for weights that are
+    not finite.
+    """
+    if weight.dtype != torch.float32:
+        raise TypeError(f"pack_winograd: weight is {weight.dtype}; it must be torch.float32")
+    if weight.dim() != 4 or weight.shape[2:] != (3, 3) or 0 in weight.shape:
+        raise ValueError(
+            f"pack_winograd: weight is {list(weight.shape)}; it must be [O, C, 3, 3] with O and C at least 1"
+        )
+    if tile not in _WEIGHT_TRANSFORM:
+        raise ValueError(f"pack_winograd: tile is {tile}; it must be 2 or 4")
+    _require_finite("pack_winograd", weight)
+    g = torch.tensor(_WEIGHT_TRANSFORM[tile], dtype=torch.float64, device=weight.device)
+    transformed = torch.einsum("ai,ocij,bj->aboc", g, weight.detach().double(), g).float()
+    return _panels(transformed.flatten(0, 1))
+
+
+def pack_linear(weight: Tensor) -> Tensor:
+    """The weights of a linear layer, for :func:`leanmark_kernels.packed_linear`.
+
+    ``weight`` is [N, K] of dtype float32, bfloat16 or int8. Returns the same numbers as
+    [ceil(N / 16), K, 16], where bfloat16 has pairs of K together: [ceil(N / 16), ceil(K / 2), 16, 2].
+
+    Raises ``TypeError`` for another dtype, ``ValueError`` for another shape and for weights that are not
+    finite.
+    """
+    if weight.dtype not in LINEAR_DTYPES:
+        legal = ", ".join(str(dtype) for dtype in LINEAR_DTYPES)
+        raise TypeError(f"pack_linear: weight is {weight.dtype}; it must be one of {legal}")
+    if weight.dim() != 2:
+        raise ValueError(f"pack_linear: weight is {list(weight.shape)}; it must be [N, K]")
+    _require_finite("pack_linear", weight)
+    panels = _panels(weight.detach())
+    if weight.dtype != torch.bfloat16:
+        return panels
+    paired = F.pad(panels, (0, 0, 0, weight.shape[1] % 2))
+    pairs: Tensor = paired.unflatten(1, (-1, 2))
+    return pairs.transpose(2, 3).contiguous()
+
+
+def unpack_linear(packed: Tensor, out_features: int, in_features: int) -> Tensor:
+    """The [out_features, in_features] that :func:`pack_linear` packed."""
+    if packed.dtype == torch.bfloat16:
+        packed = packed.transpose(2, 3).flatten(1, 2)[:, :in_features]
+    return packed.transpose(1, 2).flatten(0, 1)[:out_features]
+
+
+def linear_shape(out_features: int, in_features: int, dtype: torch.dtype) -> tuple[int, ...]:
+    """The shape that :func:`pack_linear` gives to weights [out_features, in_features] of ``dtype``."""
+    panels = -(-out_features // PANEL_WIDTH)
+    if dtype == torch.bfloat16:
+        return (panels, -(-in_features // 2), PANEL_WIDTH, 2)
+    return (panels, in_features, PANEL_WIDTH)
+
+
+def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """``weight`` [N, K] as int8 [N, K] and one float32 scale per row [N], so that weight ≈ int8 * scale.
+
+    Symmetric: a row's largest magnitude becomes 127, ties round to even; a row of zeros gets the scale 1.
+
+    Raises ``TypeError`` for a dtype other than float32, ``ValueError`` for another shape and for weights that
+    are not finite.
+    """
+    if weight.dtype != torch.float32:
+        raise TypeError(f"quantize_rows: weight is {weight.dtype}; it must be torch.float32")
+    if weight.dim() != 2:
+        raise ValueError(f"quantize_rows: weight is {list(weight.shape)}; it must be [N, K]")
+    _require_finite("quantize_rows", weight)
+    rows = weight.detach()
+    largest = F.pad(rows, (0, 1)).abs().amax(1)  # the pad serves K = 0
+    scale = torch.where(largest > 0, largest / 127, 1.0)
+    return (rows / scale[:, None]).round().clamp(-127, 127).to(torch.int8), scale
+
+
+def _panels(rows: Tensor) -> Tensor:
+    """[..., N, K] as [..., ceil(N / 16), K, 16]."""
+    filled = F.pad(rows, (0, 0, 0, -rows.shape[-2] % PANEL_WIDTH))
+    panels: Tensor = filled.unflatten(-2, (-1, PANEL_WIDTH))
+    return panels.transpose(-1, -2).contiguous()
+
+
+def _require_finite(function: str, weight: Tensor) -> None:
+    if weight.is_floating_point() and not bool(weight.isfinite().all()):
+        count = int((~weight.isfinite()).sum())
+        raise ValueError(
+            f"{function}: weight has {count} of {weight.numel()} values that are NaN or infinite; "
+            "all must be finite"
+        )

@@ -1,0 +1,85 @@
+"""The packed operators on random shapes: every instruction set, poisoned memory, and under sanitizers."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import leanmark_kernels
+
+ROOT = Path(__file__).parents[2]
+ORDER = ["default", "avx2", "avx512"]
+needs_native = pytest.mark.skipif(
+    not leanmark_kernels.available(), reason=f"{leanmark_kernels.why_unavailable()}"
+)
+
+
+def run(count: int, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests/kernels/random_shapes.py"), str(count)],
+        env={**os.environ, "OMP_NUM_THREADS": "3", "OMP_WAIT_POLICY": "passive", **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout.strip()
+
+
+@needs_native
+@pytest.mark.parametrize("capability", ORDER)
+def test_every_instruction_set_up_to_this_machines(capability: str) -> None:
+    if ORDER.index(capability) > ORDER.index(leanmark_kernels.instruction_set()):
+        pytest.skip(f"this machine stops at {leanmark_kernels.instruction_set()}")
+    assert run(700, ATEN_CPU_CAPABILITY=capability) == f"{capability} 700"
+
+
+def test_without_native_code() -> None:
+    assert run(150, LEANMARK_NATIVE="0") == "reference 150"
+
+
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package whose native code reports every access outside of a tensor."""
+    where = tmp_path_factory.mktemp("sanitized")
+    flags = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
+    subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", f"--build-lib={where}", f"--build-temp={where}/o"],
+        cwd=ROOT,
+        env={**os.environ, "CFLAGS": flags, "LDFLAGS": flags},
+        check=True,
+        capture_output=True,
+        timeout=600,
+    )
+    shutil.copytree(
+        ROOT / "kernels/leanmark_kernels",
+        where / "leanmark_kernels",
+        ignore=shutil.ignore_patterns("*.so", "__pycache__"),
+        dirs_exist_ok=True,
+    )
+    return where
+
+
+def runtime(name: str) -> str | None:
+    """The compiler's own copy of a library, which must be the first that the process loads."""
+    if shutil.which("g++") is None:
+        return None
+    found = subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True)
+    return found.stdout.strip() if "/" in found.stdout else None
+
+
+@pytest.mark.slow
+@needs_native
+@pytest.mark.skipif(runtime("libasan.so") is None, reason="needs g++ with AddressSanitizer")
+def test_no_byte_outside_of_a_tensor_is_touched(sanitized: Path) -> None:
+    """Tensors come from malloc, which the sanitizer surrounds with guard regions."""
+    assert run(
+        1000,
+        LD_PRELOAD=f"{runtime('libasan.so')} {runtime('libstdc++.so')}",
+        ASAN_OPTIONS="detect_leaks=0",  # the interpreter leaks on exit by design
+        PYTHONPATH=str(sanitized),
+        PYTHONMALLOC="malloc",
+    ) == (f"{leanmark_kernels.instruction_set()} 1000")

@@ -1,0 +1,145 @@
+"""``leanmark::winograd_conv2d``: its numerics, its registration, and how it explains mistakes."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import leanmark_kernels
+from leanmark_kernels import packing, reference, winograd_conv2d
+
+TILES = (2, 4)
+needs_native = pytest.mark.skipif(
+    not leanmark_kernels.available(), reason=f"{leanmark_kernels.why_unavailable()}"
+)
+
+
+def tensors(
+    channels: int, filters: int, size: int, seed: int, batch: int = 1
+) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return (
+        torch.randn(batch, channels, size, size, generator=generator),
+        torch.randn(filters, channels, 3, 3, generator=generator) / (9 * channels) ** 0.5,
+        torch.randn(filters, generator=generator),
+    )
+
+
+@pytest.mark.parametrize(("tile", "bound"), [(2, 1e-6), (4, 2e-5)])
+@pytest.mark.parametrize(("channels", "size"), [(16, 32), (64, 28), (128, 14), (512, 7)])
+def test_error_is_what_the_docstring_states(tile: int, bound: float, channels: int, size: int) -> None:
+    input, weight, bias = tensors(channels, channels, size, seed=1)
+    exact = F.conv2d(input.double(), weight.double(), bias.double(), padding=1)
+    packed = packing.pack_winograd(weight, tile)
+    actual = winograd_conv2d(input, packed, bias, out_channels=channels)
+    assert (actual - exact).abs().max() <= bound * exact.abs().max()
+
+
+@pytest.mark.parametrize("tile", TILES)
+def test_known_values(tile: int) -> None:
+    """Ones under a window of ones: nine in the middle, six at an edge, four in a corner."""
+    packed = packing.pack_winograd(torch.ones(1, 1, 3, 3), tile)
+    bias, residual = torch.tensor([-5.0]), torch.zeros(1, 1, 3, 3)
+    residual[0, 0, 1, 1] = 0.5
+    output = winograd_conv2d(torch.ones(1, 1, 3, 3), packed, bias, residual, out_channels=1, relu=True)
+    expected = torch.tensor([[[[0.0, 1.0, 0.0], [1.0, 4.5, 1.0], [0.0, 1.0, 0.0]]]])
+    torch.testing.assert_close(output, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("tile", TILES)
+@pytest.mark.parametrize("padding", [0, 1])
+def test_reference_is_a_convolution(tile: int, padding: int) -> None:
+    input, weight, bias = (t.double() for t in tensors(5, 20, 9, seed=2, batch=2))
+    packed = packing.pack_winograd(weight.float(), tile).double()
+    actual = reference.winograd_conv2d(input, packed, bias, None, 20, padding, True)
+    exact = F.conv2d(input, weight.float().double(), bias, padding=padding).relu()
+    torch.testing.assert_close(actual, exact, atol=1e-5, rtol=0)
+
+
+@needs_native
+@pytest.mark.parametrize("tile", TILES)
+@pytest.mark.parametrize("size", [7, 40])
+def test_threads_do_not_change_a_bit(tile: int, size: int) -> None:
+    """Small images are shared out within a block of tiles, large ones block by block."""
+    input, weight, bias = tensors(40, 48, size, seed=3)
+    packed = packing.pack_winograd(weight, tile)
+    before = torch.get_num_threads()
+    outputs = []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            outputs.append(winograd_conv2d(input, packed, bias, out_channels=48))
+    finally:
+        torch.set_num_threads(before)
+    assert outputs[0].equal(outputs[1])
+    assert outputs[0].equal(outputs[2])
+
+
+def test_nan_reaches_the_tiles_it_touches_and_no_others() -> None:
+    input, weight, bias = tensors(3, 4, 12, seed=4)
+    input[0, 1, 0, 0] = float("nan")
+    output = winograd_conv2d(input, packing.pack_winograd(weight, 4), bias, out_channels=4, relu=True)
+    assert output[:, :, :2, :2].isnan().all()
+    assert not output[:, :, 4:, :].isnan().any()
+    assert not output[:, :, :, 4:].isnan().any()
+
+
+@pytest.mark.parametrize("tile", TILES)
+def test_registration_is_complete(tile: int) -> None:
+    input, weight, bias = tensors(5, 18, 6, seed=5, batch=2)
+    arguments = (input, packing.pack_winograd(weight, tile), bias, torch.zeros(2, 18, 6, 6), 18, 1, True)
+    torch.library.opcheck(torch.ops.leanmark.winograd_conv2d.default, arguments)
+
+
+def test_backward_is_refused() -> None:
+    input, weight, _ = tensors(3, 4, 6, seed=6)
+    output = winograd_conv2d(input.requires_grad_(), packing.pack_winograd(weight, 2), out_channels=4)
+    with pytest.raises(NotImplementedError, match="winograd_conv2d has no gradient.*torch.no_grad"):
+        output.sum().backward()
+
+
+X, U, B = torch.zeros(2, 5, 6, 7), packing.pack_winograd(torch.zeros(18, 5, 3, 3), 4), torch.zeros(18)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"input": X.double()}, TypeError, "input is torch.float64; it must be torch.float32"),
+        ({"weight": U.half()}, TypeError, "weight is torch.float16; it must be torch.float32"),
+        ({"bias": B.int()}, TypeError, "bias is torch.int32; it must be torch.float32"),
+        ({"input": X[0]}, ValueError, r"input is \[5, 6, 7\]; it must be \[N, 5, H, W\]"),
+        ({"input": X[:, :4]}, ValueError, "it must be .* since weight was packed for 5 channels"),
+        ({"weight": U[:9]}, ValueError, r"weight is \[9, 2, 5, 16\]; it must be \[16 or 36, panels, C, 16\]"),
+        ({"out_channels": 33}, ValueError, "out_channels is 33; it must be from 17 to 32"),
+        ({"bias": B[:3]}, ValueError, r"bias is \[3\]; it must be \[18\] or None"),
+        ({"residual": X}, ValueError, r"residual is \[2, 5, 6, 7\]; it must be \[2, 18, 6, 7\]"),
+        ({"padding": -1}, ValueError, "padding is -1; it must be 0 or more"),
+        ({"input": X[:, :, :2], "padding": 0}, ValueError, "height and width must be at least 3"),
+        ({"weight": U.to("meta")}, ValueError, "weight is on meta; it must be on cpu, where input is"),
+    ],
+)
+def test_mistakes_are_explained(
+    changed: dict[str, Tensor | int], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=f"winograd_conv2d: .*{message}"):
+        winograd_conv2d(**{"input": X, "weight": U, "bias": B, "out_channels": 18, **changed})
+
+
+@needs_native
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (X.double(), U, B, None, 18, 1, True),
+        (X[0], U, B, None, 18, 1, True),
+        (X[:, :4], U, B, None, 18, 1, True),
+        (X, U[:9], B, None, 18, 1, True),
+        (X, U, B[:3], None, 18, 1, True),
+        (X, U, B, X, 18, 1, True),
+        (X, U, B, None, 33, 1, True),
+        (X, U, B, None, 18, -1, True),
+        (X[:, :, :2], U, B, None, 18, 0, True),
+    ],
+)
+def test_direct_calls_never_read_stray_memory(arguments: tuple[Tensor | int | None, ...]) -> None:
+    with pytest.raises(RuntimeError, match="winograd_conv2d: "):
+        torch.ops.leanmark.winograd_conv2d(*arguments)
