@@ -91,7 +91,7 @@ def test_it_lives_beside_pytest_benchmark(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stdout
     assert "test_mine" in result.stdout
     options = "--benchmark --benchmark-disable --leanmark-workload=mlp -k training --collect-only -q"
-    assert len(collected(run(tmp_path, *options.split()))) == 5
+    assert len(collected(run(tmp_path, *options.split()))) == 4
 
 
 def test_xdist_is_refused(tmp_path: Path) -> None:
