@@ -22,7 +22,7 @@ class WorkloadSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a worker runs: its cores, its threads and whether the file system may be searched."""
+    """Where a worker runs: the cores it is pinned to, and how many threads it uses."""
 
     cores: tuple[int, ...]
     threads: int

@@ -20,7 +20,7 @@ QUICK = SamplingPlan(
     warmup_s=1.0,
     memory_processes=1,
     memory_steps=5,
-    energy_window_s=0.1,
+    energy_window_s=0.15,
     timeout_s=120.0,
 )
 
