@@ -2,10 +2,15 @@
 
 ``ru_maxrss`` is inherited over fork and exec, so a small child of a large parent reports the parent.
 ``VmHWM`` belongs to the process and can be reset.
+
+Since Linux 6.2 the kernel adds resident pages up per processor and carries them over in batches, so each
+reading can be short by the batches of the processors that the process ran on.
 """
 
 from __future__ import annotations
 
+import mmap
+import os
 import time
 from pathlib import Path
 
@@ -15,13 +20,19 @@ from leanmark.record import Provenance
 _RESET_PEAK = "5"  # proc(5), /proc/pid/clear_refs
 
 
+def _uncounted_bytes() -> float:
+    """What the processors may hold back: ``percpu_counter_batch`` of the kernel's lib/percpu_counter.c."""
+    processors = os.cpu_count() or 1
+    return float(processors * max(32, 2 * processors) * mmap.PAGESIZE)
+
+
 class HostMemory(Meter[float]):
     """The high-water mark of resident memory since ``start()``, in bytes."""
 
     unit = "bytes"
     scope = "process"
     provenance = Provenance.MEASURED_COUNTER
-    resolution = 4096.0
+    resolution = _uncounted_bytes()
     min_window_s = 0.0
 
     def __init__(self, proc: Path = Path("/proc/self")) -> None:
