@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import leanmark_kernels
-from leanmark.stats import order_statistic_interval
+from leanmark.statistics.stats import order_statistic_interval
 from leanmark_kernels import packed_linear, packing, winograd_conv2d
 
 CONVOLUTIONS = [

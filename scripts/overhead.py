@@ -13,12 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
-from leanmark import messages, process, runner
-from leanmark.disturbance import block_flags, round_flags
-from leanmark.launcher import Launcher, Worker
-from leanmark.layout import Layout
-from leanmark.probes import BlockProbe, RoundProbe
+from leanmark.machine.disturbance import block_flags, round_flags
+from leanmark.machine.probes import BlockProbe, RoundProbe
+from leanmark.measuring.launcher import Launcher, Worker
+from leanmark.protocol import messages, process
+from leanmark.protocol.layout import Layout
 from leanmark.record import Case
+from leanmark.worker import runner
 
 BLOCK_S = 1e-3
 WINDOW_S = 2.0

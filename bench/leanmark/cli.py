@@ -15,7 +15,7 @@ import leanmark
 from leanmark.errors import LeanmarkError, UsageError
 
 if TYPE_CHECKING:
-    from leanmark.carbon import Intensity
+    from leanmark.reading.carbon import Intensity
     from leanmark.store import Records
 
 RESULTS = Path("results")
@@ -90,8 +90,9 @@ def run(
     **axes: Any,
 ) -> None:
     """Measure, before and after. Without options: every workload and technique, the main job."""
-    from leanmark import confirmation, gate, plan
-    from leanmark.campaign import Campaign
+    from leanmark import confirmation, plan
+    from leanmark.measuring.campaign import Campaign
+    from leanmark.reading import gate
     from leanmark.report import listing, publish
     from leanmark.report.console import console
     from leanmark.report.live import Live
@@ -136,7 +137,8 @@ def gate_(
     Exit codes: 0 nothing is worse, 1 a case is failed or invalid, 2 wrong usage, 3 worse, 4 not everything
     could be judged (with --require-conclusive).
     """
-    from leanmark import across, gate, store, tabulate
+    from leanmark import store
+    from leanmark.reading import across, gate, tabulate
     from leanmark.report import listing
     from leanmark.report.console import console
 
@@ -202,7 +204,8 @@ def report(paths: tuple[Path, ...], results: Path, grid: Intensity) -> None:
 @click.argument("b", type=click.Path(path_type=Path))
 def compare(a: Path, b: Path) -> None:
     """Compare the same cases in two results files: B over A. Refuses what cannot be compared."""
-    from leanmark import across, store
+    from leanmark import store
+    from leanmark.reading import across
     from leanmark.report import listing
     from leanmark.report.console import console
 
@@ -213,7 +216,7 @@ def compare(a: Path, b: Path) -> None:
 def doctor() -> None:
     """What on this machine disturbs measuring, and what is missing for energy."""
     from leanmark import doctor as examination
-    from leanmark import environment
+    from leanmark.measuring import environment
     from leanmark.report import listing
     from leanmark.report.console import console
 
@@ -222,7 +225,7 @@ def doctor() -> None:
 
 
 def _workloads(names: tuple[str, ...], model: str | None, data: str | None) -> tuple[Any, ...]:
-    from leanmark.messages import WorkloadSpec
+    from leanmark.protocol.messages import WorkloadSpec
 
     if (model is None) != (data is None):
         raise UsageError("--model and --data go together: a model is measured with its quality")
@@ -234,7 +237,7 @@ def _workloads(names: tuple[str, ...], model: str | None, data: str | None) -> t
 
 
 def _grid(zone: str | None, intensity: float | None) -> Intensity:
-    from leanmark import carbon
+    from leanmark.reading import carbon
 
     if zone and intensity is not None:
         raise UsageError("give --zone or --intensity, not both")
@@ -253,7 +256,8 @@ def _newest(results: Path) -> Path:
 
 
 def _print(paths: list[Path], grid: Intensity) -> None:
-    from leanmark import store, tabulate
+    from leanmark import store
+    from leanmark.reading import tabulate
     from leanmark.report.console import console
     from leanmark.report.terminal import render
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from leanmark import gate, plan, store, tabulate
-from leanmark.campaign import Campaign
-from leanmark.gate import Rule, Ruling
+from leanmark import plan, store
+from leanmark.measuring.campaign import Campaign
 from leanmark.plan import Plan
 from leanmark.progress import Notify
+from leanmark.reading import gate, tabulate
+from leanmark.reading.gate import Rule, Ruling
 
 
 def confirmed(

@@ -15,9 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from leanmark import compare, runner, stats
 from leanmark.errors import UsageError
+from leanmark.reading import compare
 from leanmark.record import Block, Interval, Series, Summary, Verdict
+from leanmark.statistics import stats
+from leanmark.worker import runner
 
 ROUNDS = 30
 BLOCK_S = 0.005

@@ -9,7 +9,7 @@ from typing import cast, get_args
 
 from leanmark import chain, registry
 from leanmark.errors import BadPlan, UnknownName, UsageError
-from leanmark.messages import WorkloadSpec
+from leanmark.protocol.messages import WorkloadSpec
 from leanmark.record import BASELINE, REFERENCE_BACKEND, Case, Phase, SamplingPlan
 
 QUICK = SamplingPlan(

@@ -19,12 +19,12 @@ import pytest
 from leanmark.errors import LeanmarkError
 
 if TYPE_CHECKING:
-    from leanmark.campaign import Campaign
-    from leanmark.carbon import Intensity
     from leanmark.fixture import Leanmark
-    from leanmark.gate import Rule, Ruling
+    from leanmark.measuring.campaign import Campaign
     from leanmark.plan import Plan
     from leanmark.progress import Progress
+    from leanmark.reading.carbon import Intensity
+    from leanmark.reading.gate import Rule, Ruling
     from leanmark.record import Case, Measurement
 
 SUITE = Path(__file__).with_name("suite.leanmark")
@@ -144,7 +144,7 @@ class Session:
 
     def measure(self, case: Case) -> tuple[Measurement, ...]:
         if self.campaign is None:
-            from leanmark.campaign import Campaign
+            from leanmark.measuring.campaign import Campaign
             from leanmark.plan import restrict
 
             made = restrict(self.plan, self._selected)
@@ -172,7 +172,8 @@ class Session:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.campaign is None or not self.campaign.measurements:
             return
-        from leanmark import store, tabulate
+        from leanmark import store
+        from leanmark.reading import tabulate
         from leanmark.report import publish
         from leanmark.report.console import rendered
 
@@ -273,7 +274,7 @@ class _Line:
 
 def _plan(config: pytest.Config) -> Plan:
     from leanmark import plan
-    from leanmark.messages import WorkloadSpec
+    from leanmark.protocol.messages import WorkloadSpec
 
     def chosen(name: str) -> tuple[str, ...]:
         return tuple(config.getoption(f"leanmark_{name}"))
@@ -297,7 +298,7 @@ def _plan(config: pytest.Config) -> Plan:
 
 
 def _rules(config: pytest.Config) -> tuple[Rule, ...]:
-    from leanmark import gate
+    from leanmark.reading import gate
 
     try:
         text = config.getoption("leanmark_fail_on")
@@ -307,7 +308,7 @@ def _rules(config: pytest.Config) -> tuple[Rule, ...]:
 
 
 def _grid(config: pytest.Config) -> Intensity:
-    from leanmark import carbon
+    from leanmark.reading import carbon
 
     try:
         zone = config.getoption("leanmark_zone")

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from leanmark import plan, store
-from leanmark.campaign import Campaign
-from leanmark.merge import merged
-from leanmark.messages import WorkloadSpec
+from leanmark.measuring.campaign import Campaign
 from leanmark.plan import QUICK, Plan, Selection
+from leanmark.protocol.messages import WorkloadSpec
 from leanmark.record import Measurement, Provenance
+from leanmark.statistics.merge import merged
 from leanmark.store import Records
 
 HERE = Path(__file__).parent

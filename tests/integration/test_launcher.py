@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from leanmark import messages
 from leanmark.errors import WorkerDied, WorkerRaised, WorkerTimeout
-from leanmark.launcher import Launcher, Worker
-from leanmark.layout import Layout
+from leanmark.measuring.launcher import Launcher, Worker
+from leanmark.protocol import messages
+from leanmark.protocol.layout import Layout
 
 LAYOUT = Layout(hash_seed=1, padding_bytes=100, threads=1, wait="passive")
 
@@ -73,8 +73,8 @@ def test_no_orphans_when_the_launcher_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     script.write_text(
         "import time\n"
-        "from leanmark.launcher import Launcher\n"
-        "from leanmark.layout import Layout\n"
+        "from leanmark.measuring.launcher import Launcher\n"
+        "from leanmark.protocol.layout import Layout\n"
         "launcher = Launcher()\n"
         "layout = Layout(hash_seed=1, padding_bytes=0, threads=1, wait='passive')\n"
         "server = launcher.server(layout)\n"

@@ -30,24 +30,24 @@ LAYERS = {
     "top":     Layer("cli pytest_plugin fixture confirmation __main__",
                      below="parent child reading numbers disk status shared facts", outside="click pytest"),
     # measuring: the parent plans and waits without torch, the child runs, the parts are what it runs
-    "parent":  Layer("campaign engine contest memory_pass prepare_pass launcher outcome schedule environment",
+    "parent":  Layer("measuring",
                      below="parts numbers disk status shared facts"),
-    "child":   Layer("fork_server worker runner prepare",
+    "child":   Layer("worker",
                      below="parts shared facts", outside="torch numpy"),
-    "parts":   Layer("workloads techniques backends devices meters artifact fidelity macs operators",
+    "parts":   Layer("workloads techniques backends devices meters models",
                      below="shared facts",
                      outside="numpy torch torch_pruning onnx onnxruntime onnxscript sklearn codecarbon "
                              "pynvml leanmark_kernels"),
     "kit":     Layer("testing", below="parts facts", outside="pynvml"),
     # reading: without torch, and without anything of measuring
-    "reading": Layer("report tabulate across compare gate carbon",
+    "reading": Layer("report reading",
                      below="numbers disk status shared facts", outside="numpy scipy rich jinja2"),
     # where the two sides meet: the record on disk, and how sure a number is
-    "numbers": Layer("stats rounds percentiles merge precision multiplicity",
+    "numbers": Layer("statistics",
                      below="facts", outside="numpy scipy"),
     "disk":    Layer("store", below="facts", outside="msgspec"),
     "status":  Layer("catalogue doctor progress", below="shared facts", outside="pynvml"),
-    "shared":  Layer("chain plan messages layout process disturbance probes counters callgrind",
+    "shared":  Layer("chain plan protocol machine",
                      below="facts"),
     "facts":   Layer("errors record units registry __init__"),
 }
@@ -206,15 +206,19 @@ def test_a_laptop_without_torch_reads_and_reports() -> None:
 @pytest.mark.parametrize(
     ("module", "line", "complaint"),
     [
-        ("stats", "import torch", "leanmark.stats:{} imports torch, which is not below the layer 'numbers'"),
         (
-            "compare",
-            "def f():\n    from leanmark import worker",
-            "imports leanmark.worker, which is not below",
+            "statistics/stats",
+            "import torch",
+            "leanmark.statistics.stats:{} imports torch, which is not below the layer 'numbers'",
+        ),
+        (
+            "reading/compare",
+            "def f():\n    from leanmark.worker import serve",
+            "imports leanmark.worker.serve, which is not below",
         ),
         ("record", "import numpy as np", "imports numpy, which is not below the layer 'facts'"),
         (
-            "runner",
+            "worker/runner",
             "from leanmark.report.terminal import render",
             "leanmark.report.terminal, which is not below",
         ),

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from leanmark.artifact import Artifact
 from leanmark.backends.base import Backend, Work
 from leanmark.backends.eager import Eager
 from leanmark.backends.onnxruntime import OnnxRuntime
 from leanmark.errors import Unsupported
+from leanmark.models.artifact import Artifact
 from leanmark.record import Phase
 from leanmark.workloads.base import Workload
 from leanmark.workloads.cnn import Cnn
@@ -225,7 +225,7 @@ def test_onnxruntime_runs_without_torch(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 import numpy as np
-from leanmark.artifact import Artifact
+from leanmark.models.artifact import Artifact
 from leanmark.backends.base import Work
 from leanmark.backends.onnxruntime import OnnxRuntime
 inputs = np.ones((2, 4), np.float32)

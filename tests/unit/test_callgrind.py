@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from leanmark import callgrind
 from leanmark.errors import UsageError, WorkerDied
+from leanmark.machine import callgrind
 
 FILE = "version: 1\nevents: Ir\n\nfn=(1) main\n16 1800\n\ntotals: 1804\n"
 
 SCRIPT = """
 import sys
-from leanmark import callgrind
+from leanmark.machine import callgrind
 
 def step():
     return sum(range(100))

@@ -2,8 +2,8 @@ import sys
 
 import pytest
 
-from leanmark import carbon
 from leanmark.errors import UnknownName, UsageError
+from leanmark.reading import carbon
 
 
 def test_the_world_average_is_codecarbons_and_says_so():

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leanmark import stats
-from leanmark.compare import MARGIN, Side, check_comparable, compare_series, judge, judge_quality
 from leanmark.errors import NotComparable
+from leanmark.reading.compare import MARGIN, Side, check_comparable, compare_series, judge, judge_quality
 from leanmark.record import Case, Interval, Measurement, Provenance
+from leanmark.statistics import stats
 
 from . import synthetic
 

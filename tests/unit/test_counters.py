@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from leanmark.counters import Counters, compare_counters
-from leanmark.operators import count
+from leanmark.machine.counters import Counters, compare_counters
+from leanmark.models.operators import count
 
 _NOTHING = {
     "flops": 0,

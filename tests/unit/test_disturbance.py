@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from leanmark import disturbance
-from leanmark.disturbance import BlockSample, RoundSample, block_flags, lost_s, round_flags
-from leanmark.probes import BlockProbe, RoundProbe
+from leanmark.machine import disturbance
+from leanmark.machine.disturbance import BlockSample, RoundSample, block_flags, lost_s, round_flags
+from leanmark.machine.probes import BlockProbe, RoundProbe
 
 BLOCK = BlockSample(
     wall_s=10.0,

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from leanmark import doctor, environment
+from leanmark import doctor
 from leanmark.doctor import Diagnosis
+from leanmark.measuring import environment
 from leanmark.record import Environment
 
 QUIET = {

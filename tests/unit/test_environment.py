@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from leanmark import environment
 from leanmark.devices.cpu import Cpu
+from leanmark.measuring import environment
 
 CPUINFO = """processor : 0
 vendor_id : AuthenticAMD

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leanmark import fidelity
-from leanmark.artifact import Artifact, Samples
 from leanmark.errors import TookNoEffect
+from leanmark.models import fidelity
+from leanmark.models.artifact import Artifact, Samples
 from leanmark.record import Case
 
 TARGETS = np.array([0, 1, 2, 3], dtype=np.int64)

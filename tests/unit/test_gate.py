@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from leanmark import across, carbon, gate, tabulate
 from leanmark.errors import UnknownName, UsageError
-from leanmark.gate import Rule, Ruling
+from leanmark.reading import across, carbon, gate, tabulate
+from leanmark.reading.gate import Rule, Ruling
 from leanmark.record import Provenance
 
 from . import synthetic

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from leanmark.layout import Layout
+from leanmark.protocol.layout import Layout
 
 
 def test_threads_and_wait_policy_are_ours_and_foreign_settings_are_dropped(

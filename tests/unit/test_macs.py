@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from leanmark.macs import count_macs
+from leanmark.models.macs import count_macs
 
 _GATES = {nn.LSTM: 4, nn.GRU: 3, nn.RNN: 1}
 

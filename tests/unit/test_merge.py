@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from leanmark.merge import merged
 from leanmark.record import NOT_STEADY, Block, Case, Finding, Measurement, Quality, Series
+from leanmark.statistics.merge import merged
 
 CASE = Case(workload="cnn")
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leanmark import multiplicity, stats
-from leanmark.compare import judge
+from leanmark.reading.compare import judge
 from leanmark.record import Case, Comparison, Interval
+from leanmark.statistics import multiplicity, stats
 
 BASELINE = Case(workload="cnn")
 

@@ -5,7 +5,7 @@ import torch
 
 from leanmark import plan, registry
 from leanmark.errors import Unsupported
-from leanmark.operators import count
+from leanmark.models.operators import count
 from leanmark.workloads.base import Workload
 from leanmark.workloads.training import outputs
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.special import bdtr
 
-from leanmark import percentiles
-from leanmark.percentiles import NEEDED, Percentile
+from leanmark.statistics import percentiles
+from leanmark.statistics.percentiles import NEEDED, Percentile
 
 from .synthetic import single
 

@@ -6,8 +6,8 @@ import pytest
 
 from leanmark import plan
 from leanmark.errors import BadPlan, UnknownName, UsageError
-from leanmark.messages import WorkloadSpec
 from leanmark.plan import FULL, QUICK, Selection
+from leanmark.protocol.messages import WorkloadSpec
 
 CNN = (WorkloadSpec(name="cnn"),)
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from leanmark import precision, stats
 from leanmark.plan import FULL, QUICK
 from leanmark.record import Case
-from leanmark.stats import Ratios
+from leanmark.statistics import precision, stats
+from leanmark.statistics.stats import Ratios
 
 CASE = Case(workload="cnn", technique="prune")
 

@@ -17,11 +17,12 @@ import pytest
 import torch
 from torch import nn
 
-from leanmark import chain, prepare
-from leanmark.artifact import Artifact, Samples
+from leanmark import chain
 from leanmark.errors import TookNoEffect, Unsupported
-from leanmark.messages import Ready
+from leanmark.models.artifact import Artifact, Samples
+from leanmark.protocol.messages import Ready
 from leanmark.techniques.base import Context, Technique
+from leanmark.worker import prepare
 from leanmark.workloads.base import Dataset, Recipe, Split, Workload
 from leanmark.workloads.training import seeded
 

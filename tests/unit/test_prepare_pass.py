@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from leanmark import prepare_pass
 from leanmark.errors import StuckCounter
-from leanmark.messages import Ready
+from leanmark.measuring import prepare_pass
 from leanmark.meters.base import Meter, Reading
 from leanmark.meters.codecarbon import CodeCarbon
 from leanmark.meters.wall import Wall
+from leanmark.protocol.messages import Ready
 from leanmark.record import Case, Provenance
 
 READY = Ready(work="w", time_s=2.0, model={}, refusals={}, verified={}, doubts=())

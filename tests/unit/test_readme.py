@@ -6,7 +6,8 @@ import os
 import re
 from pathlib import Path
 
-from leanmark import carbon, store, tabulate
+from leanmark import store
+from leanmark.reading import carbon, tabulate
 from leanmark.report import markdown
 
 ROOT = Path(__file__).parents[2]

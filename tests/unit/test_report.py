@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from leanmark import carbon, tabulate
+from leanmark.reading import carbon, tabulate
 from leanmark.record import Finding
 from leanmark.report import html, markdown, terminal
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from leanmark import rounds, stats
 from leanmark.record import Series
+from leanmark.statistics import rounds, stats
 
 from .synthetic import latency
 

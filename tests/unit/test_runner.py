@@ -7,7 +7,7 @@ from itertools import chain, repeat
 
 import pytest
 
-from leanmark import runner
+from leanmark.worker import runner
 
 
 class ScriptedClock:

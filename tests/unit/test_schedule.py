@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leanmark import schedule
 from leanmark.errors import BadPlan
+from leanmark.measuring import schedule
 from leanmark.plan import FULL
 
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from leanmark import stats
 from leanmark.record import Interval
+from leanmark.statistics import stats
 
 from .synthetic import latency, single
 

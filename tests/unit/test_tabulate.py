@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from leanmark import carbon, tabulate
+from leanmark.reading import carbon, tabulate
 from leanmark.record import Case, Cost, Provenance, Quality
 
 from . import synthetic

@@ -11,7 +11,7 @@ from torch import nn
 
 from leanmark import registry
 from leanmark.errors import UsageError
-from leanmark.macs import count_macs
+from leanmark.models.macs import count_macs
 from leanmark.workloads import digits
 from leanmark.workloads.base import Recipe, Split, Workload
 from leanmark.workloads.training import outputs, seeded, train

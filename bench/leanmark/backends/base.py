@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from leanmark.artifact import Artifact
+from leanmark.models.artifact import Artifact
 from leanmark.record import Phase
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from leanmark.artifact import Artifact
 from leanmark.backends.base import Array, Backend, Executable, Executed, Work
+from leanmark.models.artifact import Artifact
 from leanmark.record import Phase
 
 if TYPE_CHECKING:

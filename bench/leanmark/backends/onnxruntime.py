@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leanmark.artifact import Artifact
 from leanmark.backends.base import Array, Backend, Executable, Executed, Work
 from leanmark.errors import Unsupported
+from leanmark.models.artifact import Artifact
 from leanmark.record import Phase
 
 if TYPE_CHECKING:

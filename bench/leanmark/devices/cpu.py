@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from leanmark.devices.base import Device
-from leanmark.process import allowed_cores
+from leanmark.protocol.process import allowed_cores
 
 _INSTRUCTION_SETS = (
     "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16",

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from leanmark import units
+from leanmark.reading.tabulate import Judged, Metric, Row
 from leanmark.record import Comparison, Interval
-from leanmark.tabulate import Judged, Metric, Row
 
 WITHIN = "†"
 BARE = "‡"

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from leanmark.reading.tabulate import Table
 from leanmark.report import terminal
-from leanmark.tabulate import Table
 
 _PLAIN_WIDTH = 160
 """Files and pipes have no width; this one has room for every column."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from leanmark import units
+from leanmark.reading.tabulate import Judged, Row
 from leanmark.record import Comparison, Cost, ModelFacts, Run
 from leanmark.report import cells
-from leanmark.tabulate import Judged, Row
 
 Detail = tuple[str, str]
 

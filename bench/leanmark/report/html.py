@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from leanmark.reading.tabulate import Table
 from leanmark.report import cells
 from leanmark.report.details import details, run_facts
 from leanmark.report.notes import METHOD, legend, notes
-from leanmark.tabulate import Table
 
 
 def render(tables: Sequence[Table]) -> str:

@@ -12,7 +12,7 @@ from rich.text import Text
 from leanmark import units
 from leanmark.catalogue import Item
 from leanmark.doctor import Diagnosis
-from leanmark.gate import Ruling
+from leanmark.reading.gate import Ruling
 from leanmark.record import Comparison, Environment
 
 _LEVELS = {"ok": ("ok", "green"), "warn": ("!", "yellow"), "unknown": ("?", "dim")}

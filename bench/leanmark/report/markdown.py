@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from leanmark.reading.tabulate import Table
 from leanmark.record import Run
 from leanmark.report import cells
 from leanmark.report.details import details, run_facts
 from leanmark.report.notes import METHOD, legend, notes
-from leanmark.tabulate import Table
 
 _ALIGNMENT = [":--", ":--", *("--:" for _ in cells.COLUMNS), ":--"]
 

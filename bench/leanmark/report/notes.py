@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from leanmark import multiplicity, units
-from leanmark.compare import ESTIMATED
-from leanmark.disturbance import UNOBSERVED
+from leanmark import units
+from leanmark.machine.disturbance import UNOBSERVED
+from leanmark.reading.compare import ESTIMATED
+from leanmark.reading.tabulate import Row, Table
 from leanmark.record import Comparison, Provenance
 from leanmark.report import cells
-from leanmark.tabulate import Row, Table
+from leanmark.statistics import multiplicity
 
 METHOD = (
     "Every variant runs in its own processes, pinned to the same cores; only one runs at a time. In each "

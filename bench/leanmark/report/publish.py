@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from leanmark import store, tabulate
-from leanmark.carbon import Intensity
+from leanmark import store
 from leanmark.errors import UnwritableResults
+from leanmark.reading import tabulate
+from leanmark.reading.carbon import Intensity
 from leanmark.report import html, markdown
 
 

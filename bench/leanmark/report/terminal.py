@@ -11,9 +11,9 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from leanmark import chain
+from leanmark.reading.tabulate import Row, Table
 from leanmark.report import cells
 from leanmark.report.notes import legend, notes
-from leanmark.tabulate import Row, Table
 
 WIDE = 150
 """From this width on each quantity has its own column; below, related ones share a cell of two lines."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from leanmark import messages
 from leanmark.errors import LeanmarkError
-from leanmark.launcher import Launcher, Worker
-from leanmark.layout import Layout
+from leanmark.measuring.launcher import Launcher, Worker
+from leanmark.protocol import messages
+from leanmark.protocol.layout import Layout
 from leanmark.record import Block, Measurement, Series
 
 

@@ -20,12 +20,12 @@ import torch
 from torch import nn
 
 from leanmark import chain, registry
-from leanmark.artifact import Artifact, Samples
 from leanmark.backends.base import Backend
 from leanmark.chain import Link
 from leanmark.errors import Unsupported
-from leanmark.macs import count_macs
-from leanmark.messages import Ready
+from leanmark.models.artifact import Artifact, Samples
+from leanmark.models.macs import count_macs
+from leanmark.protocol.messages import Ready
 from leanmark.record import BASELINE, ModelFacts, short_hash
 from leanmark.techniques.base import Context, Technique
 from leanmark.workloads.base import Dataset, Workload

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from leanmark.record import Comparison
-from leanmark.stats import CONFIDENCE, MIN_PROCESSES
+from leanmark.statistics.stats import CONFIDENCE, MIN_PROCESSES
 
 FAMILY_WISE = 0.05
 """The probability of even one false verdict in a run that is accepted."""

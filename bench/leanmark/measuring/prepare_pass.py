@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from leanmark import chain, messages
+from leanmark import chain
 from leanmark.errors import LeanmarkError, MeterError, Unsupported
-from leanmark.launcher import Launcher
+from leanmark.measuring.launcher import Launcher
+from leanmark.measuring.schedule import Replica
 from leanmark.meters.base import Meter, Reading
+from leanmark.protocol import messages
 from leanmark.record import BASELINE, Case, Cost, Provenance, short_hash
-from leanmark.schedule import Replica
 
 TIMEOUT_S = 3600.0
 

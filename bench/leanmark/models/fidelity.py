@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanmark import chain
-from leanmark.artifact import Artifact, Samples
 from leanmark.errors import TookNoEffect
+from leanmark.models.artifact import Artifact, Samples
 from leanmark.record import BASELINE, Case, Quality
 
 EXACT = 1e-3

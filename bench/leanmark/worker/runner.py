@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
-from leanmark.messages import BlockTime, Window
+from leanmark.protocol.messages import BlockTime, Window
 
 Step = Callable[[], None]
 

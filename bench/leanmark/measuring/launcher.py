@@ -17,10 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from leanmark import messages
 from leanmark.errors import TookNoEffect, Unsupported, WorkerDied, WorkerRaised, WorkerTimeout
-from leanmark.layout import Layout
-from leanmark.process import describe_exit
+from leanmark.protocol import messages
+from leanmark.protocol.layout import Layout
+from leanmark.protocol.process import describe_exit
 
 _START_TIMEOUT_S = 120.0
 
@@ -119,7 +119,7 @@ class ForkServer:
         self._folder = folder
         self._count = 0
         ours, theirs = socket.socketpair()
-        self._child = _start("leanmark.fork_server", theirs, layout, folder / "fork-server.log")
+        self._child = _start("leanmark.worker.fork_server", theirs, layout, folder / "fork-server.log")
         self._control = ours
         self._ready = False
 
@@ -193,7 +193,7 @@ class Launcher:
         """A worker in a fresh interpreter that has imported nothing heavy yet."""
         log = self._folder / f"spawned-{len(self._spawned)}.log"
         ours, theirs = socket.socketpair()
-        child = _start("leanmark.worker", theirs, layout, log)
+        child = _start("leanmark.worker.serve", theirs, layout, log)
         worker = Worker(Connection(ours.detach()), log, _Process(pid=child.pid, child=child))
         self._spawned.append(worker)
         return worker

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from leanmark.compare import Side, compare_series
 from leanmark.errors import NotComparable
-from leanmark.merge import merged
+from leanmark.reading.compare import Side, compare_series
 from leanmark.record import Comparison
+from leanmark.statistics.merge import merged
 from leanmark.store import Records
 
 _METRICS = ("latency_s", "working_memory_bytes", "energy_j")

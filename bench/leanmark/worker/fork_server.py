@@ -22,8 +22,8 @@ from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from leanmark import worker
-from leanmark.process import die_with_parent, redirect_output
+from leanmark.protocol.process import die_with_parent, redirect_output
+from leanmark.worker.serve import serve
 
 _PRELOADED = (
     "numpy",
@@ -37,7 +37,7 @@ _PRELOADED = (
 
 
 def main() -> None:
-    """``python -m leanmark.fork_server <control fd> <parent pid>``."""
+    """``python -m leanmark.worker.fork_server <control fd> <parent pid>``."""
     control = socket.socket(fileno=int(sys.argv[1]))
     die_with_parent(int(sys.argv[2]))
     for name in _PRELOADED:
@@ -68,7 +68,7 @@ def _fork(log: Path, descriptor: int, control: socket.socket) -> int:
     die_with_parent(server)
     redirect_output(log)
     try:
-        worker.serve(Connection(descriptor))
+        serve(Connection(descriptor))
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -12,15 +12,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from leanmark import disturbance, messages
-from leanmark.disturbance import round_flags, unobserved
 from leanmark.errors import LeanmarkError, MeterError
-from leanmark.launcher import Launcher, Worker
+from leanmark.machine import disturbance
+from leanmark.machine.disturbance import round_flags, unobserved
+from leanmark.machine.probes import RoundProbe
+from leanmark.measuring.launcher import Launcher, Worker
+from leanmark.measuring.outcome import failure
+from leanmark.measuring.schedule import Replica, order
 from leanmark.meters.base import Meter, Reading
-from leanmark.outcome import failure
-from leanmark.probes import RoundProbe
+from leanmark.protocol import messages
 from leanmark.record import NOT_STEADY, Block, Case, Finding, Measurement, SamplingPlan, Series
-from leanmark.schedule import Replica, order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

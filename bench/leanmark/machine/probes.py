@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
-from leanmark.disturbance import BlockSample, RoundSample
+from leanmark.machine.disturbance import BlockSample, RoundSample
 
 _ROOT = Path("/")
 

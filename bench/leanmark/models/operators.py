@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from leanmark.counters import Counters
-from leanmark.macs import counting_flops
+from leanmark.machine.counters import Counters
+from leanmark.models.macs import counting_flops
 
 
 def count(step: Callable[[], object]) -> Counters:

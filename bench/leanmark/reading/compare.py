@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from leanmark import rounds, stats
 from leanmark.errors import NotComparable
 from leanmark.record import (
     NOT_STEADY,
@@ -24,6 +23,7 @@ from leanmark.record import (
     Series,
     Verdict,
 )
+from leanmark.statistics import rounds, stats
 
 MARGIN = 0.02
 """The relative difference that counts."""

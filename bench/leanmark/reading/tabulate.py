@@ -11,11 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from leanmark import carbon, chain, rounds, stats
-from leanmark.carbon import Intensity
-from leanmark.compare import Side, compare_series, judge_quality
-from leanmark.merge import merged
-from leanmark.percentiles import Percentile, percentiles
+from leanmark import chain
+from leanmark.reading import carbon
+from leanmark.reading.carbon import Intensity
+from leanmark.reading.compare import Side, compare_series, judge_quality
 from leanmark.record import (
     BASELINE,
     REFERENCE_BACKEND,
@@ -34,6 +33,9 @@ from leanmark.record import (
     Summary,
     Verdict,
 )
+from leanmark.statistics import rounds, stats
+from leanmark.statistics.merge import merged
+from leanmark.statistics.percentiles import Percentile, percentiles
 from leanmark.store import Records
 
 Role = Literal["baseline", "sentinel", "backend switch", "technique"]

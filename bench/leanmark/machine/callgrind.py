@@ -52,7 +52,7 @@ def instructions(script: Path, steps: int, timeout_s: float = 600.0) -> int:
     """Instructions of ``steps`` steps of ``script``, less those of none.
 
     ``script`` is run twice, with the number of steps as its last argument; it does them inside
-    ``with leanmark.callgrind.collecting():``, after warming up outside.
+    ``with leanmark.machine.callgrind.collecting():``, after warming up outside.
 
     Raises:
         UsageError: the script counts nothing; or callgrind is unavailable.

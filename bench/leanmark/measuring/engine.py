@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from leanmark import contest, precision, schedule
-from leanmark.launcher import Launcher
-from leanmark.merge import merged
+from leanmark.measuring import contest, schedule
+from leanmark.measuring.launcher import Launcher
 from leanmark.meters.base import Meter
 from leanmark.record import Case, Measurement, SamplingPlan
+from leanmark.statistics import precision
+from leanmark.statistics.merge import merged
 
 
 @dataclass(slots=True)

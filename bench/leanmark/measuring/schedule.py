@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from leanmark.errors import BadPlan
-from leanmark.layout import Layout
+from leanmark.protocol.layout import Layout
 from leanmark.record import SamplingPlan
 
 PARENTS = 5

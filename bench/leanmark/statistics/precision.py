@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from leanmark import stats
 from leanmark.record import Case, Measurement, SamplingPlan
-from leanmark.rounds import set_aside
-from leanmark.stats import Ratios
+from leanmark.statistics import stats
+from leanmark.statistics.rounds import set_aside
+from leanmark.statistics.stats import Ratios
 
 MIN_ROUNDS = 10
 """Fewer give no order-statistic interval for a process at the level that several need."""

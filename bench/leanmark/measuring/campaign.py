@@ -17,16 +17,17 @@ from types import TracebackType
 from typing import Self
 
 import leanmark
-from leanmark import contest, environment, memory_pass, messages, prepare_pass, schedule
-from leanmark.engine import Contest, Engine
 from leanmark.errors import LeanmarkError, Unsupported
-from leanmark.launcher import Launcher
+from leanmark.measuring import contest, environment, memory_pass, prepare_pass, schedule
+from leanmark.measuring.engine import Contest, Engine
+from leanmark.measuring.launcher import Launcher
+from leanmark.measuring.outcome import failure
+from leanmark.measuring.prepare_pass import UNPREPARED, Prepared
 from leanmark.meters.energy import best_energy_meter
-from leanmark.outcome import failure
 from leanmark.plan import Plan
-from leanmark.prepare_pass import UNPREPARED, Prepared
-from leanmark.process import allowed_cores
 from leanmark.progress import Account, Notify
+from leanmark.protocol import messages
+from leanmark.protocol.process import allowed_cores
 from leanmark.record import Case, Cost, Measurement, Run, short_hash
 from leanmark.store import RunWriter
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from leanmark import stats
 from leanmark.record import Interval, Series
+from leanmark.statistics import stats
 
 NEEDED: Mapping[float, int] = {0.5: 6, 0.9: 64, 0.95: 130, 0.99: 662, 0.999: 6636}
 """Samples that a quantile needs at least.

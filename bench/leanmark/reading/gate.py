@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from leanmark.compare import MARGIN, QUALITY_MARGIN, judge, judge_quality
 from leanmark.errors import UnknownName, UsageError
+from leanmark.reading.compare import MARGIN, QUALITY_MARGIN, judge, judge_quality
+from leanmark.reading.tabulate import Metric, Row, Table
 from leanmark.record import Case, Comparison, Provenance, Verdict
-from leanmark.tabulate import Metric, Row, Table
 
 GATE_FAILED = 3
 """Exit code: something is worse, and a second pass confirmed it."""

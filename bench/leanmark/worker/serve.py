@@ -17,22 +17,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from leanmark import chain, fidelity, messages, registry, runner
-from leanmark.artifact import Artifact, Samples
+from leanmark import chain, registry
 from leanmark.backends.base import Backend, Executable, Work
-from leanmark.disturbance import block_flags, unobserved
 from leanmark.errors import TookNoEffect, Unsupported
+from leanmark.machine.disturbance import block_flags, unobserved
+from leanmark.machine.probes import BlockProbe
 from leanmark.meters.host_memory import HostMemory
-from leanmark.probes import BlockProbe
-from leanmark.process import die_with_parent, pin
+from leanmark.models import fidelity
+from leanmark.models.artifact import Artifact, Samples
+from leanmark.protocol import messages
+from leanmark.protocol.process import die_with_parent, pin
 from leanmark.record import Case, Quality
+from leanmark.worker import runner
 
 if TYPE_CHECKING:
     from leanmark.workloads.base import Workload
 
 
 def main() -> None:
-    """``python -m leanmark.worker <socket fd> <parent pid>``: a spawned worker."""
+    """``python -m leanmark.worker.serve <socket fd> <parent pid>``: a spawned worker."""
     die_with_parent(int(sys.argv[2]))
     serve(Connection(socket.socket(fileno=int(sys.argv[1])).detach()))
 
@@ -138,7 +141,7 @@ class Session:
 def prepare(request: messages.Prepare) -> messages.Ready:
     """Apply one link of a chain, or make the baseline, in this process."""
     _settle(request.place, "eager")
-    from leanmark.prepare import run
+    from leanmark.worker.prepare import run
 
     return run(
         load_workload(request.workload),

@@ -1,0 +1,1 @@
+"""From records to tables, verdicts, gates and grams, without torch."""

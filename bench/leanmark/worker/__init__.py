@@ -1,0 +1,1 @@
+"""The measuring side's child: what happens inside a worker process."""
