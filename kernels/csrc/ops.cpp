@@ -8,5 +8,24 @@ STABLE_TORCH_LIBRARY(leanmark, m) {
         "int padding, bool relu) -> Tensor");
   m.def("packed_linear(Tensor input, Tensor weight, Tensor? scale, Tensor? bias, int out_features, bool relu) "
         "-> Tensor");
+  m.def("multiply_add_ceiling(int steps) -> int");
+  m.def("read_ceiling(Tensor input) -> int");
+  m.def("w4a8_linear(Tensor input, Tensor weight, Tensor scale, Tensor? zero, Tensor? bias, int out_features, "
+        "bool relu) -> Tensor");
+  m.def("int8_linear(Tensor input, Tensor weight, Tensor scale, Tensor input_scale, int zero_point, Tensor? bias, "
+        "int out_features, bool relu) -> Tensor");
+  m.def("int8_winograd_conv2d(Tensor input, Tensor weight, Tensor scale, Tensor input_scale, int zero_point, "
+        "Tensor? bias, Tensor? residual, int out_channels, int padding, bool relu) -> Tensor");
+  m.def("quantize_int8(Tensor input, int bits) -> (Tensor, Tensor)");
+  m.def("sparse_linear(Tensor input, Tensor values, Tensor indices, Tensor starts, Tensor? bias, "
+        "Tensor? residual, int out_features, bool relu) -> Tensor");
+  m.def("sparse_conv2d(Tensor input, Tensor values, Tensor indices, Tensor starts, Tensor? bias, "
+        "Tensor? residual, int out_channels, int[] kernel_size, int[] stride, int[] padding, int[] dilation, "
+        "bool relu) -> Tensor");
+  m.def("depthwise_conv2d(Tensor input, Tensor weight, Tensor? bias, int stride, int padding, int activation) "
+        "-> Tensor");
+  m.def("inverted_residual(Tensor input, Tensor expand, Tensor? expand_bias, Tensor depthwise, "
+        "Tensor? depthwise_bias, Tensor project, Tensor? project_bias, int out_channels, int stride, "
+        "bool residual) -> Tensor");
   m.def("cpu_capability() -> str");
 }

@@ -9,8 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from leanmark_kernels import packing
-from leanmark_kernels.ops import packed_linear, winograd_conv2d
+from leanmark_kernels.ops.packed_linear import packed_linear
+from leanmark_kernels.ops.winograd_conv2d import winograd_conv2d
 from leanmark_kernels.packed_state import PackedModule
+
+_packed_linear = torch.ops.leanmark.packed_linear.default
+_winograd_conv2d = torch.ops.leanmark.winograd_conv2d.default
 
 
 def winograd_error(conv: nn.Conv2d, input: Tensor, tile: int) -> float:
@@ -98,6 +102,19 @@ class WinogradConv2d(PackedModule):
         return layer
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        if torch.is_grad_enabled():
+            return self._checked(input, residual)
+        columns = self.options["out_channels"]
+        try:
+            output: Tensor = _winograd_conv2d(
+                input, self.weight, self.bias, residual, columns, self.padding, self.relu
+            )
+        except RuntimeError:
+            return self._checked(input, residual)
+        return output
+
+    def _checked(self, input: Tensor, residual: Tensor | None) -> Tensor:
+        """Slower by more than a small layer takes; says what is wrong, and refuses a backward pass."""
         return winograd_conv2d(
             input,
             self.weight,
@@ -115,8 +132,8 @@ class WinogradConv2d(PackedModule):
 class PackedLinear(PackedModule):
     """A linear layer by :func:`leanmark_kernels.packed_linear`, whose numerics it shares.
 
-    ``dtype`` is that of the stored weights: float32, bfloat16, or int8 with one scale per output. Made from a
-    trained layer with :meth:`from_linear`; made directly it holds zeros, to load a state into.
+    ``dtype`` is that of the stored weights: float32, float16, bfloat16, or int8 with one scale per output.
+    Made from a trained layer with :meth:`from_linear`; made directly it holds zeros, to load a state into.
     """
 
     layout = "packed_linear"
@@ -165,6 +182,17 @@ class PackedLinear(PackedModule):
         return layer
 
     def forward(self, input: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return self._checked(input)
+        columns = self.options["out_features"]
+        try:
+            output: Tensor = _packed_linear(input, self.weight, self.scale, self.bias, columns, self.relu)
+        except RuntimeError:
+            return self._checked(input)
+        return output
+
+    def _checked(self, input: Tensor) -> Tensor:
+        """As that of :class:`WinogradConv2d`."""
         return packed_linear(
             input,
             self.weight,

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 PANEL_WIDTH = 16
 
-LINEAR_DTYPES = (torch.float32, torch.bfloat16, torch.int8)
+LINEAR_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int8)
 
 _WEIGHT_TRANSFORM = {
     2: ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
@@ -54,7 +54,7 @@ def pack_winograd(weight: Tensor, tile: int) -> Tensor:
 def pack_linear(weight: Tensor) -> Tensor:
     """The weights of a linear layer, for :func:`leanmark_kernels.packed_linear`.
 
-    ``weight`` is [N, K] of dtype float32, bfloat16 or int8. Returns the same numbers as
+    ``weight`` is [N, K] of dtype float32, float16, bfloat16 or int8. Returns the same numbers as
     [ceil(N / 16), K, 16], where bfloat16 has pairs of K together: [ceil(N / 16), ceil(K / 2), 16, 2].
 
     Raises ``TypeError`` for another dtype, ``ValueError`` for another shape and for weights that are not

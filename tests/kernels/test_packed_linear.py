@@ -17,7 +17,8 @@ def packed(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "bound"), [(torch.float32, 2e-6), (torch.bfloat16, 4e-3), (torch.int8, 1e-2)]
+    ("dtype", "bound"),
+    [(torch.float32, 2e-6), (torch.float16, 1e-3), (torch.bfloat16, 4e-3), (torch.int8, 1e-2)],
 )
 def test_error_against_the_weights_before_rounding(dtype: torch.dtype, bound: float) -> None:
     """Relative to the largest output: fp32 exact to rounding, 16 and 8 bits as coarse as their weights."""
@@ -51,6 +52,14 @@ def test_unpacking_gives_the_weights_back(dtype: torch.dtype, rows: int, columns
     packed_weight = packing.pack_linear(weight)
     assert packed_weight.shape == packing.linear_shape(rows, columns, dtype)
     assert packing.unpack_linear(packed_weight, rows, columns).equal(weight)
+
+
+def test_every_half_precision_number_is_read_exactly() -> None:
+    """Subnormal ones too; a layer of one input shows them all."""
+    numbers = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.float16)
+    numbers = numbers[numbers.isfinite()]
+    output = packed_linear(torch.ones(1, 1), packing.pack_linear(numbers[:, None]), out_features=len(numbers))
+    assert output[0].equal(numbers.float())
 
 
 def test_rows_are_quantized_by_their_largest_magnitude() -> None:
@@ -92,7 +101,7 @@ X, W, B = torch.zeros(2, 5), packing.pack_linear(torch.zeros(18, 5)), torch.zero
     ("changed", "error", "message"),
     [
         ({"input": X.half()}, TypeError, "input is torch.float16; it must be torch.float32"),
-        ({"weight": W.int()}, TypeError, "weight is torch.int32; it must be one of torch.float32, torch.bf"),
+        ({"weight": W.int()}, TypeError, "weight is torch.int32; it must be one of torch.float32, torch.fl"),
         ({"scale": B.double()}, TypeError, "scale is torch.float64; it must be torch.float32"),
         ({"input": X[0, 0]}, ValueError, r"input is \[\]; it must be \[\*, K\]"),
         ({"input": X[:, :4]}, ValueError, r"weight is \[2, 5, 16\]; it must be \[2, 4, 16\]"),
@@ -119,7 +128,7 @@ NAN = torch.full((18, 5), float("nan"))
         (lambda: packing.pack_linear(NAN), ValueError, "weight has 90 of 90 values that are NaN or infinite"),
         (lambda: packing.quantize_rows(NAN), ValueError, "quantize_rows: weight has 90 of 90"),
         (lambda: packing.pack_winograd(torch.full((1, 1, 3, 3), float("inf")), 2), ValueError, "has 9 of 9"),
-        (lambda: packing.pack_linear(NAN.half()), TypeError, "weight is torch.float16; it must be one of"),
+        (lambda: packing.pack_linear(NAN.double()), TypeError, "weight is torch.float64; it must be one of"),
         (lambda: packing.pack_linear(NAN[0]), ValueError, r"weight is \[5\]; it must be \[N, K\]"),
         (
             lambda: packing.quantize_rows(NAN.half()),

@@ -24,6 +24,7 @@ LAYERS = {
     "winograd 2": lambda: WinogradConv2d.from_conv(conv(), tile=2, relu=True),
     "winograd 4": lambda: WinogradConv2d.from_conv(conv(bias=False)),
     "linear fp32": lambda: PackedLinear.from_linear(linear()),
+    "linear fp16": lambda: PackedLinear.from_linear(linear(), dtype=torch.float16),
     "linear bf16": lambda: PackedLinear.from_linear(linear(bias=False), dtype=torch.bfloat16),
     "linear int8": lambda: PackedLinear.from_linear(linear(), dtype=torch.int8, relu=True),
 }
@@ -31,6 +32,7 @@ EMPTY = {
     "winograd 2": lambda: WinogradConv2d(4, 6, tile=2, relu=True),
     "winograd 4": lambda: WinogradConv2d(4, 6, bias=False),
     "linear fp32": lambda: PackedLinear(10, 20),
+    "linear fp16": lambda: PackedLinear(10, 20, dtype=torch.float16),
     "linear bf16": lambda: PackedLinear(10, 20, dtype=torch.bfloat16, bias=False),
     "linear int8": lambda: PackedLinear(10, 20, dtype=torch.int8, relu=True),
 }
@@ -57,7 +59,8 @@ def test_conv_computes_what_it_was_made_from(changed: dict[str, object], tile: i
 
 
 @pytest.mark.parametrize(
-    ("dtype", "bound"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2), (torch.int8, 2e-2)]
+    ("dtype", "bound"),
+    [(torch.float32, 1e-6), (torch.float16, 1e-3), (torch.bfloat16, 1e-2), (torch.int8, 2e-2)],
 )
 @pytest.mark.parametrize("bias", [True, False])
 def test_linear_computes_what_it_was_made_from(dtype: torch.dtype, bound: float, bias: bool) -> None:
@@ -186,6 +189,6 @@ def test_the_layer_shows_its_options() -> None:
 
 
 def test_unknown_dtype_is_refused() -> None:
-    with pytest.raises(TypeError, match="weight is torch.float16; it must be one of"):
-        PackedLinear(10, 20, dtype=torch.float16)
-    assert torch.float16 not in packing.LINEAR_DTYPES
+    with pytest.raises(TypeError, match="weight is torch.float64; it must be one of"):
+        PackedLinear(10, 20, dtype=torch.float64)
+    assert torch.float64 not in packing.LINEAR_DTYPES

@@ -17,9 +17,9 @@ needs_native = pytest.mark.skipif(
 )
 
 
-def run(count: int, **environment: str) -> str:
+def run(count: int, program: str = "random_shapes.py", **environment: str) -> str:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tests/kernels/random_shapes.py"), str(count)],
+        [sys.executable, str(ROOT / "tests/kernels" / program), str(count)],
         env={**os.environ, "OMP_NUM_THREADS": "3", "OMP_WAIT_POLICY": "passive", **environment},
         capture_output=True,
         text=True,
@@ -29,16 +29,44 @@ def run(count: int, **environment: str) -> str:
     return done.stdout.strip()
 
 
+def count_for(capability: str, most: int) -> int:
+    """``most`` shapes for the best instruction set of this machine, a part of them for the others."""
+    return most if capability == leanmark_kernels.instruction_set() else most // 5
+
+
 @needs_native
 @pytest.mark.parametrize("capability", ORDER)
 def test_every_instruction_set_up_to_this_machines(capability: str) -> None:
     if ORDER.index(capability) > ORDER.index(leanmark_kernels.instruction_set()):
         pytest.skip(f"this machine stops at {leanmark_kernels.instruction_set()}")
-    assert run(700, ATEN_CPU_CAPABILITY=capability) == f"{capability} 700"
+    count = count_for(capability, 2000)  # half of them convolutions
+    assert run(count, ATEN_CPU_CAPABILITY=capability) == f"{capability} {count}"
+
+
+@needs_native
+@pytest.mark.parametrize("capability", ORDER)
+def test_sparse_and_depthwise_on_every_instruction_set_up_to_this_machines(capability: str) -> None:
+    if ORDER.index(capability) > ORDER.index(leanmark_kernels.instruction_set()):
+        pytest.skip(f"this machine stops at {leanmark_kernels.instruction_set()}")
+    count = count_for(capability, 4000)  # a quarter for each operator
+    assert run(count, "sparse_shapes.py", ATEN_CPU_CAPABILITY=capability) == f"{capability} {count}"
 
 
 def test_without_native_code() -> None:
     assert run(150, LEANMARK_NATIVE="0") == "reference 150"
+    assert run(120, "sparse_shapes.py", LEANMARK_NATIVE="0") == "reference 120"
+
+
+@needs_native
+@pytest.mark.parametrize(("capability", "count"), [("default", 600), ("avx2", 1800)])
+def test_integers_on_every_instruction_set_up_to_this_machines(capability: str, count: int) -> None:
+    if ORDER.index(capability) > ORDER.index(leanmark_kernels.instruction_set()):
+        pytest.skip(f"this machine stops at {leanmark_kernels.instruction_set()}")
+    assert run(count, "integer_shapes.py", ATEN_CPU_CAPABILITY=capability) == f"{capability} {count}"
+
+
+def test_integers_without_native_code() -> None:
+    assert run(90, "integer_shapes.py", LEANMARK_NATIVE="0") == "reference 90"
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +102,12 @@ def runtime(name: str) -> str | None:
 @pytest.mark.slow
 @needs_native
 @pytest.mark.skipif(runtime("libasan.so") is None, reason="needs g++ with AddressSanitizer")
-def test_no_byte_outside_of_a_tensor_is_touched(sanitized: Path) -> None:
+@pytest.mark.parametrize("program", ["random_shapes.py", "integer_shapes.py", "sparse_shapes.py"])
+def test_no_byte_outside_of_a_tensor_is_touched(sanitized: Path, program: str) -> None:
     """Tensors come from malloc, which the sanitizer surrounds with guard regions."""
     assert run(
         1000,
+        program,
         LD_PRELOAD=f"{runtime('libasan.so')} {runtime('libstdc++.so')}",
         ASAN_OPTIONS="detect_leaks=0",  # the interpreter leaks on exit by design
         PYTHONPATH=str(sanitized),

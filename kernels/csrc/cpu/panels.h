@@ -44,6 +44,29 @@ struct Int8Panel {
   }
 };
 
+struct Float16Panel {
+  using Value = uint16_t;
+  static constexpr int kDepth = 1;
+  static constexpr int64_t rows(int64_t depth) { return depth; }
+
+  template <int kLanes, int kRow>
+  static LEANMARK_INLINE Vector<kLanes> read(const uint16_t* at) {
+#if defined(__x86_64__)
+    if constexpr (kLanes > 4) {  // F16C, which every CPU with AVX2 and FMA has
+      Vector<kLanes> wide;
+      asm("vcvtph2ps %1, %0" : "=v"(wide) : "m"(*reinterpret_cast<const Vector<kLanes, uint16_t>*>(at)));
+      return wide;
+    }
+#endif
+    // The exponent's bias differs by 112; what has the largest exponent is infinite or NaN.
+    const auto bits = __builtin_convertvector(load<Vector<kLanes, uint16_t>>(at), Vector<kLanes, uint32_t>);
+    const auto shifted = reinterpret_cast<Vector<kLanes>>((bits & 0x7fffu) << 13) * 0x1p112f;
+    const auto special = reinterpret_cast<Vector<kLanes, uint32_t>>((bits & 0x7c00u) == 0x7c00u) & 0x7f800000u;
+    return reinterpret_cast<Vector<kLanes>>(reinterpret_cast<Vector<kLanes, uint32_t>>(shifted) | special |
+                                            (bits & 0x8000u) << 16);
+  }
+};
+
 // Two consecutive rows are interleaved, [depth / 2][kPanelWidth][2], the last one with zeros if need be: a
 // float is then a shift or a mask away.
 struct BFloat16Panel {

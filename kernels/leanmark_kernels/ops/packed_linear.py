@@ -22,8 +22,9 @@ def packed_linear(
     """``(input @ w.T) * scale + bias``, then ReLU if asked for; for inference with few rows.
 
     ``input`` is float32 [*, K] of any strides; ``weight`` is what
-    :func:`leanmark_kernels.packing.pack_linear` made of w [out_features, K], which is float32, bfloat16 or
-    int8; ``scale`` and ``bias`` are float32 [out_features] or ``None``. Returns float32 [*, out_features].
+    :func:`leanmark_kernels.packing.pack_linear` made of w [out_features, K], which is float32, float16,
+    bfloat16 or int8; ``scale`` and ``bias`` are float32 [out_features] or ``None``. Returns float32
+    [*, out_features].
 
     Numerics: weights become float32 without loss, products are added up in float32, so the error is that of a
     float32 product with the stored weights, about sqrt(K) 6e-8 |input| |w|; what rounding the weights to 16

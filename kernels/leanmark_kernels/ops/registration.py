@@ -10,7 +10,7 @@ from torch import Tensor
 
 from leanmark_kernels import _native
 
-Function = Callable[..., Tensor]
+Function = Callable[..., Tensor | tuple[Tensor, Tensor]]
 
 library = torch.library.Library("leanmark", "FRAGMENT")
 
@@ -24,7 +24,7 @@ def register(schema: str, meaning: Function, shape: Function) -> None:
     if not _native.available():
         library.define(schema)
 
-    def without_native(input: Tensor, *others: Any) -> Tensor:
+    def without_native(input: Tensor, *others: Any) -> Tensor | tuple[Tensor, Tensor]:
         if input.device.type == "cpu":
             _native.warn_slow_reference()
         return meaning(input, *others)

@@ -16,6 +16,7 @@ LEANMARK_TARGET void panels(const Plan& p, int64_t begin, int64_t end) {
 Kernel kernel_avx512(Weights weights, int64_t rows) {
   const int64_t at_once = panels_at_once<16>(rows);
   if (weights == Weights::kInt8) return {panels<Int8Panel>, at_once};
+  if (weights == Weights::kFloat16) return {panels<Float16Panel>, at_once};
   if (weights == Weights::kBFloat16) return {panels<BFloat16Panel>, at_once};
   return {panels<Float32Panel>, at_once};
 }

@@ -32,12 +32,13 @@ struct Tiling<16> {
 
 constexpr int64_t kAheadBytes = 1024;  // far enough for memory, near enough for L1
 
-// Scale, bias and ReLU on the way from `sums` [rows, width] to the output.
+// Scale, bias, residual and activation on the way from `sums` [rows, width] to the output.
 template <int kLanes>
 LEANMARK_INLINE void finish(const Plan& p, const float* sums, int64_t rows, int64_t width, int64_t row,
                             int64_t first) {
   using V = Vector<kLanes>;
   const int64_t columns = std::min(width, p.columns - first);
+  const V most = V{} + p.most;
   for (int64_t c = 0; c < columns; c += kLanes) {
     const int64_t column = first + c, lanes = std::min<int64_t>(kLanes, columns - c);
     const bool whole = lanes == kLanes;
@@ -46,8 +47,11 @@ LEANMARK_INLINE void finish(const Plan& p, const float* sums, int64_t rows, int6
     if (p.bias) bias = whole ? load<V>(p.bias + column) : load_first<V>(p.bias + column, lanes);
     for (int64_t r = 0; r < rows; ++r) {
       V value = load<V>(sums + r * width + c) * scale + bias;
+      const int64_t at = (row + r) * p.columns + column;
+      if (p.residual) value += whole ? load<V>(p.residual + at) : load_first<V>(p.residual + at, lanes);
       if (p.relu) value = relu(value);
-      float* to = p.output + (row + r) * p.columns + column;
+      value = value > most ? most : value;
+      float* to = p.output + at;
       if (whole) {
         store(value, to);
       } else {

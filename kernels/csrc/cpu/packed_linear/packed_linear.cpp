@@ -22,17 +22,10 @@ using torch::stable::Tensor;
 constexpr int64_t kPageFloats = 1024, kLineFloats = 16;
 constexpr int64_t kWorkPerThread = 1 << 15;  // multiply-adds that outweigh waking a thread
 
-Kernel kernel(Weights weights, int64_t rows) {
-#if defined(__x86_64__)
-  if (capability() == Capability::kAvx512) return kernel_avx512(weights, rows);
-  if (capability() == Capability::kAvx2) return kernel_avx2(weights, rows);
-#endif
-  return kernel_portable(weights, rows);
-}
-
 Weights weights_of(const Tensor& weight) {
   switch (weight.scalar_type()) {
     case ScalarType::Char: return Weights::kInt8;
+    case ScalarType::Half: return Weights::kFloat16;
     case ScalarType::BFloat16: return Weights::kBFloat16;
     default: return Weights::kFloat32;
   }
@@ -41,8 +34,9 @@ Weights weights_of(const Tensor& weight) {
 // The Python entry explains mistakes; these keep a direct call through torch.ops from reading stray memory.
 void check_weight(const Tensor& weight, int64_t depth, int64_t columns) {
   const bool pairs = weight.scalar_type() == ScalarType::BFloat16;
-  STD_TORCH_CHECK(pairs || weight.scalar_type() == ScalarType::Float || weight.scalar_type() == ScalarType::Char,
-                  "packed_linear: weight must be float32, bfloat16 or int8");
+  STD_TORCH_CHECK(pairs || weight.scalar_type() == ScalarType::Float || weight.scalar_type() == ScalarType::Half ||
+                      weight.scalar_type() == ScalarType::Char,
+                  "packed_linear: weight must be float32, float16, bfloat16 or int8");
   STD_TORCH_CHECK(pairs ? weight.dim() == 4 && weight.size(1) == divide_up(depth, 2) && weight.size(3) == 2
                         : weight.dim() == 3 && weight.size(1) == depth,
                   "packed_linear: weight must be packed for the last dimension of input");
@@ -103,6 +97,14 @@ Tensor packed_linear(const Tensor& input, const Tensor& weight, const std::optio
 }
 
 }  // namespace
+
+Kernel kernel(Weights weights, int64_t rows) {
+#if defined(__x86_64__)
+  if (capability() == Capability::kAvx512) return kernel_avx512(weights, rows);
+  if (capability() == Capability::kAvx2) return kernel_avx2(weights, rows);
+#endif
+  return kernel_portable(weights, rows);
+}
 
 STABLE_TORCH_LIBRARY_IMPL(leanmark, CPU, m) { m.impl("packed_linear", TORCH_BOX(&packed_linear)); }
 

@@ -2,12 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include "cpu/capability.h"
 
 namespace leanmark::packed_linear {
 
-enum class Weights { kFloat32, kBFloat16, kInt8 };
+enum class Weights { kFloat32, kFloat16, kBFloat16, kInt8 };
 
 struct Plan {
   const float* input;   // [rows, depth], rows input_stride apart
@@ -18,6 +19,8 @@ struct Plan {
   float* output;        // [rows, columns]
   int64_t rows, depth, columns;
   bool relu;
+  float most = std::numeric_limits<float>::infinity();  // outputs are cut off above it
+  const float* residual = nullptr;                      // as output, or null
 };
 
 // Panels [begin, end); they may be shared out over threads in multiples of `at_once`.
@@ -27,6 +30,9 @@ struct Kernel {
   Panels run;
   int64_t at_once;
 };
+
+// The one for this CPU.
+Kernel kernel(Weights weights, int64_t rows);
 
 Kernel kernel_portable(Weights weights, int64_t rows);
 #if defined(__x86_64__)

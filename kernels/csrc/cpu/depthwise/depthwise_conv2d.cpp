@@ -1,0 +1,101 @@
+// The operator: checks, and how rows and channels are shared out over threads.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <limits>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cpu/depthwise/plan.h"
+#include "cpu/tensors.h"
+
+namespace leanmark::depthwise {
+namespace {
+
+using torch::headeronly::MemoryFormat;
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+constexpr int64_t kWorkPerThread = 1 << 13;  // outputs that outweigh waking a thread
+
+// The Python entry explains mistakes; these keep a direct call through torch.ops from reading stray memory.
+void check(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias, int64_t stride,
+           int64_t padding) {
+  STD_TORCH_CHECK(input.scalar_type() == ScalarType::Float && input.dim() == 4,
+                  "depthwise_conv2d: input must be float32 and [N, C, H, W]");
+  STD_TORCH_CHECK(weight.scalar_type() == ScalarType::Float && weight.dim() == 2 && weight.size(0) == 9 &&
+                      weight.size(1) == input.size(1),
+                  "depthwise_conv2d: weight must be float32 and [9, C]");
+  STD_TORCH_CHECK(!bias || (bias->scalar_type() == ScalarType::Float && bias->dim() == 1 &&
+                            bias->size(0) == input.size(1)),
+                  "depthwise_conv2d: bias must be float32 and [C]");
+  STD_TORCH_CHECK((stride == 1 || stride == 2) && padding >= 0 && padding < (1 << 20),
+                  "depthwise_conv2d: stride must be 1 or 2, padding 0 or more");
+  STD_TORCH_CHECK(input.size(2) + 2 * padding >= 3 && input.size(3) + 2 * padding >= 3,
+                  "depthwise_conv2d: the padded input must be at least 3 x 3");
+}
+
+Tensor depthwise_conv2d(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
+                        int64_t stride, int64_t padding, int64_t activation) {
+  check(input, weight, bias, stride, padding);
+  const int64_t batch = input.size(0), channels = input.size(1), height = input.size(2), width = input.size(3);
+  const int64_t out_height = (height + 2 * padding - 3) / stride + 1;
+  const Tensor x = channels_last(input), w = row_major(weight);
+  const std::optional<Tensor> b = row_major(bias);
+  Plan plan{w.const_data_ptr<float>(), values_or_null(b), channels, width, (width + 2 * padding - 3) / stride + 1,
+            stride, padding, 0, 0};
+  set_activation(plan, activation, "depthwise_conv2d");
+  const Tensor y = torch::stable::empty({batch, channels, out_height, plan.out_width}, ScalarType::Float,
+                                        std::nullopt, std::nullopt, std::nullopt, MemoryFormat::ChannelsLast);
+  if (batch == 0 || channels == 0) return y;
+
+  const float* from = x.const_data_ptr<float>();
+  float* to = y.mutable_data_ptr<float>();
+  const int64_t at_once = rows_at_once(stride), bands = divide_up(out_height, at_once);
+  const int64_t chunks = divide_up(channels, kChunk);
+  const Kernel run = kernel();
+  const auto item = [&](int64_t index) {
+    const int64_t band = index % bands, chunk = index / bands % chunks, image = index / bands / chunks;
+    const int64_t first = band * at_once, top = first * stride - padding;
+    Rows rows{};
+    rows.count = std::min(at_once, out_height - first);
+    for (int64_t i = 0; i < 4; ++i) {
+      const bool inside = top + i >= 0 && top + i < height;
+      rows.input[i] = inside ? from + (image * height + top + i) * width * channels : nullptr;
+    }
+    for (int64_t i = 0; i < rows.count; ++i) {
+      rows.output[i] = to + (image * out_height + first + i) * plan.out_width * channels;
+    }
+    run(plan, rows, chunk * kChunk, std::min(channels, (chunk + 1) * kChunk));
+  };
+  const int64_t grain = std::max<int64_t>(1, kWorkPerThread / (at_once * plan.out_width * kChunk));
+  torch::stable::parallel_for(0, batch * chunks * bands, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t index = begin; index < end; ++index) item(index);
+  });
+  return y;
+}
+
+}  // namespace
+
+Kernel kernel() {
+#if defined(__x86_64__)
+  if (capability() == Capability::kAvx512) return kernel_avx512();
+  if (capability() == Capability::kAvx2) return kernel_avx2();
+#endif
+  return kernel_portable();
+}
+
+void set_activation(Plan& plan, int64_t activation, const char* name) {
+  STD_TORCH_CHECK(activation >= 0 && activation <= 2,
+                  std::string(name) + ": activation must be 0 (none), 1 (ReLU) or 2 (ReLU6)");
+  const float infinity = std::numeric_limits<float>::infinity();
+  plan.low = activation == 0 ? -infinity : 0.0f;
+  plan.high = activation == 2 ? 6.0f : infinity;
+}
+
+STABLE_TORCH_LIBRARY_IMPL(leanmark, CPU, m) { m.impl("depthwise_conv2d", TORCH_BOX(&depthwise_conv2d)); }
+
+}  // namespace leanmark::depthwise

@@ -1,0 +1,135 @@
+// Rows of floats as 8-bit integers, each row with a scale of its own.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <tuple>
+#include <vector>
+
+#include "cpu/capability.h"
+#include "cpu/tensors.h"
+#include "cpu/vector.h"
+
+namespace leanmark::int8_linear {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+constexpr int64_t kPiece = 1 << 13;  // values that one item of the work covers
+constexpr uint32_t kInfinityBits = 0x7f800000u;
+constexpr float kSmallest = 0x1p-119f;  // below it, 127 / largest would overflow
+constexpr float kRounder = 0x1.8p23f;   // added to a small number, it leaves its nearest integer in the low bits
+
+// The bits of the largest magnitude; those of NaN come last.
+LEANMARK_INLINE uint32_t largest_of(const float* from, int64_t count) {
+  uint32_t largest = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    uint32_t bits;
+    std::memcpy(&bits, from + i, sizeof(bits));
+    largest = std::max(largest, bits & 0x7fffffffu);
+  }
+  return largest;
+}
+
+LEANMARK_INLINE void round_all(const float* from, int64_t count, float inverse, int8_t* to) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float shifted = from[i] * inverse + kRounder;
+    uint32_t bits;
+    std::memcpy(&bits, &shifted, sizeof(bits));
+    to[i] = static_cast<int8_t>(bits);
+  }
+}
+
+struct Steps {
+  uint32_t (*largest)(const float*, int64_t);
+  void (*round)(const float*, int64_t, float, int8_t*);
+};
+
+uint32_t largest_portable(const float* from, int64_t count) { return largest_of(from, count); }
+
+void round_portable(const float* from, int64_t count, float inverse, int8_t* to) { round_all(from, count, inverse, to); }
+
+#if defined(__x86_64__)
+// Without FMA: the product is rounded before it becomes an integer, as in the reference.
+__attribute__((target("avx2"))) uint32_t largest_avx2(const float* from, int64_t count) {
+  return largest_of(from, count);
+}
+
+__attribute__((target("avx2"))) void round_avx2(const float* from, int64_t count, float inverse, int8_t* to) {
+  round_all(from, count, inverse, to);
+}
+#endif
+
+Steps steps() {
+#if defined(__x86_64__)
+  if (capability() >= Capability::kAvx2) return {largest_avx2, round_avx2};
+#endif
+  return {largest_portable, round_portable};
+}
+
+struct Factors {
+  float scale, inverse;
+  Factors(uint32_t largest_bits, float most) : scale(1.0f), inverse(0.0f) {
+    float largest;
+    std::memcpy(&largest, &largest_bits, sizeof(largest));
+    if (largest_bits >= kInfinityBits) {
+      scale = std::numeric_limits<float>::quiet_NaN();
+    } else if (largest >= kSmallest) {
+      scale = largest / most;
+      inverse = most / largest;
+    }
+  }
+};
+
+std::tuple<Tensor, Tensor> quantize_int8(const Tensor& input, int64_t bits) {
+  STD_TORCH_CHECK(input.scalar_type() == ScalarType::Float && input.dim() == 2,
+                  "quantize_int8: input must be float32 and [R, K]");
+  STD_TORCH_CHECK(bits == 7 || bits == 8, "quantize_int8: bits must be 7 or 8");
+  const Tensor x = row_major(input);
+  const int64_t rows = x.size(0), depth = x.size(1), pieces = divide_up(depth, kPiece);
+  const Tensor values = torch::stable::new_empty(x, {rows, depth}, ScalarType::Char);
+  const Tensor scale = torch::stable::new_empty(x, {rows});
+  const float* from = x.const_data_ptr<float>();
+  int8_t* to = values.mutable_data_ptr<int8_t>();
+  float* scales = scale.mutable_data_ptr<float>();
+  const Steps step = steps();
+  const int64_t grain = std::max<int64_t>(1, kPiece / std::max<int64_t>(1, std::min(depth, kPiece)));
+
+  std::vector<uint32_t> largest(rows * pieces);
+  torch::stable::parallel_for(0, rows * pieces, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t first = item % pieces * kPiece;
+      largest[item] = step.largest(from + item / pieces * depth + first, std::min(kPiece, depth - first));
+    }
+  });
+  std::vector<float> inverse(rows);
+  for (int64_t row = 0; row < rows; ++row) {
+    const auto* of_row = largest.data() + row * pieces;
+    const Factors factors(pieces ? *std::max_element(of_row, of_row + pieces) : 0, float((1 << (bits - 1)) - 1));
+    scales[row] = factors.scale;
+    inverse[row] = factors.inverse;
+  }
+  torch::stable::parallel_for(0, rows * pieces, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t row = item / pieces, first = item % pieces * kPiece;
+      const int64_t count = std::min(kPiece, depth - first), at = row * depth + first;
+      if (inverse[row] == 0.0f) {
+        std::memset(to + at, 0, count);  // not finite times 0 is NaN, which has no integer
+      } else {
+        step.round(from + at, count, inverse[row], to + at);
+      }
+    }
+  });
+  return {values, scale};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(leanmark, CPU, m) { m.impl("quantize_int8", TORCH_BOX(&quantize_int8)); }
+
+}  // namespace leanmark::int8_linear

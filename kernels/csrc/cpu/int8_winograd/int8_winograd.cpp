@@ -1,0 +1,198 @@
+// The operator: checks, scratch memory, and how blocks of tiles are shared out over threads.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "cpu/int8_winograd/plan.h"
+#include "cpu/panels.h"
+#include "cpu/tensors.h"
+
+namespace leanmark::int8_winograd {
+namespace {
+
+using torch::headeronly::MemoryFormat;
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// Scratch that one block may take: with the panels in use, about what a core's own cache holds.
+constexpr int64_t kBlockBytes = 384 * 1024;
+// Weights are read once per block, so a block has at least this many tiles, even where they overflow a cache.
+constexpr int64_t kFewestTiles = 16;
+constexpr int64_t kLine = 64;
+
+const Phases& phases() {
+#if defined(__x86_64__)
+  if (capability() >= Capability::kAvx2) return phases_avx2();
+#endif
+  return phases_portable();
+}
+
+struct Schedule {
+  const Plan& plan;
+  const Phases& phases;
+  int64_t block_tiles, blocks;
+
+  int64_t input_bytes() const { return kPoints * plan.in_point_stride * int64_t(sizeof(int16_t)); }
+  int64_t scratch_bytes() const { return input_bytes() + kPoints * plan.out_point_stride * int64_t(sizeof(int32_t)); }
+
+  Block block(int64_t index, char* scratch) const {
+    const int64_t first = index * block_tiles;
+    return {first, std::min(block_tiles, plan.tiles - first), reinterpret_cast<int16_t*>(scratch),
+            reinterpret_cast<int32_t*>(scratch + input_bytes())};
+  }
+  int64_t inputs(const Block& b) const { return b.tiles * divide_up(plan.in_channels, kChunk); }
+  int64_t products() const { return kPoints * plan.panels; }
+  int64_t outputs(const Block& b) const { return b.tiles * divide_up(plan.out_channels, kChunk); }
+};
+
+// Many tiles: every thread takes whole blocks, and what it transforms stays in its own cache.
+void run_blocks(const Schedule& s, int64_t workers, char* scratch) {
+  torch::stable::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t worker = begin; worker < end; ++worker) {
+      for (int64_t index = worker; index < s.blocks; index += workers) {
+        const Block block = s.block(index, scratch + worker * s.scratch_bytes());
+        s.phases.transform_inputs(s.plan, block, 0, s.inputs(block));
+        s.phases.multiply(s.plan, block, 0, s.products());
+        s.phases.transform_outputs(s.plan, block, 0, s.outputs(block));
+      }
+    }
+  });
+}
+
+// Few tiles: all threads work on one block, so that each reads its share of the weights only.
+void run_phases(const Schedule& s, char* scratch) {
+  const auto share = [&](const Block& block, Phase phase, int64_t items) {
+    torch::stable::parallel_for(0, items, 1, [&](int64_t begin, int64_t end) {
+      phase(s.plan, block, begin, end);
+    });
+  };
+  for (int64_t index = 0; index < s.blocks; ++index) {
+    const Block block = s.block(index, scratch);
+    share(block, s.phases.transform_inputs, s.inputs(block));
+    share(block, s.phases.multiply, s.products());
+    share(block, s.phases.transform_outputs, s.outputs(block));
+  }
+}
+
+void run(Plan& plan, const Tensor& like) {
+  const int64_t threads = torch::stable::get_num_threads();
+  const int64_t per_tile = kPoints * (plan.in_stride * int64_t(sizeof(int16_t)) + plan.out_stride * int64_t(sizeof(int32_t)));
+  const int64_t fits = std::max(kFewestTiles, kBlockBytes / per_tile);
+  const bool whole_blocks = threads == 1 || plan.tiles >= threads * kFewestTiles;
+  const int64_t workers = whole_blocks ? threads : 1;
+  // Blocks of even size, as many for every worker, in whole steps.
+  const int64_t blocks = divide_up(std::max<int64_t>(1, (plan.tiles + fits / 2) / fits), workers) * workers;
+  const int64_t block_tiles = divide_up(divide_up(plan.tiles, blocks), kTileStep) * kTileStep;
+
+  // One cache line more, or the points of a tile would fall into few sets of the cache.
+  plan.in_point_stride = block_tiles * plan.in_stride + kLine / int64_t(sizeof(int16_t));
+  plan.out_point_stride = block_tiles * plan.out_stride + kLine / int64_t(sizeof(int32_t));
+  const Schedule schedule{plan, phases(), block_tiles, divide_up(plan.tiles, block_tiles)};
+  const Tensor scratch = torch::stable::new_empty(like, {workers * schedule.scratch_bytes()}, ScalarType::Char);
+  char* memory = reinterpret_cast<char*>(scratch.mutable_data_ptr<int8_t>());
+  whole_blocks ? run_blocks(schedule, workers, memory) : run_phases(schedule, memory);
+}
+
+bool is_vector(const Tensor& values, int64_t length) {
+  return values.scalar_type() == ScalarType::Float && values.dim() == 1 && values.size(0) == length;
+}
+
+// The Python entry explains mistakes; these keep a direct call through torch.ops from reading stray memory.
+void check(const Tensor& input, const Tensor& weight, int64_t zero_point, int64_t out_channels, int64_t padding) {
+  STD_TORCH_CHECK((input.scalar_type() == ScalarType::Char || input.scalar_type() == ScalarType::Byte) &&
+                      input.dim() == 4,
+                  "int8_winograd_conv2d: input must be int8 or uint8 and [N, C, H, W]");
+  STD_TORCH_CHECK(0 < input.size(1) && input.size(1) <= kMostChannels,
+                  "int8_winograd_conv2d: input must have from 1 to 1820 channels");
+  STD_TORCH_CHECK(weight.scalar_type() == ScalarType::Short && weight.dim() == 5 && weight.size(0) == kPoints &&
+                      weight.size(2) == divide_up(input.size(1), 4) * 2 && weight.size(3) == kPanelWidth &&
+                      weight.size(4) == 2,
+                  "int8_winograd_conv2d: weight must be int16 [16, panels, pairs, 16, 2], packed for the C of input");
+  STD_TORCH_CHECK(out_channels > 0 && divide_up(out_channels, kPanelWidth) == weight.size(1),
+                  "int8_winograd_conv2d: out_channels must be that of the packed weight");
+  STD_TORCH_CHECK(padding >= 0 && input.size(2) + 2 * padding >= 3 && input.size(3) + 2 * padding >= 3,
+                  "int8_winograd_conv2d: padding must be >= 0 and the padded input at least 3 x 3");
+  STD_TORCH_CHECK(-128 <= zero_point && zero_point <= 255,
+                  "int8_winograd_conv2d: zero_point must be a value of input's dtype");
+}
+
+void check_values(const Tensor& scale, const Tensor& input_scale, const std::optional<Tensor>& bias, int64_t batch,
+                  int64_t out_channels) {
+  STD_TORCH_CHECK(is_vector(scale, out_channels), "int8_winograd_conv2d: scale must be float32 and [out_channels]");
+  STD_TORCH_CHECK(is_vector(input_scale, 1) || is_vector(input_scale, batch),
+                  "int8_winograd_conv2d: input_scale must be float32 and [1] or [N]");
+  STD_TORCH_CHECK(!bias || is_vector(*bias, out_channels), "int8_winograd_conv2d: bias must be float32 and [out_channels]");
+}
+
+void check_residual(const Tensor& residual, const std::vector<int64_t>& shape) {
+  STD_TORCH_CHECK(residual.scalar_type() == ScalarType::Float && residual.dim() == 4 &&
+                      std::equal(shape.begin(), shape.end(), residual.sizes().begin()),
+                  "int8_winograd_conv2d: residual must be float32 and of the shape of the output");
+}
+
+// The sizes of the problem; the caller adds the tensors.
+Plan plan_for(const Tensor& input, const Tensor& weight, int64_t out_channels, int64_t padding) {
+  Plan plan{};
+  plan.height = input.size(2);
+  plan.width = input.size(3);
+  plan.in_channels = input.size(1);
+  plan.out_height = plan.height + 2 * padding - 2;
+  plan.out_width = plan.width + 2 * padding - 2;
+  plan.out_channels = out_channels;
+  plan.padding = padding;
+  plan.is_unsigned = input.scalar_type() == ScalarType::Byte;
+  plan.tiles_high = divide_up(plan.out_height, kSide);
+  plan.tiles_wide = divide_up(plan.out_width, kSide);
+  plan.tiles = input.size(0) * plan.tiles_high * plan.tiles_wide;
+  plan.panels = weight.size(1);
+  plan.depth = weight.size(2) * 2;
+  plan.in_stride = divide_up(plan.in_channels, kLanes) * kLanes;
+  plan.out_stride = plan.panels * kPanelWidth;
+  return plan;
+}
+
+Tensor int8_winograd_conv2d(const Tensor& input, const Tensor& weight, const Tensor& scale, const Tensor& input_scale,
+                            int64_t zero_point, const std::optional<Tensor>& bias,
+                            const std::optional<Tensor>& residual, int64_t out_channels, int64_t padding, bool relu) {
+  check(input, weight, zero_point, out_channels, padding);
+  check_values(scale, input_scale, bias, input.size(0), out_channels);
+  Plan plan = plan_for(input, weight, out_channels, padding);
+  const std::vector<int64_t> shape{input.size(0), out_channels, plan.out_height, plan.out_width};
+  if (residual) check_residual(*residual, shape);
+
+  const Tensor x = channels_last(input), w = row_major(weight), s = row_major(scale), xs = row_major(input_scale);
+  const std::optional<Tensor> b = row_major(bias);
+  const std::optional<Tensor> r = residual ? std::optional(channels_last(*residual)) : std::nullopt;
+  const Tensor y = torch::stable::empty(shape, ScalarType::Float, std::nullopt, std::nullopt, std::nullopt,
+                                        MemoryFormat::ChannelsLast);
+  if (plan.tiles == 0) return y;
+  plan.input = x.const_data_ptr();
+  plan.weight = w.const_data_ptr<int16_t>();
+  plan.scale = s.const_data_ptr<float>();
+  plan.input_scale = xs.const_data_ptr<float>();
+  plan.input_scale_step = xs.size(0) == 1 ? 0 : 1;
+  plan.bias = values_or_null(b);
+  plan.residual = values_or_null(r);
+  plan.output = y.mutable_data_ptr<float>();
+  plan.zero_point = zero_point;
+  plan.relu = relu;
+  for (int64_t i = 0; i < out_channels; ++i) {
+    STD_TORCH_CHECK(std::isfinite(plan.scale[i]), "int8_winograd_conv2d: scale must be finite");
+  }
+  run(plan, x);
+  return y;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(leanmark, CPU, m) {
+  m.impl("int8_winograd_conv2d", TORCH_BOX(&int8_winograd_conv2d));
+}
+
+}  // namespace leanmark::int8_winograd

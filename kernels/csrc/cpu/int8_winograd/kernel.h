@@ -1,0 +1,159 @@
+// The three phases of a block of tiles, for any instruction set.
+//
+// An instruction set gives a structure `Isa` with
+//   widen(from)                                     kLanes 8-bit values as 16-bit ones
+//   multiply(x, x_stride, w, depth, to, to_stride)  kTileStep rows of 16-bit values times a panel
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+#include "cpu/int8_winograd/plan.h"
+#include "cpu/panels.h"
+#include "cpu/vector.h"
+#include "cpu/winograd/transforms.h"
+
+namespace leanmark::int8_winograd {
+
+using winograd::F2;
+using Short = Vector<kLanes, int16_t>;
+using Sum = Vector<8, int32_t>;
+
+// Where a tile begins in its image; `top` and `left` count output pixels.
+struct Place {
+  int64_t image, top, left;
+  LEANMARK_INLINE Place(const Plan& p, int64_t tile)
+      : image(tile / (p.tiles_high * p.tiles_wide)),
+        top(tile % (p.tiles_high * p.tiles_wide) / p.tiles_wide * kSide),
+        left(tile % p.tiles_wide * kSide) {}
+};
+
+// The pixels under a tile, kChunk channels of them, less the zero point; zero where there are none.
+template <class From>
+LEANMARK_INLINE void copy_patch(const Plan& p, const From* image, int64_t top, int64_t left, int64_t channel,
+                                int64_t channels, int16_t* patch) {
+  std::memset(patch, 0, kPoints * kChunk * sizeof(int16_t));
+  const int64_t bottom = std::min(kIn, p.height - top), right = std::min(kIn, p.width - left);
+  for (int64_t i = std::max<int64_t>(0, -top); i < bottom; ++i) {
+    for (int64_t j = std::max<int64_t>(0, -left); j < right; ++j) {
+      const From* pixel = image + ((top + i) * p.width + left + j) * p.in_channels + channel;
+      int16_t* to = patch + (i * kIn + j) * kChunk;
+      for (int64_t c = 0; c < channels; ++c) to[c] = static_cast<int16_t>(pixel[c] - p.zero_point);
+    }
+  }
+}
+
+LEANMARK_INLINE void transform_input(Short (&d)[kPoints], int16_t* to, int64_t point) {
+  #pragma GCC unroll 4
+  for (int j = 0; j < kIn; ++j) F2::input<kIn>(d + j);
+  #pragma GCC unroll 4
+  for (int i = 0; i < kIn; ++i) F2::input<1>(d + i * kIn);
+  #pragma GCC unroll 16
+  for (int e = 0; e < kPoints; ++e) store(d[e], to + e * point);
+}
+
+template <class Isa, class From>
+LEANMARK_INLINE void transform_inputs_of(const Plan& p, const Block& block, int64_t begin, int64_t end) {
+  const int64_t chunks = (p.in_channels + kChunk - 1) / kChunk;
+  const Short zero_point = Short{} + static_cast<int16_t>(p.zero_point);
+  alignas(64) int16_t patch[kPoints * kChunk];
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t tile = item / chunks, channel = item % chunks * kChunk;
+    const int64_t channels = std::min(kChunk, p.in_channels - channel);
+    const Place place(p, block.first + tile);
+    const int64_t top = place.top - p.padding, left = place.left - p.padding;
+    const From* image = static_cast<const From*>(p.input) + place.image * p.height * p.width * p.in_channels;
+    int16_t* to = block.inputs + tile * p.in_stride + channel;
+
+    Short d[kPoints];
+    const bool inside = top >= 0 && left >= 0 && top + kIn <= p.height && left + kIn <= p.width;
+    if (inside && channels % kLanes == 0) {
+      const From* from = image + (top * p.width + left) * p.in_channels + channel;
+      for (int64_t c = 0; c < channels; c += kLanes) {
+        #pragma GCC unroll 16
+        for (int e = 0; e < kPoints; ++e) {
+          d[e] = Isa::widen(from + (e / kIn * p.width + e % kIn) * p.in_channels + c) - zero_point;
+        }
+        transform_input(d, to + c, p.in_point_stride);
+      }
+    } else {
+      copy_patch(p, image, top, left, channel, channels, patch);
+      for (int64_t c = 0; c < channels; c += kLanes) {
+        #pragma GCC unroll 16
+        for (int e = 0; e < kPoints; ++e) d[e] = load<Short>(patch + e * kChunk + c);
+        transform_input(d, to + c, p.in_point_stride);
+      }
+    }
+  }
+}
+
+template <class Isa>
+LEANMARK_INLINE void transform_inputs(const Plan& p, const Block& block, int64_t begin, int64_t end) {
+  p.is_unsigned ? transform_inputs_of<Isa, uint8_t>(p, block, begin, end)
+                : transform_inputs_of<Isa, int8_t>(p, block, begin, end);
+}
+
+template <class Isa>
+LEANMARK_INLINE void multiply(const Plan& p, const Block& block, int64_t begin, int64_t end) {
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t point = item / p.panels, panel = item % p.panels;
+    const int16_t* w = p.weight + item * p.depth * kPanelWidth;
+    const int16_t* x = block.inputs + point * p.in_point_stride;
+    int32_t* to = block.outputs + point * p.out_point_stride + panel * kPanelWidth;
+    for (int64_t tile = 0; tile < block.tiles; tile += kTileStep) {
+      Isa::multiply(x + tile * p.in_stride, p.in_stride, w, p.depth, to + tile * p.out_stride, p.out_stride);
+    }
+  }
+}
+
+// Four pixels of 8 channels: scale, bias, residual and ReLU. The rounding of every step is that of the
+// reference, so no two steps may be fused.
+LEANMARK_INLINE void finish(const Plan& p, const Sum (&y)[kSide * kSide], float input_scale, int64_t at,
+                            int64_t channel, int64_t rows, int64_t columns) {
+  using V = Vector<8>;
+  const int64_t lanes = std::min<int64_t>(8, p.out_channels - channel);
+  const bool whole = lanes == 8;
+  const V scale = input_scale * (whole ? load<V>(p.scale + channel) : load_first<V>(p.scale + channel, lanes));
+  V bias = {};
+  if (p.bias) bias = whole ? load<V>(p.bias + channel) : load_first<V>(p.bias + channel, lanes);
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < columns; ++j) {
+      const int64_t pixel = at + (i * p.out_width + j) * p.out_channels;
+      V value = __builtin_convertvector(y[i * kSide + j] >> 2, V) * scale + bias;  // exact: 4 divides it
+      if (p.residual) value += whole ? load<V>(p.residual + pixel) : load_first<V>(p.residual + pixel, lanes);
+      if (p.relu) value = relu(value);
+      if (whole) {
+        store(value, p.output + pixel);
+      } else {
+        store_first(value, p.output + pixel, lanes);
+      }
+    }
+  }
+}
+
+LEANMARK_INLINE void transform_outputs(const Plan& p, const Block& block, int64_t begin, int64_t end) {
+  const int64_t chunks = (p.out_channels + kChunk - 1) / kChunk;
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t tile = item / chunks, first = item % chunks * kChunk;
+    const Place place(p, block.first + tile);
+    const int64_t rows = std::min(kSide, p.out_height - place.top);
+    const int64_t columns = std::min(kSide, p.out_width - place.left);
+    const int64_t pixel = (place.image * p.out_height + place.top) * p.out_width + place.left;
+    const float input_scale = p.input_scale[place.image * p.input_scale_step];
+    const int64_t last = std::min(first + kChunk, p.out_channels);
+    for (int64_t channel = first; channel < last; channel += 8) {
+      const int32_t* from = block.outputs + tile * p.out_stride + channel;
+      Sum m[kPoints], half[kSide * kIn], y[kSide * kSide];
+      #pragma GCC unroll 16
+      for (int e = 0; e < kPoints; ++e) m[e] = load<Sum>(from + e * p.out_point_stride);
+      #pragma GCC unroll 4
+      for (int j = 0; j < kIn; ++j) F2::output<kIn, kIn>(m + j, half + j);
+      #pragma GCC unroll 2
+      for (int i = 0; i < kSide; ++i) F2::output<1, 1>(half + i * kIn, y + i * kSide);
+      finish(p, y, input_scale, pixel * p.out_channels + channel, channel, rows, columns);
+    }
+  }
+}
+
+}  // namespace leanmark::int8_winograd

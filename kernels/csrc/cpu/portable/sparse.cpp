@@ -1,0 +1,21 @@
+// Products with sparse weights for any CPU.
+#define LEANMARK_TARGET
+
+#include "cpu/sparse/kernel.h"
+
+namespace leanmark::sparse {
+namespace {
+
+template <int kBlock, bool kLinear>
+LEANMARK_TARGET void work(const Plan& p, int64_t worker, int64_t workers, float* scratch) {
+  run<4, kBlock, kLinear>(p, worker, workers, scratch);
+}
+
+}  // namespace
+
+Kernel kernel_portable(int64_t block) {
+  if (block == 4) return {work<4, true>, work<4, false>, 4, 96};
+  return {work<1, true>, work<1, false>, 4, 64};
+}
+
+}  // namespace leanmark::sparse

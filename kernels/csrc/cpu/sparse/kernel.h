@@ -1,0 +1,80 @@
+// The work of one thread: tiles of columns, slab by slab.
+#pragma once
+
+#include "cpu/sparse/convolution.h"
+#include "cpu/sparse/linear.h"
+#include "cpu/sparse/rows.h"
+
+namespace leanmark::sparse {
+
+// A tile of an image, and the groups of rows that this thread computes of it.
+struct Item {
+  int64_t image, tile, begin, end;
+  LEANMARK_INLINE Item(const Plan& p, int64_t index) {
+    const int64_t share = index % p.shares, groups = p.weights.groups;
+    tile = index / p.shares % p.tiles;
+    image = index / p.shares / p.tiles;
+    begin = groups * share / p.shares;
+    end = groups * (share + 1) / p.shares;
+  }
+};
+
+// Rows that are finished together, while their sums are in L1.
+constexpr int64_t kRows = 16;
+
+template <int kLanes, int kBlock>
+LEANMARK_INLINE void convolve(const Plan& p, const Item& item, const Runs& runs, float* packed, float* sums) {
+  const Weights& w = p.weights;
+  const int64_t area = p.grid.out_height * p.grid.out_width, start = item.image * w.rows * area + item.tile * p.tile;
+  const bool together = runs.out.size() == 1 && runs.out[0].count == p.tile;
+  Target target{packed, sums, true, nullptr, p.residual ? p.residual + start : nullptr, p.bias, floor_of(p), area};
+  for (int64_t slab = 0; slab < w.slabs; ++slab) {
+    const int64_t channel = slab * w.slab_channels;
+    const int64_t channels = std::min(w.slab_channels, w.channels - channel);
+    pack_convolution<kLanes>(p, runs, item.image, channel, channels, packed);
+    const bool last = slab + 1 == w.slabs;
+    target.fresh = slab == 0;
+    target.output = last && together ? p.output + start : nullptr;
+    for (int64_t group = item.begin; group < item.end; group += kRows / kBlock) {
+      const int64_t end = std::min(item.end, group + kRows / kBlock);
+      target.sums = sums + (group - item.begin) * kBlock * p.tile;
+      add_slab<kLanes, kBlock>(p, target, slab, group, end);
+      if (!last || together) continue;
+      const int64_t row = group * kBlock, rows = std::min(end * kBlock, w.rows) - row;
+      finish_convolution<kLanes>(p, runs, item.image, row, rows, target.sums);
+    }
+  }
+}
+
+template <int kLanes, int kBlock>
+LEANMARK_INLINE void multiply(const Plan& p, const Item& item, float* packed, float* sums) {
+  const Weights& w = p.weights;
+  for (int64_t slab = 0; slab < w.slabs; ++slab) {
+    const int64_t channel = slab * w.slab_channels;
+    pack_linear(p, item.tile, channel, std::min(w.slab_channels, w.channels - channel), packed);
+    const Target target{packed, sums, slab == 0, nullptr, nullptr, nullptr, 0.0f, 0};
+    add_slab<kLanes, kBlock>(p, target, slab, item.begin, item.end);
+  }
+  const int64_t row = item.begin * kBlock, last = std::min(item.end * kBlock, w.rows);
+  finish_linear(p, item.tile, row, last - row, sums);
+}
+
+template <int kLanes, int kBlock, bool kLinear>
+LEANMARK_INLINE void run(const Plan& p, int64_t worker, int64_t workers, float* scratch) {
+  const int64_t items = p.images * p.tiles * p.shares;
+  const int64_t packed_floats = p.weights.slab_channels * p.pitch + kSlack;
+  float* sums = scratch + packed_floats;
+  Runs runs;
+  for (int64_t index = worker; index < items; index += workers) {
+    const Item item(p, index);
+    if constexpr (kLinear) {
+      multiply<kLanes, kBlock>(p, item, scratch, sums);
+    } else {
+      find_runs(p, item.tile, runs);
+      std::memset(scratch, 0, packed_floats * sizeof(float));
+      convolve<kLanes, kBlock>(p, item, runs, scratch, sums);
+    }
+  }
+}
+
+}  // namespace leanmark::sparse

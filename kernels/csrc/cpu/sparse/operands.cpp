@@ -1,0 +1,104 @@
+#include "cpu/sparse/operands.h"
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <string>
+
+#include "cpu/tensors.h"
+
+namespace leanmark::sparse {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+constexpr int64_t kWorkPerThread = 1 << 15;  // multiply-adds that outweigh waking a thread
+constexpr int64_t kLine = 16;                // floats
+
+}  // namespace
+
+Weights PackedWeights::checked(const char* name, int64_t rows, int64_t channels, int64_t taps) const {
+  const std::string who = name;
+  STD_TORCH_CHECK(values.scalar_type() == ScalarType::Float && values.dim() == 2 &&
+                      (values.size(1) == 1 || values.size(1) == 4),
+                  who + ": values must be float32 and [entries, 1 or 4]");
+  STD_TORCH_CHECK(indices.scalar_type() == ScalarType::Byte && indices.dim() == 1 &&
+                      indices.size(0) == values.size(0),
+                  who + ": indices must be uint8 and [entries]");
+  STD_TORCH_CHECK(rows > 0 && channels > 0 && taps > 0 && taps <= kIndices,
+                  who + ": rows, channels and taps must be at least 1, and taps at most 256");
+  const int64_t block = values.size(1), slab_channels = kIndices / taps;
+  const int64_t groups = divide_up(rows, block), slabs = divide_up(channels, slab_channels);
+  STD_TORCH_CHECK(starts.scalar_type() == ScalarType::Int && starts.dim() == 1 &&
+                      starts.size(0) == groups * slabs + 1,
+                  who + ": starts must be int32, one for each group of rows in each slab, and one");
+  return {values.const_data_ptr<float>(), indices.const_data_ptr<uint8_t>(), starts.const_data_ptr<int32_t>(),
+          values.size(0), block, rows, groups, channels, slabs, slab_channels};
+}
+
+void check_bias(const char* name, const std::optional<Tensor>& bias, int64_t rows) {
+  STD_TORCH_CHECK(!bias || (bias->scalar_type() == ScalarType::Float && bias->dim() == 1 && bias->size(0) == rows),
+                  std::string(name) + ": bias must be float32, one for each output");
+}
+
+void check_residual(const char* name, const std::optional<Tensor>& residual, const std::vector<int64_t>& shape) {
+  STD_TORCH_CHECK(!residual || (residual->scalar_type() == ScalarType::Float &&
+                                residual->dim() == int64_t(shape.size()) &&
+                                std::equal(shape.begin(), shape.end(), residual->sizes().begin())),
+                  std::string(name) + ": residual must be float32 and of the shape of the output");
+}
+
+const Kernel& kernel(int64_t block) {
+  static const Kernel kernels[2] = {
+#if defined(__x86_64__)
+      capability() == Capability::kAvx512 ? kernel_avx512(1)
+      : capability() == Capability::kAvx2 ? kernel_avx2(1)
+                                          : kernel_portable(1),
+      capability() == Capability::kAvx512 ? kernel_avx512(4)
+      : capability() == Capability::kAvx2 ? kernel_avx2(4)
+                                          : kernel_portable(4),
+#else
+      kernel_portable(1), kernel_portable(4),
+#endif
+  };
+  return kernels[block == 4];
+}
+
+void cut(Plan& plan, const Kernel& kernel) {
+  // Linear layers are transposed by eights.
+  const int64_t multiple = std::max<int64_t>(8, kernel.lanes);
+  const int64_t tiles = divide_up(plan.columns, plan.grid.halo > 0 ? 2 * kernel.widest : kernel.widest);
+  plan.tile = divide_up(divide_up(plan.columns, tiles), multiple) * multiple;
+  plan.tiles = divide_up(plan.columns, plan.tile);
+  Grid& grid = plan.grid;
+  grid.slice = divide_up(plan.tile + grid.halo, kLine) * kLine;
+  plan.pitch = grid.phases * grid.slice;
+  // What is not the index of a channel's tap stays 0, so that no entry reads outside of the tile.
+  for (int64_t channel = 0; channel < plan.weights.slab_channels; ++channel) {
+    for (int64_t tap = 0; tap < grid.taps; ++tap) {
+      const int64_t offset = channel * plan.pitch + grid.tap_phase[tap] * grid.slice + grid.tap_offset[tap];
+      plan.offsets[channel * grid.taps + tap] = int32_t(offset);
+    }
+  }
+}
+
+void run(const Plan& planned, Work work, const Tensor& like) {
+  Plan plan = planned;
+  const Weights& w = plan.weights;
+  const int64_t products = plan.images * plan.columns * w.entries * w.block;
+  const int64_t threads = std::clamp<int64_t>(products / kWorkPerThread, 1, torch::stable::get_num_threads());
+  const int64_t tiles = plan.images * plan.tiles;
+  // Few tiles: threads share the rows of each.
+  plan.shares = tiles % threads == 0 || tiles >= 4 * threads ? 1 : std::min(threads, w.groups);
+  const int64_t workers = std::min(threads, tiles * plan.shares);
+  const int64_t floats = scratch_floats(plan);
+  const Tensor scratch = torch::stable::new_empty(like, {workers * floats});
+  float* memory = scratch.mutable_data_ptr<float>();
+  if (workers == 1) return work(plan, 0, 1, memory);
+  torch::stable::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t worker = begin; worker < end; ++worker) work(plan, worker, workers, memory + worker * floats);
+  });
+}
+
+}  // namespace leanmark::sparse

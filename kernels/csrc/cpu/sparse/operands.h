@@ -1,0 +1,35 @@
+// What both sparse operators do with torch's tensors.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "cpu/sparse/plan.h"
+
+namespace leanmark::sparse {
+
+// Packed weights as a caller gives them, row-major.
+struct PackedWeights {
+  torch::stable::Tensor values, indices, starts;
+  // The Python entry explains mistakes; this keeps a direct call through torch.ops from reading stray memory.
+  Weights checked(const char* name, int64_t rows, int64_t channels, int64_t taps) const;
+};
+
+// Float32 and [rows], or none.
+void check_bias(const char* name, const std::optional<torch::stable::Tensor>& bias, int64_t rows);
+// Float32 and of `shape`, or none.
+void check_residual(const char* name, const std::optional<torch::stable::Tensor>& residual,
+                    const std::vector<int64_t>& shape);
+
+const Kernel& kernel(int64_t block);
+
+// Cuts the columns into tiles, for which all of the grid but its slices is known.
+void cut(Plan& plan, const Kernel& kernel);
+
+// Shares the work of a whole plan out over torch's threads.
+void run(const Plan& plan, Work work, const torch::stable::Tensor& like);
+
+}  // namespace leanmark::sparse

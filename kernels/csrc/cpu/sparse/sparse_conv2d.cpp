@@ -1,0 +1,124 @@
+// The operator: checks, and a convolution as a product with the positions of a grid.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <optional>
+#include <vector>
+
+#include "cpu/sparse/operands.h"
+#include "cpu/tensors.h"
+
+namespace leanmark::sparse {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using Pair = std::vector<int64_t>;
+
+constexpr const char* kName = "sparse_conv2d";
+
+// Height and width of the filter's window and of its steps.
+struct Window {
+  const Pair &size, &stride, &padding, &dilation;
+
+  int64_t output(int64_t length, int axis) const {
+    return (length + 2 * padding[axis] - dilation[axis] * (size[axis] - 1) - 1) / stride[axis] + 1;
+  }
+  bool fits(int64_t length, int axis) const {
+    return length + 2 * padding[axis] >= dilation[axis] * (size[axis] - 1) + 1;
+  }
+};
+
+void check(const Tensor& input, const Window& w) {
+  STD_TORCH_CHECK(input.scalar_type() == ScalarType::Float && input.dim() == 4,
+                  "sparse_conv2d: input must be float32 and [N, C, H, W]");
+  for (const Pair* pair : {&w.size, &w.stride, &w.padding, &w.dilation}) {
+    STD_TORCH_CHECK(pair->size() == 2, "sparse_conv2d: kernel_size, stride, padding and dilation must be pairs");
+    for (int64_t value : *pair) {
+      STD_TORCH_CHECK(value >= (pair == &w.padding ? 0 : 1) && value < (1 << 20),
+                      "sparse_conv2d: kernel_size, stride and dilation must be >= 1 and padding >= 0");
+    }
+  }
+  STD_TORCH_CHECK(w.size[0] * w.size[1] <= kIndices, "sparse_conv2d: kernel_size must have at most 256 taps");
+  STD_TORCH_CHECK(w.fits(input.size(2), 0) && w.fits(input.size(3), 1),
+                  "sparse_conv2d: the padded input must be at least as large as the filter");
+}
+
+// Adds a tap that reads (y, x) pixels behind the window's corner, and its phase if it is the first one there.
+void add_tap(Grid& g, int64_t y, int64_t x) {
+  const int64_t wanted[2] = {y % g.stride[0], x % g.stride[1]};
+  int64_t phase = 0;
+  while (phase < g.phases && (g.phase[phase][0] != wanted[0] || g.phase[phase][1] != wanted[1])) ++phase;
+  if (phase == g.phases) {
+    g.phase[phase][0] = wanted[0];
+    g.phase[phase][1] = wanted[1];
+    ++g.phases;
+  }
+  g.tap_phase[g.taps] = phase;
+  g.tap_offset[g.taps++] = y / g.stride[0] * g.grid_width + x / g.stride[1];
+}
+
+// The grid of one image, and the offset of each tap.
+void lay_out(Plan& plan, const Tensor& input, const Window& w) {
+  Grid& g = plan.grid;
+  g.height = input.size(2);
+  g.width = input.size(3);
+  g.out_height = w.output(g.height, 0);
+  g.out_width = w.output(g.width, 1);
+  const int64_t taps = w.size[0] * w.size[1];
+  if (taps == 1 && w.padding[0] + w.padding[1] == 0 && w.stride[0] * w.stride[1] == 1) {
+    g.width = g.out_width = g.height * g.width;  // nothing but one long row
+    g.height = g.out_height = 1;
+  }
+  for (int axis = 0; axis < 2; ++axis) {
+    g.stride[axis] = w.stride[axis];
+    g.padding[axis] = w.padding[axis];
+  }
+  const int64_t reach[2] = {(w.size[0] - 1) * w.dilation[0], (w.size[1] - 1) * w.dilation[1]};
+  g.grid_width = g.out_width + reach[1] / g.stride[1];
+  g.halo = reach[0] / g.stride[0] * g.grid_width + reach[1] / g.stride[1];
+  STD_TORCH_CHECK(g.halo < (1 << 20), "sparse_conv2d: dilation must be smaller: the filter reaches too far");
+  for (int64_t tap = 0; tap < taps; ++tap) {
+    add_tap(g, tap / w.size[1] * w.dilation[0], tap % w.size[1] * w.dilation[1]);
+  }
+  plan.columns = (g.out_height - 1) * g.grid_width + g.out_width;
+}
+
+Tensor sparse_conv2d(const Tensor& input, const Tensor& values, const Tensor& indices, const Tensor& starts,
+                     const std::optional<Tensor>& bias, const std::optional<Tensor>& residual,
+                     int64_t out_channels, Pair kernel_size, Pair stride, Pair padding, Pair dilation, bool relu) {
+  const Window window{kernel_size, stride, padding, dilation};
+  check(input, window);
+  const int64_t taps = kernel_size[0] * kernel_size[1];
+  const PackedWeights packed{row_major(values), row_major(indices), row_major(starts)};
+  Plan plan{};
+  plan.weights = packed.checked(kName, out_channels, input.size(1), taps);
+  const std::vector<int64_t> shape{input.size(0), out_channels, window.output(input.size(2), 0),
+                                   window.output(input.size(3), 1)};
+  check_bias(kName, bias, out_channels);
+  check_residual(kName, residual, shape);
+
+  const Tensor x = row_major(input);
+  const std::optional<Tensor> b = row_major(bias), r = row_major(residual);
+  const Tensor y = torch::stable::new_empty(x, shape);
+  if (shape[0] == 0) return y;
+  lay_out(plan, x, window);
+  plan.input = x.const_data_ptr<float>();
+  plan.input_end = plan.input + x.numel();
+  plan.bias = values_or_null(b);
+  plan.residual = values_or_null(r);
+  plan.output = y.mutable_data_ptr<float>();
+  plan.relu = relu;
+  plan.images = shape[0];
+  const Kernel& chosen = kernel(plan.weights.block);
+  cut(plan, chosen);
+  run(plan, chosen.convolution, x);
+  return y;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(leanmark, CPU, m) { m.impl("sparse_conv2d", TORCH_BOX(&sparse_conv2d)); }
+
+}  // namespace leanmark::sparse

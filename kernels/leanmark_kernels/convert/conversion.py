@@ -1,0 +1,139 @@
+"""From a trained model to one whose layers are the fastest of this machine."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from leanmark_kernels.convert.choices import Choice, default_folder
+from leanmark_kernels.convert.choosing import choose, relative_error
+from leanmark_kernels.convert.fusion import Untraced, first_inputs, fuse
+from leanmark_kernels.convert.rows import WEIGHTS
+
+Example = Tensor | tuple[Tensor, ...]
+
+LARGEST_LOSS = 10.0
+"""Times a layer's limit: what the whole model may be off by."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How to convert.
+
+    ``weights`` is a key of ``WEIGHTS``; ``error`` replaces its limit. Candidates are timed in ``rounds``.
+    ``cache`` is the folder of the timings: ``default_folder()``, another, or ``None`` for none.
+
+    Raises ``ValueError`` for values that are out of range.
+    """
+
+    weights: str = "fp32"
+    error: float | None = None
+    rounds: int = 9
+    cache: Path | None = field(default_factory=default_folder)
+
+    def __post_init__(self) -> None:
+        if self.weights not in WEIGHTS:
+            raise ValueError(f"weights is {self.weights!r}; it must be one of {', '.join(WEIGHTS)}")
+        if self.error is not None and not self.error > 0:
+            raise ValueError(f"error is {self.error}; it must be above 0, or None")
+        if self.rounds < 1:
+            raise ValueError(f"rounds is {self.rounds}; it must be at least 1")
+
+    @property
+    def limit(self) -> float:
+        """The largest error of a layer of ours, relative to its largest output, against float64."""
+        return WEIGHTS[self.weights].error if self.error is None else self.error
+
+
+class Converted(nn.Module):
+    """A model for inference that was converted; ``choices`` say what became of each layer.
+
+    ``error`` is that of the whole model on the example, the largest one over the largest output, against the
+    original in float64. ``untraced`` are the parts in which nothing could be fused.
+    """
+
+    def __init__(self, body: nn.Module, recipe: Recipe) -> None:
+        super().__init__()
+        self.body = body
+        self.recipe = recipe
+        self.choices: tuple[Choice, ...] = ()
+        self.untraced: tuple[Untraced, ...] = ()
+        self.error = 0.0
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """As the original's; images [N, C, H, W] go on in channels_last."""
+        # a graph's own __call__ costs as much as a small layer, and there are no hooks for it to run
+        body = self.body.forward if isinstance(self.body, fx.GraphModule) else self.body
+        output: Tensor = body(*[_channels_last(each) for each in inputs])
+        return output
+
+    def train(self, mode: bool = True) -> Self:
+        if mode:
+            raise ValueError("a converted model is for inference: train the original, and convert it again")
+        return super().train(mode)
+
+
+def convert(model: nn.Module, example: Example, recipe: Recipe | None = None) -> Converted:
+    """A copy of ``model`` for inference with every convolution and linear layer in its fastest form here.
+
+    ``example`` is what ``model`` is called with, a tensor or several: its batch is the one that is timed, any
+    other works. Batch norm is folded into the layers before it; additions, ReLU and bias are computed with
+    them; images stay in channels_last. Each layer is timed, on the inputs that it gets from ``example`` and
+    with the threads that torch has now, in all forms that its shape allows, and the fastest is taken, if it
+    is one of torch's or its error against float64 is within the recipe's limit.
+
+    Raises ``TypeError`` for anything else than a module and tensors, ``ValueError`` for a model in training
+    mode, with hooks, or with NaN in its weights, and for one that no longer computes the same when converted.
+    """
+    recipe = recipe or Recipe()
+    inputs = _checked(model, example)
+    with torch.no_grad():
+        exact = _exact(model, inputs)
+        original = copy.deepcopy(model)
+        untraced: list[Untraced] = []
+        body = fuse(original, "", first_inputs(original, inputs), untraced)
+        found = Converted(body, recipe).eval()
+        found.untraced = tuple(untraced)
+        found.choices = choose(found, inputs, recipe)
+        found.error = relative_error(found(*inputs), exact)
+    if not found.error <= LARGEST_LOSS * recipe.limit:
+        raise ValueError(
+            f"convert: {type(model).__name__} computes something else when converted: its outputs are off by "
+            f"{found.error:.2g} of the largest. Does it change tensors in place that it uses again?"
+        )
+    return found
+
+
+def _exact(model: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    doubled = (each.double() if each.is_floating_point() else each for each in inputs)
+    output = copy.deepcopy(model).double()(*doubled)
+    if not isinstance(output, Tensor):
+        raise TypeError(f"convert: model returns a {type(output).__name__}; it must return one tensor")
+    return output
+
+
+def _channels_last(input: Tensor) -> Tensor:
+    return input.contiguous(memory_format=torch.channels_last) if input.dim() == 4 else input
+
+
+def _checked(model: object, example: object) -> tuple[Tensor, ...]:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"convert: model is a {type(model).__name__}; it must be a torch.nn.Module")
+    inputs = example if isinstance(example, tuple) else (example,)
+    for each in inputs:
+        if not isinstance(each, Tensor):
+            raise TypeError(f"convert: example holds a {type(each).__name__}; it must be tensors")
+    if model.training:
+        raise ValueError("convert: model is in training mode; call model.eval() first")
+    for name, part in model.named_modules():
+        if part._forward_hooks or part._forward_pre_hooks:
+            raise ValueError(f"convert: '{name}' has forward hooks, which would be lost; remove them first")
+    for name, parameter in model.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise ValueError(f"convert: '{name}' has values that are NaN or infinite; all must be finite")
+    return cast(tuple[Tensor, ...], inputs)

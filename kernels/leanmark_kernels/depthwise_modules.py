@@ -1,0 +1,215 @@
+"""Layers with depthwise convolutions, packed for inference; saved and loaded through ``state_dict``."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from leanmark_kernels import depthwise_packing, packing
+from leanmark_kernels.depthwise_packing import Activation
+from leanmark_kernels.ops.depthwise_conv2d import depthwise_conv2d
+from leanmark_kernels.ops.inverted_residual import InvertedResidualWeights, inverted_residual
+from leanmark_kernels.packed_state import PackedModule
+
+_depthwise_conv2d = torch.ops.leanmark.depthwise_conv2d.default
+
+
+class DepthwiseConv2d(PackedModule):
+    """A depthwise 3x3 convolution by :func:`leanmark_kernels.depthwise_conv2d`, whose numerics it shares.
+
+    Made from a trained layer with :meth:`from_conv`; made directly it holds zeros, to load a state into.
+    """
+
+    layout = "depthwise_conv2d"
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        stride: int = 1,
+        padding: int = 1,
+        bias: bool = True,
+        activation: Activation = "none",
+    ) -> None:
+        super().__init__(channels=channels)
+        self.activation_number = depthwise_packing.activation_number("DepthwiseConv2d", activation)
+        self.stride, self.padding = stride, padding
+        self.activation: Activation = activation
+        self.hold(weight=torch.zeros(9, channels), bias=torch.zeros(channels) if bias else None)
+
+    @staticmethod
+    def why_not(conv: nn.Conv2d) -> str | None:
+        """Why ``conv`` has to stay with torch, or ``None`` where this layer can replace it."""
+        if conv.groups != conv.in_channels or conv.in_channels != conv.out_channels:
+            return f"groups is {conv.groups}; it must be in_channels and out_channels, one filter per channel"
+        legal: dict[str, tuple[object, ...]] = {
+            "kernel_size": ((3, 3),),
+            "stride": ((1, 1), (2, 2)),
+            "dilation": ((1, 1),),
+            "padding_mode": ("zeros",),
+        }
+        for name, values in legal.items():
+            if getattr(conv, name) not in values:
+                return f"{name} is {getattr(conv, name)}; it must be {' or '.join(map(str, values))}"
+        if conv.weight.dtype != torch.float32:
+            return f"weight is {conv.weight.dtype}; it must be torch.float32"
+        if not isinstance(conv.padding, str) and conv.padding[0] != conv.padding[1]:
+            return f"padding is {conv.padding}; it must be the same on both axes"
+        return None
+
+    @classmethod
+    def from_conv(cls, conv: nn.Conv2d, *, activation: Activation = "none") -> Self:
+        """The layer that computes what ``conv`` does, with ``activation`` behind it.
+
+        Raises ``ValueError`` with :meth:`why_not` where it cannot, and for weights that are not finite.
+        """
+        reason = cls.why_not(conv)
+        if reason is not None:
+            raise ValueError(f"{cls.__name__} cannot replace {conv}: {reason}. Keep torch's layer.")
+        padding = {"same": 1, "valid": 0}[conv.padding] if isinstance(conv.padding, str) else conv.padding[0]
+        layer = cls(
+            conv.in_channels,
+            stride=conv.stride[0],
+            padding=padding,
+            bias=conv.bias is not None,
+            activation=activation,
+        )
+        layer.hold(weight=depthwise_packing.pack_depthwise(conv.weight), bias=_bias(conv))
+        return layer
+
+    def forward(self, input: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return self._checked(input)
+        try:
+            output: Tensor = _depthwise_conv2d(
+                input, self.weight, self.bias, self.stride, self.padding, self.activation_number
+            )
+        except RuntimeError:
+            return self._checked(input)
+        return output
+
+    def _checked(self, input: Tensor) -> Tensor:
+        """Slower by more than a small layer takes; says what is wrong, and refuses a backward pass."""
+        return depthwise_conv2d(
+            input,
+            self.weight,
+            self.bias,
+            stride=self.stride,
+            padding=self.padding,
+            activation=self.activation,
+        )
+
+    def extra_repr(self) -> str:
+        steps = f"stride={self.stride}, padding={self.padding}, activation={self.activation}"
+        return f"{super().extra_repr()}, {steps}"
+
+
+class InvertedResidual(PackedModule):
+    """A block of MobileNetV2 by :func:`leanmark_kernels.inverted_residual`, whose numerics it shares.
+
+    Made from three trained layers, their batch norms folded into them, with :meth:`from_convs`; made directly
+    it holds zeros, to load a state into.
+    """
+
+    layout = "inverted_residual"
+    expand: Tensor
+    expand_bias: Tensor | None
+    depthwise: Tensor
+    depthwise_bias: Tensor | None
+    project: Tensor
+    project_bias: Tensor | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden: int,
+        out_channels: int,
+        *,
+        stride: int = 1,
+        residual: bool = False,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(in_channels=in_channels, hidden=hidden, out_channels=out_channels)
+        self.stride, self.residual = stride, residual
+        self.hold(
+            expand=packing.pack_linear(torch.zeros(hidden, in_channels)),
+            depthwise=torch.zeros(9, hidden),
+            project=packing.pack_linear(torch.zeros(out_channels, hidden)),
+            expand_bias=torch.zeros(hidden) if bias else None,
+            depthwise_bias=torch.zeros(hidden) if bias else None,
+            project_bias=torch.zeros(out_channels) if bias else None,
+        )
+
+    @staticmethod
+    def why_not(expand: nn.Conv2d, depthwise: nn.Conv2d, project: nn.Conv2d, residual: bool) -> str | None:
+        """Why these layers have to stay with torch, or ``None`` where this one can replace them."""
+        for name, conv in (("expand", expand), ("project", project)):
+            steps = (conv.kernel_size, conv.stride, conv.padding)
+            if steps not in (((1, 1), (1, 1), (0, 0)), ((1, 1), (1, 1), "valid")) or conv.groups != 1:
+                return f"{name} is {conv}; it must be a 1x1 convolution of stride 1, padding 0 and one group"
+            if conv.weight.dtype != torch.float32:
+                return f"the weight of {name} is {conv.weight.dtype}; it must be torch.float32"
+        reason = DepthwiseConv2d.why_not(depthwise)
+        if reason is not None:
+            return f"depthwise: {reason}"
+        if depthwise.padding not in ((1, 1), "same"):
+            return f"the padding of depthwise is {depthwise.padding}; it must be (1, 1)"
+        if not expand.out_channels == depthwise.in_channels == project.in_channels:
+            return "expand, depthwise and project must have the same hidden channels"
+        if residual and (depthwise.stride != (1, 1) or expand.in_channels != project.out_channels):
+            return "residual is True; it needs stride 1 and as many outputs as inputs"
+        return None
+
+    @classmethod
+    def from_convs(
+        cls, expand: nn.Conv2d, depthwise: nn.Conv2d, project: nn.Conv2d, *, residual: bool = False
+    ) -> Self:
+        """``project(relu6(depthwise(relu6(expand(x)))))``, plus x if ``residual``.
+
+        Raises ``ValueError`` with :meth:`why_not` where it cannot, and for weights that are not finite.
+        """
+        reason = cls.why_not(expand, depthwise, project, residual)
+        if reason is not None:
+            raise ValueError(f"{cls.__name__} cannot replace these layers: {reason}. Keep torch's layers.")
+        layer = cls(
+            expand.in_channels,
+            expand.out_channels,
+            project.out_channels,
+            stride=depthwise.stride[0],
+            residual=residual,
+        )
+        layer.hold(
+            expand=packing.pack_linear(expand.weight.flatten(1)),
+            depthwise=depthwise_packing.pack_depthwise(depthwise.weight),
+            project=packing.pack_linear(project.weight.flatten(1)),
+            expand_bias=_bias(expand),
+            depthwise_bias=_bias(depthwise),
+            project_bias=_bias(project),
+        )
+        return layer
+
+    def forward(self, input: Tensor) -> Tensor:
+        weights = InvertedResidualWeights(
+            self.expand,
+            self.expand_bias,
+            self.depthwise,
+            self.depthwise_bias,
+            self.project,
+            self.project_bias,
+        )
+        return inverted_residual(
+            input,
+            weights,
+            out_channels=self.options["out_channels"],
+            stride=self.stride,
+            residual=self.residual,
+        )
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, stride={self.stride}, residual={self.residual}"
+
+
+def _bias(conv: nn.Conv2d) -> Tensor | None:
+    return None if conv.bias is None else conv.bias.detach().clone()

@@ -1,0 +1,48 @@
+"""Depthwise weights in the layout that the native kernels read."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Activation = Literal["none", "relu", "relu6"]
+
+ACTIVATIONS: tuple[str, ...] = get_args(Activation)
+"""By the number that the operators take."""
+
+
+def pack_depthwise(weight: Tensor) -> Tensor:
+    """The weights [C, 1, 3, 3] of a depthwise convolution as float32 [9, C], channels together.
+
+    Raises ``TypeError`` for another dtype, ``ValueError`` for another shape and for weights that are not
+    finite.
+    """
+    if weight.dtype != torch.float32:
+        raise TypeError(f"pack_depthwise: weight is {weight.dtype}; it must be torch.float32")
+    if weight.dim() != 4 or weight.shape[1:] != (1, 3, 3) or weight.shape[0] == 0:
+        raise ValueError(
+            f"pack_depthwise: weight is {list(weight.shape)}; it must be [C, 1, 3, 3] with C at least 1"
+        )
+    if not bool(weight.isfinite().all()):
+        count = int((~weight.isfinite()).sum())
+        raise ValueError(
+            f"pack_depthwise: weight has {count} of {weight.numel()} values that are NaN or infinite; "
+            "all must be finite"
+        )
+    return weight.detach().flatten(1).t().contiguous()
+
+
+def unpack_depthwise(packed: Tensor) -> Tensor:
+    """The [C, 1, 3, 3] that :func:`pack_depthwise` packed."""
+    return packed.t().reshape(-1, 1, 3, 3)
+
+
+def activation_number(operator: str, activation: str) -> int:
+    """Raises ``ValueError`` for a name that is not among :data:`ACTIVATIONS`."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(
+            f"{operator}: activation is {activation!r}; it must be one of {', '.join(ACTIVATIONS)}"
+        )
+    return ACTIVATIONS.index(activation)

@@ -1,0 +1,322 @@
+"""Layers that compute in integers, for inference; saved and loaded through ``state_dict``."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from leanmark_kernels import integer_packing as packing
+from leanmark_kernels.integer_packing import PackedInt8, Quantized
+from leanmark_kernels.modules import WinogradConv2d
+from leanmark_kernels.ops import int8_conv2d, int8_linear, int8_winograd_conv2d, quantize_int8, w4a8_linear
+from leanmark_kernels.ops.int8_conv2d import Geometry
+from leanmark_kernels.packed_state import PackedModule
+
+Pair = tuple[int, int]
+
+
+class W4A8Linear(PackedModule):
+    """A linear layer by :func:`leanmark_kernels.w4a8_linear`, whose numerics it shares.
+
+    ``group`` weights of a row share a scale, and a zero point if ``zero_points``. Made from a trained layer
+    with :meth:`from_linear`; made directly it holds zeros, to load a state into.
+    """
+
+    layout = "w4a8_linear"
+    scale: Tensor
+    zero: Tensor | None
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        group: int = 32,
+        zero_points: bool = False,
+        bias: bool = True,
+        relu: bool = False,
+    ) -> None:
+        super().__init__(
+            group=group, zero_points=int(zero_points), in_features=in_features, out_features=out_features
+        )
+        self.relu = relu
+        self._take(torch.zeros(out_features, in_features), torch.zeros(out_features) if bias else None)
+
+    @staticmethod
+    def why_not(linear: nn.Linear, *, group: int = 32) -> str | None:
+        """Why ``linear`` has to stay with torch, or ``None`` where this layer can replace it."""
+        if linear.weight.dtype != torch.float32:
+            return f"weight is {linear.weight.dtype}; it must be torch.float32"
+        if group < 1 or group % packing.GROUP_STEP:
+            return f"group is {group}; it must be a multiple of {packing.GROUP_STEP}"
+        if linear.in_features % group:
+            return f"in_features is {linear.in_features}; it must be a multiple of the group, {group}"
+        return None
+
+    @classmethod
+    def from_linear(
+        cls, linear: nn.Linear, *, group: int = 32, zero_points: bool = False, relu: bool = False
+    ) -> Self:
+        """The layer that computes what ``linear`` does, with a ReLU behind it if asked for.
+
+        Raises ``ValueError`` with :meth:`why_not` where it cannot, and for weights that are not finite.
+        """
+        reason = cls.why_not(linear, group=group)
+        if reason is not None:
+            raise ValueError(f"W4A8Linear cannot replace {linear}: {reason}. Keep torch's layer.")
+        layer = cls(
+            linear.in_features,
+            linear.out_features,
+            group=group,
+            zero_points=zero_points,
+            bias=linear.bias is not None,
+            relu=relu,
+        )
+        layer._take(linear.weight, _copy(linear.bias))
+        return layer
+
+    def _take(self, weight: Tensor, bias: Tensor | None) -> None:
+        integers = packing.quantize_int4(
+            weight, group=self.options["group"], zero_points=bool(self.options["zero_points"])
+        )
+        packed = packing.pack_int4(integers)
+        self.hold(weight=packed.weight, scale=packed.scale, zero=packed.zero, bias=bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return w4a8_linear(
+            input,
+            self.weight,
+            self.scale,
+            self.zero,
+            self.bias,
+            out_features=self.options["out_features"],
+            relu=self.relu,
+        )
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, relu={self.relu}"
+
+
+class Int8Linear(PackedModule):
+    """A linear layer by :func:`leanmark_kernels.int8_linear`: exact products of rounded numbers.
+
+    Weights are rounded per output, activations per row and call, both symmetrically to ``bits`` 8, or 7,
+    which is faster on CPUs without VNNI. Made from a trained layer with :meth:`from_linear`; made directly it
+    holds zeros, to load a state into.
+    """
+
+    layout = "int8_linear"
+    scale: Tensor
+
+    def __init__(
+        self, in_features: int, out_features: int, *, bits: int = 8, bias: bool = True, relu: bool = False
+    ) -> None:
+        packing.require_bits("Int8Linear", bits)
+        super().__init__(bits=bits, in_features=in_features, out_features=out_features)
+        self.relu = relu
+        self._take(torch.zeros(out_features, in_features), torch.zeros(out_features) if bias else None)
+
+    @staticmethod
+    def why_not(linear: nn.Linear) -> str | None:
+        """Why ``linear`` has to stay with torch, or ``None`` where this layer can replace it."""
+        if linear.weight.dtype != torch.float32:
+            return f"weight is {linear.weight.dtype}; it must be torch.float32"
+        if linear.in_features > packing.MOST_DEPTH:
+            return f"in_features is {linear.in_features}; it must be at most {packing.MOST_DEPTH}"
+        return None
+
+    @classmethod
+    def from_linear(cls, linear: nn.Linear, *, bits: int = 8, relu: bool = False) -> Self:
+        """The layer that computes what ``linear`` does, with a ReLU behind it if asked for.
+
+        Raises ``ValueError`` with :meth:`why_not` where it cannot, for other ``bits`` and for weights that
+        are not finite.
+        """
+        reason = cls.why_not(linear)
+        if reason is not None:
+            raise ValueError(f"Int8Linear cannot replace {linear}: {reason}. Keep torch's layer.")
+        bias = linear.bias is not None
+        layer = cls(linear.in_features, linear.out_features, bits=bits, bias=bias, relu=relu)
+        layer._take(linear.weight, _copy(linear.bias))
+        return layer
+
+    def _take(self, weight: Tensor, bias: Tensor | None) -> None:
+        integers, scale = packing.quantize_channels(weight, self.options["bits"])
+        self.hold(weight=packing.pack_int8_linear(integers), scale=scale, bias=bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        rows = input.reshape(input.shape[:-1].numel(), input.shape[-1])
+        output = int8_linear(
+            quantize_int8(rows, bits=self.options["bits"]),
+            PackedInt8(self.weight, self.scale),
+            self.bias,
+            out_features=self.options["out_features"],
+            relu=self.relu,
+        )
+        return output.view(*input.shape[:-1], output.shape[-1])
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, relu={self.relu}"
+
+
+class Int8WinogradConv2d(PackedModule):
+    """A 3x3 convolution of stride 1 by :func:`leanmark_kernels.int8_winograd_conv2d`: exact products.
+
+    Weights are rounded per output channel, activations per image and call, both symmetrically to 8 bits. Made
+    from a trained layer with :meth:`from_conv`; made directly it holds zeros, to load a state into.
+    """
+
+    layout = "int8_winograd_conv2d"
+    scale: Tensor
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, padding: int = 1, bias: bool = True, relu: bool = False
+    ) -> None:
+        super().__init__(in_channels=in_channels, out_channels=out_channels)
+        self.padding, self.relu = padding, relu
+        self._take(torch.zeros(out_channels, in_channels, 3, 3), torch.zeros(out_channels) if bias else None)
+
+    @staticmethod
+    def why_not(conv: nn.Conv2d) -> str | None:
+        """Why ``conv`` has to take another layer, or ``None`` where this one can replace it."""
+        if conv.in_channels > packing.MOST_CHANNELS:
+            return f"in_channels is {conv.in_channels}; it must be at most {packing.MOST_CHANNELS}"
+        return WinogradConv2d.why_not(conv)
+
+    @classmethod
+    def from_conv(cls, conv: nn.Conv2d, *, relu: bool = False) -> Self:
+        """The layer that computes what ``conv`` does, with a ReLU behind it if asked for.
+
+        Raises ``ValueError`` with :meth:`why_not` where it cannot, and for weights that are not finite.
+        """
+        reason = cls.why_not(conv)
+        if reason is not None:
+            raise ValueError(f"Int8WinogradConv2d cannot replace {conv}: {reason}. Use Int8Conv2d.")
+        padding, bias = _padding(conv)[0], conv.bias is not None
+        layer = cls(conv.in_channels, conv.out_channels, padding=padding, bias=bias, relu=relu)
+        layer._take(conv.weight, _copy(conv.bias))
+        return layer
+
+    def _take(self, weight: Tensor, bias: Tensor | None) -> None:
+        integers, scale = packing.quantize_channels(weight)
+        self.hold(weight=packing.pack_int8_winograd(integers), scale=scale, bias=bias)
+
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        return int8_winograd_conv2d(
+            _quantize_images(input),
+            PackedInt8(self.weight, self.scale),
+            self.bias,
+            residual,
+            out_channels=self.options["out_channels"],
+            padding=self.padding,
+            relu=self.relu,
+        )
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, padding={self.padding}, relu={self.relu}"
+
+
+class Int8Conv2d(PackedModule):
+    """Any convolution by :func:`leanmark_kernels.int8_conv2d`: exact products of rounded numbers.
+
+    Weights are rounded per output channel, activations per image and call, both symmetrically to 8 bits. It
+    has the shape of ``conv``; made with :meth:`from_conv` also its weights, made directly zeros, to load a
+    state into.
+    """
+
+    layout = "int8_conv2d"
+    scale: Tensor
+
+    def __init__(self, conv: nn.Conv2d, *, relu: bool = False) -> None:
+        reason = self.why_not(conv)
+        if reason is not None:
+            raise ValueError(f"Int8Conv2d cannot replace {conv}: {reason}. Keep torch's layer.")
+        height, width = _pair(conv.kernel_size)
+        super().__init__(
+            in_channels=conv.in_channels,
+            out_channels=conv.out_channels,
+            groups=conv.groups,
+            kernel_height=height,
+            kernel_width=width,
+        )
+        self.relu, self.padding = relu, _padding(conv)
+        self.stride, self.dilation = _pair(conv.stride), _pair(conv.dilation)
+        bias = None if conv.bias is None else torch.zeros(conv.out_channels)
+        self._take(torch.zeros(conv.weight.shape), bias)
+
+    @staticmethod
+    def why_not(conv: nn.Conv2d) -> str | None:
+        """Why ``conv`` has to stay with torch, or ``None`` where this layer can replace it."""
+        if conv.weight.dtype != torch.float32:
+            return f"weight is {conv.weight.dtype}; it must be torch.float32"
+        if conv.padding_mode != "zeros":
+            return f"padding_mode is {conv.padding_mode}; it must be zeros"
+        if conv.padding == "same" and any(reach % 2 for reach in _reaches(conv)):
+            return f"padding is same with kernel_size {conv.kernel_size}; it must be the same on both sides"
+        depth = conv.weight[0].numel()
+        if depth > packing.MOST_DEPTH:
+            return f"an output has {depth} weights; they must be at most {packing.MOST_DEPTH}"
+        return None
+
+    @classmethod
+    def from_conv(cls, conv: nn.Conv2d, *, relu: bool = False) -> Self:
+        """The layer that computes what ``conv`` does, with a ReLU behind it if asked for.
+
+        Raises ``ValueError`` with :meth:`why_not` where it cannot, and for weights that are not finite.
+        """
+        layer = cls(conv, relu=relu)
+        layer._take(conv.weight, _copy(conv.bias))
+        return layer
+
+    def _take(self, weight: Tensor, bias: Tensor | None) -> None:
+        integers, scale = packing.quantize_channels(weight)
+        groups = integers.permute(0, 2, 3, 1).flatten(1).chunk(self.options["groups"])
+        packed = torch.stack([packing.pack_int8_linear(group) for group in groups])
+        self.hold(weight=packed, scale=scale, bias=bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        kernel_size = self.options["kernel_height"], self.options["kernel_width"]
+        return int8_conv2d(
+            _quantize_images(input),
+            PackedInt8(self.weight, self.scale),
+            self.bias,
+            geometry=Geometry(kernel_size, self.stride, self.padding, self.dilation),
+            relu=self.relu,
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"{super().extra_repr()}, stride={self.stride}, padding={self.padding}, "
+            f"dilation={self.dilation}, relu={self.relu}"
+        )
+
+
+def _quantize_images(input: Tensor) -> Quantized:
+    """[N, C, H, W] as int8 of the same shape in channels_last, with a scale for each image."""
+    pixels = input.permute(0, 2, 3, 1)
+    flat = quantize_int8(pixels.reshape(pixels.shape[0], pixels.shape[1:].numel()))
+    return flat._replace(values=flat.values.view(pixels.shape).permute(0, 3, 1, 2))
+
+
+def _copy(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.detach().clone()
+
+
+def _pair(values: tuple[int, ...]) -> Pair:
+    first, second = values
+    return first, second
+
+
+def _padding(conv: nn.Conv2d) -> Pair:
+    if conv.padding == "valid":
+        return 0, 0
+    if isinstance(conv.padding, str):
+        return _pair(tuple(reach // 2 for reach in _reaches(conv)))
+    return _pair(conv.padding)
+
+
+def _reaches(conv: nn.Conv2d) -> list[int]:
+    """How far the first and the last weight of a kernel are apart, along each axis."""
+    return [(size - 1) * step for size, step in zip(conv.kernel_size, conv.dilation, strict=True)]

@@ -1,0 +1,80 @@
+"""3x3 convolutions of every channel by itself."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from leanmark_kernels import depthwise_reference
+from leanmark_kernels.depthwise_packing import Activation, activation_number
+from leanmark_kernels.ops.arguments import require_device, require_float32, require_vector
+from leanmark_kernels.ops.registration import for_inference, register
+
+
+def depthwise_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: int = 1,
+    padding: int = 1,
+    activation: Activation = "none",
+) -> Tensor:
+    """``conv2d(input, w, bias, stride, padding, groups=C)`` and an activation in one pass; for inference.
+
+    ``input`` is float32 [N, C, H, W], fastest in ``torch.channels_last``; ``weight`` is what
+    :func:`leanmark_kernels.depthwise_packing.pack_depthwise` made of w [C, 1, 3, 3]; ``bias`` is float32 [C]
+    or ``None``; ``stride`` is 1 or 2. Returns float32 [N, C, H', W'] in channels_last, with the sizes of
+    ``torch.nn.Conv2d``.
+
+    Numerics: those of a direct float32 convolution. NaN passes through; outside of the image nothing is read,
+    so that a NaN or infinity reaches only the outputs whose window holds it.
+
+    Raises ``TypeError`` for a dtype other than float32, ``ValueError`` for shapes, steps or devices that do
+    not fit. The backward pass raises ``NotImplementedError``.
+    """
+    require_float32("depthwise_conv2d", input=input, weight=weight, bias=bias)
+    if weight.dim() != 2 or weight.shape[0] != 9:
+        raise ValueError(
+            f"depthwise_conv2d: weight is {list(weight.shape)}; it must be [9, C], as pack_depthwise makes it"
+        )
+    if input.dim() != 4 or input.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"depthwise_conv2d: input is {list(input.shape)}; it must be [N, {weight.shape[1]}, H, W], "
+            f"since weight has {weight.shape[1]} channels"
+        )
+    if stride not in (1, 2):
+        raise ValueError(f"depthwise_conv2d: stride is {stride}; it must be 1 or 2")
+    if padding < 0:
+        raise ValueError(f"depthwise_conv2d: padding is {padding}; it must be 0 or more")
+    if min(input.shape[2:]) + 2 * padding < 3:
+        raise ValueError(
+            f"depthwise_conv2d: input is {list(input.shape)}; with padding {padding} its height and width "
+            f"must be at least {3 - 2 * padding}"
+        )
+    require_vector("depthwise_conv2d", weight.shape[1], bias=bias)
+    require_device("depthwise_conv2d", input, weight=weight, bias=bias)
+    number = activation_number("depthwise_conv2d", activation)
+    output: Tensor = torch.ops.leanmark.depthwise_conv2d.default(input, weight, bias, stride, padding, number)
+    return for_inference("depthwise_conv2d", output)
+
+
+def _shape(
+    input: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, activation: int
+) -> Tensor:
+    batch, channels, height, width = input.shape
+    sizes = ((size + 2 * padding - 3) // stride + 1 for size in (height, width))
+    return torch.empty(
+        (batch, channels, *sizes),
+        dtype=input.dtype,
+        device=input.device,
+        memory_format=torch.channels_last,
+    )
+
+
+register(
+    "depthwise_conv2d(Tensor input, Tensor weight, Tensor? bias, int stride, int padding, int activation) "
+    "-> Tensor",
+    depthwise_reference.depthwise_conv2d,
+    _shape,
+)

@@ -1,0 +1,189 @@
+"""Exact convolutions of 8-bit integers: 3x3 of stride 1 by Winograd, all others as products of patches."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from leanmark_kernels import integer_reference
+from leanmark_kernels.integer_packing import MOST_CHANNELS, PackedInt8, Quantized
+from leanmark_kernels.ops.arguments import require_device, require_float32, require_vector
+from leanmark_kernels.ops.int8_linear import int8_linear, require_input_scale, require_integers
+from leanmark_kernels.ops.registration import register
+from leanmark_kernels.packing import PANEL_WIDTH
+
+
+class Geometry(NamedTuple):
+    """Of a convolution, for height and width."""
+
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+
+
+def int8_winograd_conv2d(
+    input: Quantized,
+    weight: PackedInt8,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    *,
+    out_channels: int,
+    padding: int = 1,
+    relu: bool = False,
+) -> Tensor:
+    """``conv2d(values - zero_point, w) * (input scale * weight scale) + bias + residual``, then ReLU.
+
+    A 3x3 convolution of stride 1. ``input`` holds int8 or uint8 [N, C, H, W] with C up to 1820, fastest in
+    ``torch.channels_last``, and a scale for all or for each image; the padding stands for the number 0.
+    ``weight`` holds what :func:`leanmark_kernels.integer_packing.pack_int8_winograd` made of w int8
+    [out_channels, C, 3, 3], and its scale; ``bias`` is float32 [out_channels] and ``residual`` float32
+    of the shape of the output, or ``None``. Returns float32
+    [N, out_channels, H + 2 padding - 2, W + 2 padding - 2] in channels_last.
+
+    Numerics: the convolution is exact whatever the values are. F(2x2, 3x3) of Winograd (Lavin and Gray, CVPR
+    2016) with twice its matrix G needs integers only; they fit 16 bits before and 32 bits after the product.
+    What follows is rounded to float32 step by step, as in :func:`int8_linear`.
+
+    Raises ``TypeError`` for other dtypes, ``ValueError`` for shapes, padding, zero points or devices that do
+    not fit, ``RuntimeError`` for a scale of ``weight`` that is not finite.
+    """
+    name = "int8_winograd_conv2d"
+    values, input_scale, zero_point = input
+    packed, scale = weight
+    require_integers(name, values, zero_point)
+    require_float32(name, scale=scale, input_scale=input_scale, bias=bias, residual=residual)
+    _check(values, packed, out_channels, padding)
+    require_vector(name, out_channels, scale=scale, bias=bias)
+    require_input_scale(name, input_scale, values.shape[0], "N")
+    if residual is not None and residual.shape != (shape := _output_shape(values, out_channels, padding)):
+        raise ValueError(
+            f"{name}: residual is {list(residual.shape)}; it must be {list(shape)}, as the output, or None"
+        )
+    require_device(
+        name, values, weight=packed, scale=scale, input_scale=input_scale, bias=bias, residual=residual
+    )
+    output: Tensor = torch.ops.leanmark.int8_winograd_conv2d.default(
+        values, packed, scale, input_scale, zero_point, bias, residual, out_channels, padding, relu
+    )
+    return output
+
+
+def int8_conv2d(
+    input: Quantized,
+    weight: PackedInt8,
+    bias: Tensor | None = None,
+    *,
+    geometry: Geometry,
+    relu: bool = False,
+) -> Tensor:
+    """``conv2d(values - zero_point, w) * (input scale * weight scale) + bias``, then ReLU; any convolution.
+
+    Patches are copied and multiplied by :func:`int8_linear`, whose exactness and errors it shares. ``input``
+    and ``bias`` are as in :func:`int8_winograd_conv2d`; ``weight`` holds, one after the other for all groups
+    of channels, what :func:`leanmark_kernels.integer_packing.pack_int8_linear` made of the group's int8
+    [O / groups, kh * kw * (C / groups)], channels innermost. Returns float32 [N, O, H', W'] in channels_last.
+    """
+    require_integers("int8_conv2d", input.values, input.zero_point)
+    groups, outputs, shape = weight.weight.shape[0], weight.scale.shape[0], list(input.values.shape)
+    if len(shape) != 4 or groups == 0 or shape[1] % groups or outputs % groups:
+        raise ValueError(
+            f"int8_conv2d: input is {shape} with {groups} groups and {outputs} outputs; it must be "
+            "[N, C, H, W], and the groups must divide C and the outputs"
+        )
+    require_input_scale("int8_conv2d", input.scale, shape[0], "N")
+    patches = _patches(input, geometry)
+    scale = input.scale
+    if scale.shape[0] > 1:
+        scale = scale.repeat_interleave(patches.shape[1:3].numel())
+    parts = [
+        int8_linear(
+            Quantized(part.flatten(3), scale, input.zero_point),
+            PackedInt8(part_weight, part_scale),
+            part_bias,
+            out_features=outputs // groups,
+            relu=relu,
+        )
+        for part, part_weight, part_scale, part_bias in zip(
+            patches.chunk(groups, 5),
+            weight.weight,
+            weight.scale.chunk(groups),
+            [None] * groups if bias is None else bias.chunk(groups),
+            strict=True,
+        )
+    ]
+    return (parts[0] if groups == 1 else torch.cat(parts, 3)).permute(0, 3, 1, 2)
+
+
+def _patches(input: Quantized, geometry: Geometry) -> Tensor:
+    """[N, H', W', kh, kw, C], a view of the padded input."""
+    (top, left), pixels = geometry.padding, input.values.permute(0, 2, 3, 1)
+    patches = F.pad(pixels, (0, 0, left, left, top, top), value=input.zero_point)
+    for axis, side in ((0, "high"), (1, "wide")):
+        reach = geometry.dilation[axis] * (geometry.kernel_size[axis] - 1) + 1
+        if patches.shape[1 + axis] < reach:
+            raise ValueError(
+                f"int8_conv2d: input is {list(input.values.shape)}; with its padding it must be at least "
+                f"{reach} {side}"
+            )
+        patches = patches.unfold(1 + axis, reach, geometry.stride[axis])
+    return patches[..., :: geometry.dilation[0], :: geometry.dilation[1]].permute(0, 1, 2, 4, 5, 3)
+
+
+def _check(input: Tensor, weight: Tensor, out_channels: int, padding: int) -> None:
+    if weight.dtype != torch.int16:
+        raise TypeError(f"int8_winograd_conv2d: weight is {weight.dtype}; it must be torch.int16")
+    if input.dim() != 4 or not 0 < input.shape[1] <= MOST_CHANNELS:
+        raise ValueError(
+            f"int8_winograd_conv2d: input is {list(input.shape)}; it must be [N, C, H, W] with C from 1 to "
+            f"{MOST_CHANNELS}"
+        )
+    expected = (16, -(-out_channels // PANEL_WIDTH), -(-input.shape[1] // 4) * 2, PANEL_WIDTH, 2)
+    if out_channels < 1 or weight.shape != expected:
+        raise ValueError(
+            f"int8_winograd_conv2d: weight is {list(weight.shape)}; it must be {list(expected)}, as "
+            f"pack_int8_winograd makes it, since input is {list(input.shape)} and out_channels {out_channels}"
+        )
+    if padding < 0:
+        raise ValueError(f"int8_winograd_conv2d: padding is {padding}; it must be 0 or more")
+    if min(input.shape[2:]) + 2 * padding < 3:
+        raise ValueError(
+            f"int8_winograd_conv2d: input is {list(input.shape)}; with padding {padding} its height and "
+            f"width must be at least {3 - 2 * padding}"
+        )
+
+
+def _output_shape(input: Tensor, out_channels: int, padding: int) -> tuple[int, ...]:
+    batch, _, height, width = input.shape
+    return (batch, out_channels, height + 2 * padding - 2, width + 2 * padding - 2)
+
+
+def _shape(
+    input: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    input_scale: Tensor,
+    zero_point: int,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    out_channels: int,
+    padding: int,
+    relu: bool,
+) -> Tensor:
+    return torch.empty(
+        _output_shape(input, out_channels, padding),
+        dtype=torch.float32,
+        device=input.device,
+        memory_format=torch.channels_last,
+    )
+
+
+register(
+    "int8_winograd_conv2d(Tensor input, Tensor weight, Tensor scale, Tensor input_scale, int zero_point, "
+    "Tensor? bias, Tensor? residual, int out_channels, int padding, bool relu) -> Tensor",
+    integer_reference.int8_winograd_conv2d,
+    _shape,
+)

@@ -1,0 +1,116 @@
+"""Convolutions with sparse weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from leanmark_kernels import sparse_reference
+from leanmark_kernels.ops.arguments import require_device, require_float32, require_vector
+from leanmark_kernels.ops.registration import for_inference, register
+from leanmark_kernels.ops.sparse_arguments import require_packed, require_shape
+from leanmark_kernels.sparse_packing import MOST_TAPS, SparseWeight
+
+Pair = tuple[int, int]
+
+
+def sparse_conv2d(
+    input: Tensor,
+    weight: SparseWeight,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    *,
+    out_channels: int,
+    kernel_size: Pair,
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    relu: bool = False,
+) -> Tensor:
+    """``conv2d(input, w, bias) + residual``, then ReLU if asked for, without the zeros of w; for inference.
+
+    ``input`` is float32 [N, C, H, W], fastest row-major; ``weight`` is what
+    :func:`leanmark_kernels.sparse_packing.pack_sparse` made of w [out_channels, C, *kernel_size], or of a
+    grouped one, whose other groups count as zeros; ``bias`` is float32 [out_channels], ``residual`` float32
+    of the shape of the output. Returns float32 [N, out_channels, H', W'], row-major, with the sizes of
+    ``torch.nn.Conv2d``.
+
+    Numerics: those of a direct float32 convolution. A NaN or infinity in ``input`` that meets zeros of w only
+    does not reach the output.
+
+    Raises ``TypeError`` for a dtype other than float32, ``ValueError`` for shapes, steps or devices that do
+    not fit. The backward pass raises ``NotImplementedError``.
+    """
+    values, indices, starts = weight
+    require_float32("sparse_conv2d", input=input, values=values, bias=bias, residual=residual)
+    shape = _output_shape(input, out_channels, kernel_size, stride, padding, dilation)
+    require_packed("sparse_conv2d", weight, out_channels, input.shape[1], math.prod(kernel_size))
+    require_vector("sparse_conv2d", out_channels, bias=bias)
+    require_shape("sparse_conv2d", shape, residual=residual)
+    require_device(
+        "sparse_conv2d", input, values=values, indices=indices, starts=starts, bias=bias, residual=residual
+    )
+    output: Tensor = torch.ops.leanmark.sparse_conv2d.default(
+        input, *weight, bias, residual, out_channels, kernel_size, stride, padding, dilation, relu
+    )
+    return for_inference("sparse_conv2d", output)
+
+
+def _output_shape(
+    input: Tensor, out_channels: int, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair
+) -> tuple[int, ...]:
+    if input.dim() != 4 or input.shape[1] < 1:
+        raise ValueError(
+            f"sparse_conv2d: input is {list(input.shape)}; it must be [N, C, H, W], C at least 1"
+        )
+    for name, pair, least in (
+        ("kernel_size", kernel_size, 1),
+        ("stride", stride, 1),
+        ("padding", padding, 0),
+        ("dilation", dilation, 1),
+    ):
+        if len(pair) != 2 or min(pair) < least:
+            raise ValueError(f"sparse_conv2d: {name} is {pair}; it must be two numbers of at least {least}")
+    if math.prod(kernel_size) > MOST_TAPS:
+        raise ValueError(
+            f"sparse_conv2d: kernel_size is {kernel_size}; it must have at most {MOST_TAPS} taps"
+        )
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel_size, strict=True)]
+    padded = [size + 2 * p for size, p in zip(input.shape[2:], padding, strict=True)]
+    if padded[0] < reach[0] or padded[1] < reach[1]:
+        raise ValueError(
+            f"sparse_conv2d: input is {list(input.shape)}; with padding {padding} its height and width must "
+            f"be at least {[max(1, r - 2 * p) for r, p in zip(reach, padding, strict=True)]}"
+        )
+    sizes = [(size - r) // step + 1 for size, r, step in zip(padded, reach, stride, strict=True)]
+    return (input.shape[0], out_channels, *sizes)
+
+
+def _shape(
+    input: Tensor,
+    values: Tensor,
+    indices: Tensor,
+    starts: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    out_channels: int,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    relu: bool,
+) -> Tensor:
+    pairs = [(pair[0], pair[1]) for pair in (kernel_size, stride, padding, dilation)]
+    return input.new_empty(_output_shape(input, out_channels, *pairs))
+
+
+register(
+    "sparse_conv2d(Tensor input, Tensor values, Tensor indices, Tensor starts, Tensor? bias, "
+    "Tensor? residual, int out_channels, int[] kernel_size, int[] stride, int[] padding, int[] dilation, "
+    "bool relu) -> Tensor",
+    sparse_reference.sparse_conv2d,
+    _shape,
+)

@@ -1,0 +1,179 @@
+"""The sparse and depthwise operators on random shapes, as random_shapes.py: ``sparse_shapes.py COUNT``."""
+
+from __future__ import annotations
+
+import random
+import sys
+
+import torch
+from random_shapes import ROUNDING, expect, strided
+from torch import Tensor
+from torch.nn import functional as F
+
+import leanmark_kernels
+from leanmark_kernels import depthwise_conv2d, inverted_residual, packing, sparse_conv2d, sparse_linear
+from leanmark_kernels.depthwise_packing import ACTIVATIONS, pack_depthwise
+from leanmark_kernels.ops.inverted_residual import InvertedResidualWeights
+from leanmark_kernels.sparse_packing import pack_sparse, unpack_sparse
+
+
+def main(count: int) -> None:
+    torch.use_deterministic_algorithms(True)
+    assert torch.empty(100).isnan().all(), "memory is not poisoned"
+    checks = (check_sparse_linear, check_sparse_conv2d, check_depthwise, check_inverted_residual)
+    with torch.no_grad():
+        for seed in range(count):
+            torch.manual_seed(seed)
+            torch.set_num_threads(1 + seed // 4 % 3)
+            checks[seed % 4](random.Random(seed))
+    print(leanmark_kernels.instruction_set(), count)
+
+
+def sparse(draw: random.Random, *shape: int) -> Tensor:
+    """At least one value is not zero; often whole stretches are, or whole blocks of four rows."""
+    weight = torch.randn(*shape)
+    weight *= torch.rand(weight.shape) < draw.choice([0.02, 0.1, 0.3, 1.0])
+    if draw.random() < 0.3:
+        weight *= (torch.rand(-(-shape[0] // 4), *shape[1:]) < 0.5).repeat_interleave(4, 0)[: shape[0]]
+    if draw.random() < 0.3:
+        weight[draw.randrange(shape[0]) :] = 0
+    weight[(0,) * len(shape)] = 1.0
+    return weight
+
+
+def check_sparse_linear(draw: random.Random) -> None:
+    rows, relu, block = (
+        draw.choice([0, 1, 2, 7, 8, 9, 16, 33, 65, 130]),
+        draw.random() < 0.5,
+        draw.choice([1, 4]),
+    )
+    depth = draw.choice([1, 2, draw.randint(3, 70), 256, draw.randint(250, 600)])
+    columns = draw.choice([1, 4, draw.randint(2, 40), 64])
+    input = torch.randn(rows, 2 * depth)[:, ::2] if draw.random() < 0.3 else torch.randn(rows, depth)
+    weight = sparse(draw, columns, depth)
+    bias = torch.randn(columns) if draw.random() < 0.7 else None
+    residual = torch.randn(rows, columns) if draw.random() < 0.3 else None
+
+    packed = pack_sparse(weight, block)
+    assert unpack_sparse(packed, columns, depth, 1)[..., 0].equal(weight)
+    actual = sparse_linear(input, packed, bias, residual, out_features=columns, relu=relu)
+    assert actual.shape == (rows, columns)
+    exact = F.linear(input.double(), weight.double())
+    size = F.linear(input.double().abs(), weight.double().abs())
+    expect(actual, exact, bias, residual, relu, ROUNDING * (4 + 2 * depth**0.5) * size)
+
+
+def check_sparse_conv2d(draw: random.Random) -> None:
+    plain = draw.random() < 0.3  # 1x1, without steps
+    kernel, stride, dilation = (
+        (1, 1) if plain else (draw.randint(1, most), draw.randint(1, most)) for most in (5, 3, 3)
+    )
+    padding = (0, 0) if plain else (draw.randint(0, 3), draw.randint(0, 3))
+    height, width = (
+        max(1, (k - 1) * d + 1 - 2 * p, draw.choice([draw.randint(1, 18), 16]))
+        for k, d, p in zip(kernel, dilation, padding, strict=True)
+    )
+    groups, block = draw.choice([1, 1, 1, 2, 3]), draw.choice([1, 4])
+    channels, filters = groups * draw.choice([1, draw.randint(1, 20), 40]), groups * draw.randint(1, 14)
+    input = strided(draw, draw.choice([0, 1, 1, 2, 4]), channels, height, width)
+    weight = sparse(draw, filters, channels // groups, *kernel)
+    bias = torch.randn(filters) if draw.random() < 0.7 else None
+    relu = draw.random() < 0.5
+
+    steps = {"stride": stride, "padding": padding, "dilation": dilation}
+    exact = F.conv2d(input.double(), weight.double(), groups=groups, **steps)
+    size = F.conv2d(input.double().abs(), weight.double().abs(), groups=groups, **steps)
+    residual = strided(draw, *exact.shape) if draw.random() < 0.3 else None
+    packed = pack_sparse(weight, block, groups)
+    actual = sparse_conv2d(
+        input, packed, bias, residual, out_channels=filters, kernel_size=kernel, **steps, relu=relu
+    )
+    assert actual.shape == exact.shape
+    assert actual.is_contiguous()
+    per_pixel = None if bias is None else bias[:, None, None]
+    depth = weight[0].numel()
+    expect(actual, exact, per_pixel, residual, relu, ROUNDING * (4 + 2 * depth**0.5) * size)
+
+
+def check_depthwise(draw: random.Random) -> None:
+    stride, padding = draw.choice([1, 2]), draw.choice([0, 1, 1, 1, 2, 3])
+    channels = draw.choice([1, draw.randint(2, 20), 16, 64, 130, draw.randint(100, 140)])
+    height, width = (max(1, 3 - 2 * padding, draw.randint(1, 16)) for _ in "hw")
+    input = strided(draw, draw.choice([0, 1, 1, 2, 3]), channels, height, width)
+    weight, bias = torch.randn(channels, 1, 3, 3), torch.randn(channels) if draw.random() < 0.7 else None
+    activation = draw.choice(ACTIVATIONS)
+
+    actual = depthwise_conv2d(
+        input, pack_depthwise(weight), bias, stride=stride, padding=padding, activation=activation
+    )
+    exact = F.conv2d(
+        input.double(),
+        weight.double(),
+        None if bias is None else bias.double(),
+        stride,
+        padding,
+        groups=channels,
+    )
+    size = F.conv2d(input.double().abs(), weight.double().abs(), None, stride, padding, groups=channels)
+    if bias is not None:
+        size = size + bias.abs()[:, None, None]
+    assert actual.shape == exact.shape
+    assert actual.is_contiguous(memory_format=torch.channels_last)
+    # An activation brings no two numbers further apart.
+    within(
+        actual,
+        {"none": exact, "relu": exact.relu(), "relu6": F.relu6(exact)}[activation],
+        ROUNDING * 9 * size,
+    )
+
+
+def check_inverted_residual(draw: random.Random) -> None:
+    stride, residual = draw.choice([(1, False), (1, True), (2, False)])
+    channels, hidden = draw.choice([draw.randint(1, 20), 16]), draw.choice([draw.randint(1, 40), 96, 150])
+    outputs = channels if residual else draw.randint(1, 20)
+    height, width = draw.randint(1, 16), draw.choice([draw.randint(1, 16), 40])
+    input = strided(draw, draw.choice([0, 1, 1, 2, 3]), channels, height, width)
+    expand, project = torch.randn(hidden, channels), torch.randn(outputs, hidden)
+    filters = torch.randn(hidden, 1, 3, 3)
+    biases = [torch.randn(n) if draw.random() < 0.7 else None for n in (hidden, hidden, outputs)]
+
+    weights = InvertedResidualWeights(
+        packing.pack_linear(expand),
+        biases[0],
+        pack_depthwise(filters),
+        biases[1],
+        packing.pack_linear(project),
+        biases[2],
+    )
+    actual = inverted_residual(input, weights, out_channels=outputs, stride=stride, residual=residual)
+    exact, size = input.double(), input.double().abs()
+    # What an error of a layer's inputs becomes in its outputs, and the rounding that comes on top.
+    error = torch.zeros(())
+    layers = (
+        (expand[..., None, None], biases[0], {}),
+        (filters, biases[1], {"stride": stride, "padding": 1, "groups": hidden}),
+        (project[..., None, None], biases[2], {}),
+    )
+    for number, (weight, bias, steps) in enumerate(layers):
+        exact_bias = None if bias is None else bias.double()
+        size = F.conv2d(
+            exact.abs(), weight.double().abs(), None if bias is None else exact_bias.abs(), **steps
+        )
+        spread = F.conv2d(error.expand(exact.shape).double(), weight.double().abs(), **steps)
+        error = spread + ROUNDING * (4 + 2 * weight[0].numel() ** 0.5) * size
+        exact = F.conv2d(exact, weight.double(), exact_bias, **steps)
+        exact = exact if number == 2 else F.relu6(exact)
+    if residual:
+        exact, error = exact + input, error + ROUNDING * 2 * input.double().abs()
+    assert actual.shape == exact.shape
+    assert actual.is_contiguous(memory_format=torch.channels_last)
+    within(actual, exact, error)
+
+
+def within(actual: Tensor, exact: Tensor, tolerance: Tensor) -> None:
+    excess = (actual - exact).abs() - tolerance
+    assert (excess <= 0).all(), f"off by {excess.max().item():g} more than {tolerance}"
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

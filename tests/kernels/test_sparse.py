@@ -1,0 +1,314 @@
+"""``leanmark::sparse_linear`` and ``leanmark::sparse_conv2d``, their packing and their layers."""
+
+import io
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import leanmark_kernels
+from leanmark_kernels import SparseConv2d, SparseLinear, sparse_conv2d, sparse_linear
+from leanmark_kernels.sparse_packing import SparseWeight, pack_sparse, sparsity, unpack_sparse
+
+needs_native = pytest.mark.skipif(
+    not leanmark_kernels.available(), reason=f"{leanmark_kernels.why_unavailable()}"
+)
+
+
+def pruned(*shape: int, seed: int = 1, keep: float = 0.2) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(*shape, generator=generator)
+    return weight * (torch.rand(*shape, generator=generator) < keep)
+
+
+def linear() -> nn.Linear:
+    layer = nn.Linear(300, 18)
+    with torch.no_grad():
+        layer.weight.copy_(pruned(18, 300))
+    return layer
+
+
+def conv(**changed: object) -> nn.Conv2d:
+    options = {"in_channels": 6, "out_channels": 10, "kernel_size": 3, "padding": 1, **changed}
+    layer = nn.Conv2d(**options)
+    with torch.no_grad():
+        layer.weight.copy_(pruned(*layer.weight.shape))
+    return layer
+
+
+def test_packing_keeps_what_is_not_zero_in_the_order_of_reading() -> None:
+    weight = torch.tensor([[0.0, 1.0, 0.0], [2.0, 0.0, 3.0]])
+    packed = pack_sparse(weight)
+    assert packed.values.tolist() == [[1.0], [2.0], [3.0]]
+    assert packed.indices.tolist() == [1, 0, 2]
+    assert packed.starts.tolist() == [0, 1, 3]
+    assert sparsity(packed, weight.numel()) == 0.5
+
+
+def test_a_block_keeps_four_rows_where_one_is_not_zero() -> None:
+    weight = torch.zeros(5, 300)
+    weight[1, 7], weight[4, 299] = 2.0, 3.0
+    packed = pack_sparse(weight, 4)
+    assert packed.values.tolist() == [[0.0, 2.0, 0.0, 0.0], [3.0, 0.0, 0.0, 0.0]]
+    assert packed.indices.tolist() == [7, 43]  # 299 is channel 43 of the second slab of 256
+    assert packed.starts.tolist() == [0, 1, 1, 1, 2]
+    assert unpack_sparse(packed, 5, 300, 1)[..., 0].equal(weight)
+
+
+@pytest.mark.parametrize("block", [1, 4])
+def test_known_values(block: int) -> None:
+    weight = pack_sparse(torch.tensor([[0.0, 2.0], [-1.0, 0.0]]), block)
+    bias, residual = torch.tensor([0.5, 0.0]), torch.tensor([[1.0, 1.0]])
+    output = sparse_linear(torch.tensor([[3.0, 10.0]]), weight, bias, residual, out_features=2, relu=True)
+    assert output.tolist() == [[21.5, 0.0]]
+    filters = torch.zeros(1, 1, 3, 3)
+    filters[0, 0, 0, 2] = 2.0  # the pixel above and to the right
+    image = torch.arange(9.0).reshape(1, 1, 3, 3)
+    shifted = sparse_conv2d(
+        image, pack_sparse(filters, block), out_channels=1, kernel_size=(3, 3), padding=(1, 1)
+    )
+    assert shifted[0, 0].tolist() == [[0.0, 0.0, 0.0], [2.0, 4.0, 0.0], [8.0, 10.0, 0.0]]
+
+
+@needs_native
+@pytest.mark.parametrize(("size", "batch"), [(7, 1), (20, 3)])
+def test_threads_do_not_change_a_bit(size: int, batch: int) -> None:
+    """Where tiles are few, threads share the rows of each."""
+    layer = SparseConv2d.from_dense(conv(in_channels=60, out_channels=70), relu=True)
+    input = torch.randn(batch, 60, size, size, generator=torch.Generator().manual_seed(2))
+    before = torch.get_num_threads()
+    outputs = []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            outputs.append(layer(input))
+    finally:
+        torch.set_num_threads(before)
+    assert outputs[0].equal(outputs[1])
+    assert outputs[0].equal(outputs[2])
+
+
+@pytest.mark.parametrize("block", [1, 4])
+def test_registration_is_complete(block: int) -> None:
+    weight = pack_sparse(pruned(10, 6, 3, 2), block)
+    pairs = ([3, 2], [2, 1], [1, 0], [1, 2])
+    arguments = (
+        torch.randn(2, 6, 9, 8),
+        *weight,
+        torch.zeros(10),
+        torch.zeros(2, 10, 5, 6),
+        10,
+        *pairs,
+        True,
+    )
+    torch.library.opcheck(torch.ops.leanmark.sparse_conv2d.default, arguments)
+    flat = pack_sparse(pruned(18, 5), block)
+    arguments = (torch.randn(2, 3, 5), *flat, torch.zeros(18), torch.zeros(2, 3, 18), 18, True)
+    torch.library.opcheck(torch.ops.leanmark.sparse_linear.default, arguments)
+
+
+def test_backward_is_refused() -> None:
+    output = SparseLinear.from_dense(linear())(torch.ones(2, 300, requires_grad=True))
+    with pytest.raises(NotImplementedError, match="sparse_linear has no gradient.*torch.no_grad"):
+        output.sum().backward()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"bias": False, "stride": 2},
+        {"padding": "same", "dilation": 2},
+        {"padding": "valid", "kernel_size": (1, 5)},
+        {"groups": 2, "stride": (1, 3), "padding": (0, 2)},
+        {"kernel_size": 1, "padding": 0},
+    ],
+)
+@pytest.mark.parametrize("block", [1, 4])
+def test_conv_computes_what_it_was_made_from(changed: dict[str, object], block: int) -> None:
+    original = conv(**changed)
+    layer = SparseConv2d.from_dense(original, block=block, relu=True)
+    input = torch.randn(2, 6, 11, 13, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        expected = original(input)
+        torch.testing.assert_close(layer(input), expected.relu(), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            layer(input, torch.ones_like(expected)), (expected + 1).relu(), atol=1e-5, rtol=0
+        )
+
+
+@pytest.mark.parametrize("block", [1, 4])
+def test_saved_and_loaded_and_traced(block: int) -> None:
+    for saved, empty, input in (
+        (
+            SparseLinear.from_dense(linear(), block=block),
+            SparseLinear(300, 18, block=block),
+            torch.randn(5, 300),
+        ),
+        (
+            SparseConv2d.from_dense(conv(), block=block),
+            SparseConv2d(6, 10, (3, 3), padding=(1, 1), block=block),
+            torch.randn(1, 6, 5, 5),
+        ),
+    ):
+        file = io.BytesIO()
+        torch.save(nn.Sequential(saved).state_dict(), file)
+        file.seek(0)
+        loaded = nn.Sequential(empty)
+        loaded.load_state_dict(torch.load(file, weights_only=True))
+        with torch.no_grad():
+            assert loaded(input).equal(saved(input))
+            assert saved(input).abs().sum() > 0
+            exported = torch.export.export(saved, (input,))
+            assert exported.module()(input).equal(saved(input))
+        assert empty.sparsity == saved.sparsity
+
+
+def test_a_corrupt_or_foreign_state_is_refused_and_changes_nothing() -> None:
+    state = SparseLinear.from_dense(linear()).state_dict()
+    state["values"] = state["values"] + 1
+    layer = SparseLinear(300, 18)
+    with pytest.raises(RuntimeError, match="do not match its checksum, so it is corrupt"):
+        layer.load_state_dict(state)
+    assert layer.values.shape == (0, 1)
+    with pytest.raises(RuntimeError, match="it is for block 4, in_features 300.*this layer is for block 1"):
+        layer.load_state_dict(SparseLinear.from_dense(linear(), block=4).state_dict())
+
+
+def test_the_layer_shows_its_options() -> None:
+    assert repr(SparseLinear(10, 20)) == (
+        "SparseLinear(block=1, in_features=10, out_features=20, sparsity=1.000, relu=False)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: pack_sparse(torch.zeros(3, 4)),
+            ValueError,
+            "a sparsity of 100 %; at least one value must not",
+        ),
+        (
+            lambda: pack_sparse(torch.full((3, 4), float("nan"))),
+            ValueError,
+            "has 12 of 12 values that are NaN",
+        ),
+        (
+            lambda: pack_sparse(torch.ones(3, 4).half()),
+            TypeError,
+            "weight is torch.float16; it must be torch.fl",
+        ),
+        (lambda: pack_sparse(torch.ones(4)), ValueError, r"weight is \[4\]; it must be \[O, K\] or"),
+        (lambda: pack_sparse(torch.ones(3, 4), 2), ValueError, "block is 2; it must be 1 or 4"),
+        (lambda: pack_sparse(torch.ones(3, 4, 1, 1), 1, 2), ValueError, "groups is 2; it must divide 3"),
+        (lambda: pack_sparse(torch.ones(1, 1, 17, 17)), ValueError, "289 taps; H W must be at most 256"),
+        (lambda: SparseLinear(3, 4, block=3), ValueError, "block is 3; it must be 1 or 4"),
+        (
+            lambda: SparseConv2d.from_dense(conv(padding_mode="reflect")),
+            ValueError,
+            "padding_mode is reflect",
+        ),
+        (
+            lambda: SparseConv2d.from_dense(conv(kernel_size=2, padding="same")),
+            ValueError,
+            "it must be even. Keep torch's layer",
+        ),
+    ],
+)
+def test_weights_that_cannot_be_packed(call, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
+X, W, B = torch.zeros(2, 6, 5, 5), pack_sparse(torch.ones(10, 6, 3, 3)), torch.zeros(10)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"input": X.double()}, TypeError, "input is torch.float64; it must be torch.float32"),
+        ({"weight": W._replace(values=W.values.half())}, TypeError, "values is torch.float16; it must be"),
+        ({"weight": W._replace(indices=W.indices.int())}, TypeError, "indices is torch.int32 and starts"),
+        (
+            {"weight": W._replace(values=W.values[:, 0])},
+            ValueError,
+            r"values is \[540\]; it must be \[entries",
+        ),
+        (
+            {"weight": W._replace(indices=W.indices[1:])},
+            ValueError,
+            r"indices is \[539\]; it must be \[540\]",
+        ),
+        ({"input": X[0]}, ValueError, r"input is \[6, 5, 5\]; it must be \[N, C, H, W\]"),
+        ({"out_channels": 9}, ValueError, r"starts is \[11\]; it must be \[10\]"),
+        ({"kernel_size": (20, 20)}, ValueError, "kernel_size is .*at most 256 taps"),
+        ({"stride": (0, 1)}, ValueError, "stride is .*two numbers of at least 1"),
+        ({"dilation": (3, 3)}, ValueError, r"its height and width must be at least \[7, 7\]"),
+        ({"bias": B[1:]}, ValueError, r"bias is \[9\]; it must be \[10\] or None"),
+        ({"residual": X}, ValueError, r"residual is \[2, 6, 5, 5\]; it must be \[2, 10, 3, 3\] or None"),
+        ({"bias": B.to("meta")}, ValueError, "bias is on meta; it must be on cpu, where input is"),
+    ],
+)
+def test_mistakes_are_explained(changed: dict[str, object], error: type[Exception], message: str) -> None:
+    arguments = {"input": X, "weight": W, "bias": B, "out_channels": 10, "kernel_size": (3, 3), **changed}
+    with pytest.raises(error, match=f"sparse_conv2d: .*{message}"):
+        sparse_conv2d(**arguments)
+
+
+def test_mistakes_of_linear_are_explained() -> None:
+    weight = pack_sparse(torch.ones(3, 4))
+    with pytest.raises(ValueError, match=r"sparse_linear: input is \[\]; it must be \[\*, K\]"):
+        sparse_linear(torch.zeros(()), weight, out_features=3)
+    with pytest.raises(ValueError, match=r"residual is \[3\]; it must be \[2, 3\] or None"):
+        sparse_linear(torch.zeros(2, 4), weight, None, torch.zeros(3), out_features=3)
+
+
+@needs_native
+def test_a_layer_without_gradients_explains_mistakes_too() -> None:
+    with torch.no_grad(), pytest.raises(TypeError, match="input is torch.float64; it must be torch.float32"):
+        SparseLinear.from_dense(linear())(torch.zeros(2, 300).double())
+
+
+@needs_native
+@pytest.mark.parametrize(
+    "weight",
+    [
+        W._replace(starts=torch.full_like(W.starts, 10**6)),
+        W._replace(starts=torch.full_like(W.starts, -5)),
+        W._replace(starts=W.starts.flip(0)),
+        W._replace(indices=torch.full_like(W.indices, 255)),
+    ],
+)
+def test_foreign_indices_never_read_stray_memory(weight: SparseWeight) -> None:
+    output = sparse_conv2d(X, weight, out_channels=10, kernel_size=(3, 3))
+    assert output.shape == (2, 10, 3, 3)
+
+
+@needs_native
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {0: X.double()},
+        {0: X[0]},
+        {1: W.values.half()},
+        {1: W.values[:, 0]},
+        {2: W.indices[1:]},
+        {3: W.starts[1:]},
+        {4: B[1:]},
+        {5: X},
+        {6: 9},
+        {6: 0},
+        {7: [3]},
+        {7: [20, 20]},
+        {8: [0, 1]},
+        {9: [-1, 0]},
+        {10: [3, 3]},
+    ],
+)
+def test_direct_calls_never_read_stray_memory(changed: dict[int, object]) -> None:
+    arguments = [X, *W, B, None, 10, [3, 3], [1, 1], [0, 0], [1, 1], True]
+    for position, value in changed.items():
+        arguments[position] = value
+    with pytest.raises(RuntimeError, match="sparse_conv2d: "):
+        torch.ops.leanmark.sparse_conv2d(*arguments)
