@@ -1,0 +1,56 @@
+"""How a kernel can be cut into blocks, and one launch of it so cut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """``blocks`` are compile-time constants by name; ``stages`` of loads are under way at a time."""
+
+    blocks: tuple[tuple[str, int], ...]
+    warps: int
+    stages: int
+
+    def __getitem__(self, name: str) -> int:
+        return dict(self.blocks)[name]
+
+    def __str__(self) -> str:
+        blocks = " ".join(f"{name}={size}" for name, size in self.blocks)
+        return f"{blocks} warps={self.warps} stages={self.stages}"
+
+
+def config(warps: int, stages: int, **blocks: int) -> Config:
+    return Config(tuple(blocks.items()), warps, stages)
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One call of the jitted ``function``; ``constants`` are compiled in, beside the blocks of ``config``."""
+
+    function: Any
+    grid: tuple[int, ...]
+    arguments: Mapping[str, Any]
+    constants: Mapping[str, Any]
+    config: Config
+
+    def compiled_in(self) -> dict[str, Any]:
+        """All constants by name; a block that is no argument of the function shapes the grid alone."""
+        names = self.function.arg_names
+        return {**self.constants, **{name: size for name, size in self.config.blocks if name in names}}
+
+    def __call__(self) -> None:
+        self.function[self.grid](
+            **self.arguments,
+            **self.compiled_in(),
+            num_warps=self.config.warps,
+            num_stages=self.config.stages,
+        )
+
+
+def pieces(size: int, block: int) -> int:
+    """How many blocks cover ``size``."""
+    return -(-size // block)

@@ -1,0 +1,64 @@
+"""What happens to an accumulator between the last product and the store."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def activate(x, ACTIVATION: tl.constexpr):
+    if ACTIVATION == "relu":
+        x = tl.where(x < 0, 0.0, x)  # unlike max(x, 0), NaN stays NaN
+    elif ACTIVATION == "gelu":
+        x = 0.5 * x * (1.0 + tl.math.erf(x * 0.7071067811865476))
+    elif ACTIVATION == "silu":
+        x = x / (1.0 + tl.exp(-x))
+    return x
+
+
+@triton.jit
+def dequantize(sums, row_scale, column_scale, rows, columns, M, N):
+    """Integer sums as float32, by one scale per row and one per column; floating sums pass."""
+    x = sums.to(tl.float32)
+    if row_scale is not None:
+        x = x * tl.load(row_scale + rows, mask=rows < M, other=0.0)[:, None]
+    if column_scale is not None:
+        x = x * tl.load(column_scale + columns, mask=columns < N, other=0.0)[None, :]
+    return x
+
+
+@triton.jit
+def finish(x, bias, residual, rows, columns, M, N, ACTIVATION: tl.constexpr):
+    """``activation(x + bias + residual)`` of a float32 tile of [M, N]."""
+    if bias is not None:
+        x += tl.load(bias + columns, mask=columns < N, other=0.0).to(tl.float32)[None, :]
+    if residual is not None:
+        offsets = rows.to(tl.int64)[:, None] * N + columns[None, :]
+        inside = (rows < M)[:, None] & (columns < N)[None, :]
+        x += tl.load(residual + offsets, mask=inside, other=0.0).to(tl.float32)
+    return activate(x, ACTIVATION)
+
+
+@triton.jit
+def store(output, x, rows, columns, M, N):
+    offsets = rows.to(tl.int64)[:, None] * N + columns[None, :]
+    inside = (rows < M)[:, None] & (columns < N)[None, :]
+    tl.store(output + offsets, x.to(output.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def combine(
+    partial, row_scale, column_scale, bias, residual, output, M, N,
+    ACTIVATION: tl.constexpr, SPLIT_K: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """Adds up the ``partial`` sums [SPLIT_K, M, N], always in the same order, and finishes them."""
+    rows = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
+    columns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    offsets = rows.to(tl.int64)[:, None] * N + columns[None, :]
+    inside = (rows < M)[:, None] & (columns < N)[None, :]
+    sums = tl.zeros((BLOCK_M, BLOCK_N), partial.dtype.element_ty)
+    for _ in tl.static_range(SPLIT_K):
+        sums += tl.load(partial + offsets, mask=inside, other=0)
+        offsets += M * N
+    x = dequantize(sums, row_scale, column_scale, rows, columns, M, N)
+    x = finish(x, bias, residual, rows, columns, M, N, ACTIVATION)
+    store(output, x, rows, columns, M, N)

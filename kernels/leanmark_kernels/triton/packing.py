@@ -1,0 +1,123 @@
+"""Weights in the layouts that the Triton kernels read, as plain tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+UNIT = 128
+"""Columns of weights that lie together for each output."""
+
+BLOCKS = (64, 128)
+
+
+def pack_weight_only(weight: Tensor, bits: int, group_size: int) -> tuple[Tensor, Tensor]:
+    """Quantizes and packs ``weight`` for :func:`leanmark_kernels.triton.weight_only_linear`.
+
+    ``weight`` is [N, K] of a floating dtype, ``bits`` 8 or 4, ``group_size`` a multiple of 128: that many
+    neighbours along K share a scale; K or more means one scale per output. Symmetric: the largest magnitude
+    of a group becomes 127 or 7, ties round to even, a group of zeros gets the scale 1.
+
+    Returns int8 [ceil(K / 128), N, 128] or uint8 [ceil(K / 128), N, 64], and float32 scales [groups, N]. A
+    byte of 4-bit weights holds w + 8 of column j in its low half, and of column j + 64 in its high half.
+
+    Raises ``TypeError`` for another dtype, ``ValueError`` for another shape, ``bits`` or ``group_size``, and
+    for weights that are not finite.
+    """
+    if not weight.is_floating_point():
+        raise TypeError(f"pack_weight_only: weight is {weight.dtype}; it must be floating")
+    if weight.dim() != 2 or 0 in weight.shape:
+        raise ValueError(f"pack_weight_only: weight is {list(weight.shape)}; it must be [N, K], not empty")
+    if bits not in (4, 8):
+        raise ValueError(f"pack_weight_only: bits is {bits}; it must be 4 or 8")
+    require_group_size("pack_weight_only", group_size)
+    if not bool(weight.isfinite().all()):
+        count = int((~weight.isfinite()).sum())
+        raise ValueError(
+            f"pack_weight_only: weight has {count} of {weight.numel()} values that are NaN or infinite; "
+            "all must be finite"
+        )
+    depth = weight.shape[1]
+    padded = F.pad(weight.detach().float(), (0, -depth % UNIT))
+    span = min(group_size, padded.shape[1])
+    grouped = F.pad(padded, (0, -padded.shape[1] % span)).unflatten(1, (-1, span))
+    largest = grouped.abs().amax(2)
+    top = 127 if bits == 8 else 7
+    scale = torch.where(largest > 0, largest / top, 1.0)
+    integers = (grouped / scale[:, :, None]).round().clamp(-top, top).to(torch.int8)
+    integers = integers.flatten(1)[:, : padded.shape[1]]
+    units = integers.unflatten(1, (-1, UNIT)).transpose(0, 1)  # [units, N, 128]
+    if bits == 4:
+        low, high = (units + 8).to(torch.uint8).chunk(2, 2)
+        units = low | (high << 4)
+    return units.contiguous(), scale.t().contiguous()
+
+
+def unpack_weight_only(packed: Tensor, scale: Tensor, group_size: int, depth: int) -> Tensor:
+    """The float32 [N, ``depth``] that ``packed`` and ``scale`` stand for."""
+    if packed.dtype == torch.uint8:
+        units = torch.cat([packed & 15, packed >> 4], 2).float() - 8
+    else:
+        units = packed.float()
+    group = torch.arange(units.shape[0], device=scale.device) * UNIT // group_size
+    scaled = units * scale[group][:, :, None]
+    return scaled.transpose(0, 1).flatten(1)[:, :depth]
+
+
+def require_group_size(function: str, group_size: int) -> None:
+    if group_size < UNIT or group_size % UNIT != 0:
+        raise ValueError(f"{function}: group_size is {group_size}; it must be a positive multiple of {UNIT}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Blocks:
+    """A matrix [N, K] of which only some square blocks are stored: compressed sparse rows of blocks.
+
+    ``values`` is [blocks, size, size], ``columns`` int32 [blocks] says which columns of blocks they are,
+    ``offsets`` int32 [N / size + 1] where each row of blocks begins, ``order`` int32 [N / size] lists the
+    rows of blocks from the longest to the shortest.
+    """
+
+    values: Tensor
+    columns: Tensor
+    offsets: Tensor
+    order: Tensor
+
+    @property
+    def size(self) -> int:
+        return self.values.shape[-1]
+
+    def dense(self, depth: int) -> Tensor:
+        """The whole matrix, with ``depth`` columns."""
+        high, wide = self.offsets.numel() - 1, depth // self.size
+        blocks = self.values.new_zeros(high, wide, self.size, self.size)
+        lengths = self.offsets.diff().long()
+        line = torch.arange(high, device=lengths.device).repeat_interleave(lengths)
+        blocks[line, self.columns.long()] = self.values
+        return blocks.transpose(1, 2).reshape(high * self.size, depth)
+
+
+def pack_blocks(weight: Tensor, size: int) -> Blocks:
+    """``weight`` [N, K] without its blocks of ``size`` x ``size`` (64 or 128) that are all zero.
+
+    Raises ``ValueError`` where N or K is not a multiple of ``size``, or ``size`` is another.
+    """
+    if size not in BLOCKS:
+        raise ValueError(f"pack_blocks: size is {size}; it must be 64 or 128")
+    if weight.dim() != 2 or 0 in weight.shape or any(length % size for length in weight.shape):
+        raise ValueError(
+            f"pack_blocks: weight is {list(weight.shape)}; it must be [N, K], both multiples of {size}"
+        )
+    rows, depth = weight.shape
+    blocks = weight.detach().reshape(rows // size, size, depth // size, size).transpose(1, 2)
+    present = (blocks != 0).flatten(2).any(2)
+    lengths = present.sum(1)
+    return Blocks(
+        values=blocks[present].contiguous(),
+        columns=present.nonzero()[:, 1].int(),
+        offsets=F.pad(lengths.cumsum(0), (1, 0)).int(),
+        order=lengths.argsort(descending=True, stable=True).int(),
+    )

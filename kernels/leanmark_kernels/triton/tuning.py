@@ -1,0 +1,132 @@
+"""Chooses a kernel and its configuration by measuring on the GPU, and remembers the choice in a file.
+
+A choice holds for a device name, a version of Triton and a problem's key. Where nothing can be measured, in
+the interpreter or while a CUDA graph is captured, the first legal configuration is taken and not remembered.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from leanmark_kernels.triton import device_limits
+from leanmark_kernels.triton.choices import choices_of
+from leanmark_kernels.triton.configuration import Config, Launch
+from leanmark_kernels.triton.device_limits import Limits
+from leanmark_kernels.triton.kernel import Kernel
+
+FLUSH_BYTES = 256 * 2**20
+"""More than any L2 holds, and its writing lasts longer than the CPU needs to queue the launches behind it."""
+
+ROUNDS = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to solve a problem."""
+
+    kernel: Kernel
+    config: Config
+
+    def __str__(self) -> str:
+        return f"{self.kernel.name} {self.config}"
+
+    def launches(self, problem: Any, limits: Limits) -> Sequence[Launch]:
+        return self.kernel.launches(problem, self.config, limits)
+
+
+_known: dict[tuple[str, str], Candidate] = {}
+"""By device name and key: what this process chose before, found without comparing all candidates."""
+
+
+def candidates(kernels: Sequence[Kernel], problem: Any, limits: Limits) -> list[Candidate]:
+    """Every legal way to solve ``problem``, in the order of preference when none can be measured.
+
+    Raises ``ValueError`` where there is none.
+    """
+    found = [Candidate(kernel, each) for kernel in kernels for each in kernel.legal(problem, limits)]
+    if not found:
+        raise ValueError(
+            f"no configuration of {', '.join(kernel.name for kernel in kernels)} fits "
+            f"'{kernels[0].key(problem)}' on compute capability {limits.capability}"
+        )
+    return found
+
+
+def solve(kernels: Sequence[Kernel], problem: Any) -> None:
+    """Write ``problem.output`` by the fastest known way; the first call for a problem measures (seconds)."""
+    output: torch.Tensor = problem.output
+    if output.numel() == 0:
+        return
+    device = output.device
+    limits = device_limits.of(device)
+    if device.type != "cuda":
+        run(candidates(kernels, problem, limits)[0].launches(problem, limits))
+        return
+    with torch.cuda.device(device):
+        run(choose(kernels, problem, limits).launches(problem, limits))
+
+
+def choose(kernels: Sequence[Kernel], problem: Any, limits: Limits) -> Candidate:
+    """The fastest candidate on the current CUDA device."""
+    device_name, key = torch.cuda.get_device_name(), kernels[0].key(problem)
+    known = _known.get((device_name, key))
+    # Problems of one key can differ in alignment, so that what served one is not legal for the other.
+    if known is not None and known.kernel.why_not(problem, known.config, limits) is None:
+        return known
+    found = candidates(kernels, problem, limits)
+    choices = choices_of(device_name)
+    remembered = choices.get(key)
+    best = next((each for each in found if str(each) == remembered), None)
+    if best is None and torch.cuda.is_current_stream_capturing():
+        return found[0]
+    if best is None:
+        times = measure(found, problem, limits)
+        best = min(times, key=times.__getitem__)
+        choices.put(key, str(best), times[best])
+    _known[device_name, key] = best
+    return best
+
+
+def measure(found: Sequence[Candidate], problem: Any, limits: Limits) -> dict[Candidate, float]:
+    """Median milliseconds of each candidate with a cold L2, without those that the GPU has no resources for.
+
+    Raises ``RuntimeError`` where that is all of them.
+    """
+    from triton.runtime.errors import OutOfResources
+
+    times: dict[Candidate, float] = {}
+    refused = []
+    flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
+    for candidate in found:
+        try:
+            times[candidate] = _median_ms(candidate, problem, limits, flush)
+        except OutOfResources as error:
+            refused.append(f"{candidate}: {error}")
+    if not times:
+        raise RuntimeError("no configuration runs on this GPU:\n" + "\n".join(refused))
+    return times
+
+
+def _median_ms(candidate: Candidate, problem: Any, limits: Limits, flush: torch.Tensor) -> float:
+    run(candidate.launches(problem, limits))  # compiles
+    pairs = []
+    for _ in range(ROUNDS):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        launches = candidate.launches(problem, limits)
+        flush.zero_()
+        begin.record()
+        run(launches)
+        end.record()
+        pairs.append((begin, end))
+    torch.cuda.synchronize()
+    return statistics.median(float(begin.elapsed_time(end)) for begin, end in pairs)
+
+
+def run(launches: Sequence[Launch]) -> None:
+    for launch in launches:
+        launch()

@@ -1,0 +1,240 @@
+"""Linear layers on 8- and 4-bit weights with 16-bit activations (W8A16, W4A16), for few rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from leanmark_kernels.ops.registration import for_inference
+from leanmark_kernels.triton import packing, reference, split_k, tuning
+from leanmark_kernels.triton.arguments import (
+    require_activation,
+    require_device,
+    require_dtype,
+    require_floating,
+    require_shape,
+    require_vector,
+)
+from leanmark_kernels.triton.configuration import Config, Launch, config, pieces
+from leanmark_kernels.triton.device_limits import Limits
+from leanmark_kernels.triton.kernel import Kernel, dtype_name, rows_bucket, rows_of, why_shared
+from leanmark_kernels.triton.registration import register
+
+
+def weight_only_linear(
+    input: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    bias: Tensor | None = None,
+    *,
+    group_size: int,
+    activation: str = "none",
+) -> Tensor:
+    """``activation(input @ w.T + bias)`` where w is stored in 8 or 4 bits; for inference with few rows.
+
+    ``input`` is [*, K] of float16, bfloat16 or float32; ``weight`` and ``scale`` are what
+    :func:`leanmark_kernels.triton.packing.pack_weight_only` made of w [N, K] with the same ``group_size``:
+    int8 [units, N, 128] or uint8 [units, N, 64], and float32 [groups, N]; ``bias`` is [N], as the input.
+    Returns [*, N]. Any number of rows is right; up to about 64 it is also fast.
+
+    Numerics: the stored integers are exact in every input dtype and products are added up in float32, so the
+    error against the stored weights is half a unit of the last place of the result plus about
+    sqrt(K) 6e-8 |input| |w|; what rounding to 8 or 4 bits costs comes on top.
+
+    Raises ``TypeError`` for dtypes, ``ValueError`` for shapes, group size, devices or an activation that do
+    not fit. The backward pass raises ``NotImplementedError``.
+    """
+    require_floating("weight_only_linear", input, bias=bias)
+    require_dtype("weight_only_linear", torch.float32, scale=scale)
+    require_dtype("weight_only_linear", torch.int8, torch.uint8, weight=weight)
+    require_activation("weight_only_linear", activation)
+    packing.require_group_size("weight_only_linear", group_size)
+    _check_shapes(input, weight, scale, group_size)
+    require_vector("weight_only_linear", weight.shape[1], bias=bias)
+    require_device("weight_only_linear", input, weight=weight, scale=scale, bias=bias)
+    output: Tensor = torch.ops.leanmark_kernels.weight_only_linear.default(
+        input, weight, scale, bias, group_size, activation
+    )
+    return for_inference("weight_only_linear", output)
+
+
+def _check_shapes(input: Tensor, weight: Tensor, scale: Tensor, group_size: int) -> None:
+    width = packing.UNIT if weight.dtype == torch.int8 else packing.UNIT // 2
+    if weight.dim() != 3 or weight.shape[2] != width:
+        raise ValueError(
+            f"weight_only_linear: weight is {weight.dtype} {list(weight.shape)}; it must be "
+            f"[units, N, {width}], as pack_weight_only makes it"
+        )
+    units, columns, _ = weight.shape
+    if input.dim() < 1 or pieces(input.shape[-1], packing.UNIT) != units:
+        raise ValueError(
+            f"weight_only_linear: input is {list(input.shape)}; it must be [*, K] with K from "
+            f"{(units - 1) * packing.UNIT + 1} to {units * packing.UNIT}, "
+            f"since weight is {list(weight.shape)}"
+        )
+    groups = pieces(units * packing.UNIT, group_size)
+    require_shape("weight_only_linear", "scale", scale, groups, columns)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """``output`` [M, N] is to be ``activation(input [M, K] @ w.T + bias)``; all are contiguous."""
+
+    input: Tensor
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor | None
+    output: Tensor
+    group_size: int
+    activation: str
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """M, N and K."""
+        return self.input.shape[0], self.weight.shape[1], self.input.shape[1]
+
+    @property
+    def bits(self) -> int:
+        return 8 if self.weight.dtype == torch.int8 else 4
+
+
+def _key(problem: Problem) -> str:
+    m, n, k = problem.sizes
+    return (
+        f"weight_only int{problem.bits} {dtype_name(problem.input)} M={rows_bucket(m)} N={n} K={k} "
+        f"group={min(problem.group_size, k)}"
+    )
+
+
+def _why_not(problem: Problem, config: Config, limits: Limits) -> str | None:
+    m, n, k = problem.sizes
+    if config["BLOCK_M"] != min(max(rows_bucket(m), 16), 64):
+        return f"tiles of {config['BLOCK_M']} rows for {m}"
+    blocks = pieces(m, config["BLOCK_M"]) * pieces(n, config["BLOCK_N"])
+    if config["SPLIT_K"] > 1 and blocks >= 4 * limits.multiprocessors:
+        return f"{blocks} blocks keep {limits.multiprocessors} multiprocessors busy without splitting K"
+    if config["SPLIT_K"] > pieces(k, packing.UNIT):
+        return f"K has fewer than {config['SPLIT_K']} units of {packing.UNIT}"
+    weights = config["BLOCK_N"] * packing.UNIT * problem.bits // 8
+    inputs = config["BLOCK_M"] * packing.UNIT * problem.input.itemsize
+    return why_shared(config.stages, weights + inputs, limits)
+
+
+def _launches(problem: Problem, config: Config, limits: Limits) -> Sequence[Launch]:
+    from leanmark_kernels.triton.device.weight_only import weight_only
+
+    m, n, k = problem.sizes
+    parts = config["SPLIT_K"]
+    grid = (pieces(n, config["BLOCK_N"]), parts, pieces(m, config["BLOCK_M"]))
+    constants = {**_constants(problem), "EVEN_K": k % packing.UNIT == 0, "PARTIAL": parts > 1}
+    if parts == 1:
+        return [Launch(weight_only, grid, _arguments(problem, problem.output), constants, config)]
+    partial = split_k.partial_sums(problem.output, parts, torch.float32)
+    arguments = {**_arguments(problem, partial), "bias": None}
+    epilogue = {"row_scale": None, "column_scale": None, "bias": problem.bias, "residual": None}
+    return [
+        Launch(weight_only, grid, arguments, constants, config),
+        split_k.combine(partial, problem.output, epilogue, problem.activation),
+    ]
+
+
+def _arguments(problem: Problem, output: Tensor) -> dict[str, Tensor | int | None]:
+    m, n, k = problem.sizes
+    return {
+        "input": problem.input,
+        "weight": problem.weight,
+        "scale": problem.scale,
+        "bias": problem.bias,
+        "output": output,
+        "M": m,
+        "N": n,
+        "K": k,
+    }
+
+
+def _constants(problem: Problem) -> dict[str, str | int]:
+    # A scale for the whole of K is the group of unit 0 for every unit, however many there are.
+    return {
+        "ACTIVATION": problem.activation,
+        "BITS": problem.bits,
+        "GROUP": problem.group_size // packing.UNIT,
+    }
+
+
+def _row_why_not(problem: Problem, config: Config, limits: Limits) -> str | None:
+    return None if problem.sizes[0] <= 2 else "the weights would be read once per row"
+
+
+def _row_launches(problem: Problem, config: Config, limits: Limits) -> Sequence[Launch]:
+    from leanmark_kernels.triton.device.weight_only import weight_only_row
+
+    m, n, _ = problem.sizes
+    grid = (pieces(n, config["BLOCK_N"]), m)
+    return [Launch(weight_only_row, grid, _arguments(problem, problem.output), _constants(problem), config)]
+
+
+_TILES = [
+    # BLOCK_M, BLOCK_N, SPLIT_K, stages
+    *((16, 64, parts, 4) for parts in (1, 2, 4, 8, 16)),
+    *((16, 128, parts, 4) for parts in (4, 8)),
+    *((32, 64, parts, 4) for parts in (1, 4, 8)),
+    *((64, 64, parts, 4) for parts in (1, 4)),
+]
+
+TILES = Kernel(
+    "weight_only",
+    tuple(config(4, stages, BLOCK_M=m, BLOCK_N=n, SPLIT_K=parts) for m, n, parts, stages in _TILES),
+    _why_not,
+    _launches,
+    _key,
+)
+ROWS = Kernel(
+    "weight_only_row",
+    tuple(
+        config(warps, 1, BLOCK_N=n, UNITS=units, STAGES=stages)
+        for n, units, stages, warps in (
+            (8, 4, 3, 4),
+            (8, 2, 3, 2),
+            (16, 2, 3, 4),
+            (4, 8, 3, 4),
+        )
+    ),
+    _row_why_not,
+    _row_launches,
+    _key,
+)
+
+
+def _compute(
+    input: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, group_size: int, activation: str
+) -> Tensor:
+    output = _shape(input, weight, scale, bias, group_size, activation)
+    problem = Problem(
+        rows_of(input),
+        weight.contiguous(),
+        scale.contiguous(),
+        None if bias is None else bias.contiguous(),
+        rows_of(output),
+        group_size,
+        activation,
+    )
+    tuning.solve((ROWS, TILES), problem)
+    return output
+
+
+def _shape(
+    input: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, group_size: int, activation: str
+) -> Tensor:
+    return input.new_empty((*input.shape[:-1], weight.shape[1]))
+
+
+register(
+    "weight_only_linear(Tensor input, Tensor weight, Tensor scale, Tensor? bias, int group_size, "
+    "str activation) -> Tensor",
+    _compute,
+    reference.weight_only_linear,
+    _shape,
+)

@@ -1,0 +1,96 @@
+"""Every configuration of every Triton kernel, compiled for GPUs that are not here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed"),
+]
+
+PROGRAM = Path(__file__).with_name("triton_ahead.py")
+SHARES = min(os.cpu_count() or 1, 4)
+TIMEOUT_S = 1200
+ONE_SPILL_BYTES = 8
+"""Now and then the assembler keeps one address on the stack across the loop: read once, outside it."""
+
+MATRIX_FREE = {"weight_only_row", "depthwise"}
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton"))}
+    environment.pop("TRITON_INTERPRET", None)
+
+    def share(number: int) -> list[str]:
+        command = [sys.executable, PROGRAM, str(number), str(SHARES)]
+        return subprocess.run(
+            command, env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=TIMEOUT_S
+        ).stdout.splitlines()
+
+    with ThreadPoolExecutor(SHARES) as pool:
+        return [json.loads(line) for lines in pool.map(share, range(SHARES)) for line in lines]
+
+
+def complaints(found: dict[str, Any]) -> list[str]:
+    """What is wrong with one compiled configuration."""
+    counts, wrong = found["counts"], []
+    if found["stack_bytes"] > ONE_SPILL_BYTES:
+        wrong.append(f"{found['stack_bytes']} bytes of spilled registers")
+    if found["shared_bytes"] > found["limit"]:
+        wrong.append(f"{found['shared_bytes']} bytes of shared memory")
+    if found["kernel"] not in MATRIX_FREE and not any(counts[name] for name in matrix_products(found)):
+        wrong.append(f"no {' or '.join(matrix_products(found))}")
+    if not any(counts[name] for name in loads(found)):
+        wrong.append(f"no {' or '.join(loads(found))}")
+    return wrong
+
+
+def matrix_products(found: dict[str, Any]) -> tuple[str, ...]:
+    """The instructions of which one must be there: Hopper's own from 64 rows on, Ampere's below."""
+    if found["capability"] == 9 and found["block_m"] >= 64:
+        return ("wgmma.mma_async",)
+    return ("tcgen05.mma", "mma.sync") if found["capability"] == 10 else ("mma.sync",)
+
+
+def loads(found: dict[str, Any]) -> tuple[str, ...]:
+    if found["kernel"].startswith("descriptor"):
+        return ("cp.async.bulk.tensor",)
+    return ("ld.global.v4",) if found["kernel"] == "depthwise" else ("cp.async.cg",)
+
+
+def test_every_configuration_passes_the_gates(compiled: list[dict[str, Any]]) -> None:
+    wrong = [f"{found['name']}: {', '.join(why)}" for found in compiled if (why := complaints(found))]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_kernel_is_there_for_every_gpu(compiled: list[dict[str, Any]]) -> None:
+    """The predicates that keep configurations out leave enough of them."""
+    counted = Counter((found["kernel"], found["capability"]) for found in compiled)
+    kernels = {
+        "gemm", "int8_gemm", "weight_only", "weight_only_row", "block_sparse", "conv2d", "depthwise"
+    }  # fmt: skip
+    descriptors = {"descriptor_gemm", "descriptor_int8_gemm"}
+    expected = {(kernel, capability) for kernel in kernels for capability in (8, 9, 10)}
+    expected |= {(kernel, capability) for kernel in descriptors for capability in (9, 10)}
+    assert set(counted) == expected
+    assert min(counted.values()) >= 4
+
+
+def test_hopper_runs_the_large_tiles(compiled: list[dict[str, Any]]) -> None:
+    """No configuration of the dense kernels is dead on the GPU that they are written for."""
+    hopper = [found for found in compiled if found["capability"] == 9]
+    descriptors = [found["name"] for found in hopper if found["kernel"] == "descriptor_gemm"]
+    assert len(descriptors) == 6
+    assert any("BLOCK_M=128 BLOCK_N=256" in name for name in descriptors)

@@ -1,0 +1,156 @@
+"""How a configuration of a Triton kernel is chosen and remembered, without a GPU."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from leanmark_kernels.triton import choices, device_limits, gemm, tuning
+from leanmark_kernels.triton.choices import Choices
+from leanmark_kernels.triton.device_limits import Limits, on_paper
+from leanmark_kernels.triton.tuning import Candidate
+
+AMPERE, HOPPER = on_paper((8, 0)), on_paper((9, 0))
+
+
+def product(rows: int, columns: int, depth: int, dtype: torch.dtype = torch.float16) -> gemm.Product:
+    a, b, c = (
+        torch.empty(shape, dtype=dtype, device="meta")
+        for shape in ((rows, depth), (columns, depth), (rows, columns))
+    )
+    return gemm.Product(a, b, c)
+
+
+def names(problem: gemm.Product, limits: Limits) -> set[str]:
+    found = tuning.candidates(gemm.kernels(problem.input.dtype), problem, limits)
+    return {each.kernel.name for each in found}
+
+
+def test_descriptors_need_hopper_and_aligned_rows() -> None:
+    assert names(product(128, 128, 128), HOPPER) == {"descriptor_gemm", "gemm"}
+    assert names(product(128, 128, 128), AMPERE) == {"gemm"}
+    assert names(product(128, 128, 129), HOPPER) == {"gemm"}
+    assert names(product(128, 100, 128), HOPPER) == {"gemm"}
+    assert names(product(128, 128, 128, torch.float32), HOPPER) == {"gemm"}
+
+
+def test_no_candidate_is_beyond_the_shared_memory() -> None:
+    small = Limits((8, 6), 99 * 1024, 80)
+    for problem in (product(4096, 4096, 4096), product(16, 4096, 4096)):
+        for each in tuning.candidates(gemm.kernels(torch.float16), problem, small):
+            tile = (each.config["BLOCK_M"] + each.config["BLOCK_N"]) * each.config["BLOCK_K"] * 2
+            assert tile * each.config.stages <= small.shared_bytes
+
+
+def test_k_is_split_only_where_tiles_are_few() -> None:
+    def splits(problem: gemm.Product) -> set[int]:
+        found = tuning.candidates(gemm.kernels(torch.float16)[1:], problem, HOPPER)
+        return {each.config["SPLIT_K"] for each in found}
+
+    assert splits(product(16, 4096, 4096)) == {1, 4, 8}
+    assert splits(product(8192, 8192, 4096)) == {1}
+
+
+def test_a_gpu_that_nothing_fits_is_named() -> None:
+    with pytest.raises(ValueError, match=r"no configuration of descriptor_gemm, gemm fits.*\(7, 5\)"):
+        tuning.candidates(gemm.kernels(torch.float16), product(64, 64, 64), Limits((7, 5), 1024, 40))
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[str]]:
+    """A GPU on which the last candidate is the fastest; gives what was measured."""
+    seen: list[str] = []
+
+    def measure(found: list[Candidate], problem: object, limits: Limits) -> dict[Candidate, float]:
+        seen.append(str(found[-1]))
+        return {each: 1.0 / (place + 1) for place, each in enumerate(found)}
+
+    monkeypatch.setenv(choices.FOLDER, str(tmp_path))
+    monkeypatch.setattr(tuning, "measure", measure)
+    monkeypatch.setattr(choices, "version", lambda package: "3.6.0")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(tuning, "_known", {})
+    choices.choices_of.cache_clear()
+    yield seen
+    choices.choices_of.cache_clear()
+
+
+def choose(rows: int) -> str:
+    return str(tuning.choose(gemm.kernels(torch.float16), product(rows, 64, 64), HOPPER))
+
+
+def test_a_choice_is_measured_once_and_outlives_the_process(measured: list[str], tmp_path: Path) -> None:
+    first = choose(64)
+    assert first == measured[0] == choose(64) == choose(50)
+    choices.choices_of.cache_clear()
+    tuning._known.clear()
+    assert choose(64) == first
+    assert len(measured) == 1
+    (path,) = tmp_path.iterdir()
+    assert path.name == "nvidia-h200-triton-3.6.0.json"
+    assert json.loads(path.read_text())["gemm float16 float16 M=64 N=64 K=64 none"]["choice"] == first
+    choose(128)
+    assert len(measured) == 2
+    assert len(json.loads(path.read_text())) == 2
+
+
+def test_a_choice_that_is_no_longer_in_the_space_is_measured_again(measured: list[str]) -> None:
+    problem = product(64, 64, 64)
+    choices.choices_of("NVIDIA H200").put(gemm.key(problem), "gemm BLOCK_M=7", 1.0)
+    assert choose(64) == measured[0]
+
+
+def test_a_choice_that_is_not_legal_for_this_problem_is_not_taken(measured: list[str]) -> None:
+    kernels = gemm.kernels(torch.float16)
+    tuning._known["NVIDIA H200", gemm.key(product(64, 64, 64))] = Candidate(kernels[0], kernels[0].space[0])
+    assert kernels[0].why_not(product(64, 64, 64), kernels[0].space[0], HOPPER) is not None
+    assert choose(64) == measured[0]
+
+
+def test_nothing_is_measured_while_a_graph_is_captured(
+    measured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    assert choose(64).startswith("descriptor_gemm")
+    assert measured == []
+
+
+def test_choices_of_other_processes_are_kept(tmp_path: Path) -> None:
+    mine, theirs = Choices(tmp_path / "x.json"), Choices(tmp_path / "x.json")
+    mine.put("a", "one", 1.0)
+    theirs.put("b", "two", 2.0)
+    assert Choices(tmp_path / "x.json").known == {
+        "a": {"choice": "one", "ms": 1.0},
+        "b": {"choice": "two", "ms": 2.0},
+    }
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}'])
+def test_a_broken_file_is_said_and_replaced(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.warns(UserWarning, match="is ignored and will be replaced"):
+        broken = Choices(path)
+    assert broken.get("a") is None
+    with pytest.warns(UserWarning, match="is ignored"):
+        broken.put("a", "one", 1.0)
+    assert Choices(path).get("a") == "one"
+
+
+def test_a_folder_that_cannot_be_written_costs_only_the_memory(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    kept = Choices(tmp_path / "file" / "x.json")
+    with pytest.warns(UserWarning, match=f"cannot be written.*Set {choices.FOLDER}"):
+        kept.put("a", "one", 1.0)
+    assert kept.get("a") == "one"
+
+
+def test_limits_on_paper() -> None:
+    assert (AMPERE.shared_bytes, HOPPER.shared_bytes) == (163 * 1024, 227 * 1024)
+    assert not AMPERE.descriptors
+    assert device_limits.of(torch.device("cpu")).descriptors

@@ -1,0 +1,63 @@
+"""Compiles a share of all configurations for GPUs that are not here: ``triton_ahead.py SHARE SHARES``.
+
+Prints one JSON line for each: what it is, and what is known of the machine code.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+
+from triton_problems import Example, large
+
+from leanmark_kernels.triton import ahead, device_limits
+from leanmark_kernels.triton.configuration import Config
+from leanmark_kernels.triton.device_limits import SHARED_BYTES
+
+
+def main(share: int, shares: int) -> None:
+    assert not unreached(), f"no large problem is solved with {unreached()}"
+    work = [
+        (capability, example, kernel, config)
+        for capability in SHARED_BYTES
+        for example, kernel, config in legal(capability)
+    ]
+    for capability, example, kernel, config in work[share::shares]:
+        limits = device_limits.on_paper(capability)
+        launch = kernel.launches(example.problem, config, limits)[0]
+        found = ahead.compile_launch(launch, capability)
+        name = f"{kernel.name} {example.name} sm_{capability[0]}{capability[1]} {config}"
+        facts = {**asdict(found), "limit": limits.shared_bytes, "block_m": dict(config.blocks).get("BLOCK_M")}
+        print(json.dumps({"name": name, "kernel": kernel.name, "capability": capability[0], **facts}))
+
+
+def unreached() -> set[str]:
+    """The configurations that would never be compiled, since no large problem admits them on Hopper."""
+    limits = device_limits.on_paper((9, 0))
+    pairs = [(kernel, example.problem) for example in large() for kernel in example.kernels]
+    space = {f"{kernel.name} {each}" for kernel, _ in pairs for each in kernel.space}
+    return space - {f"{kernel.name} {each}" for kernel, it in pairs for each in kernel.legal(it, limits)}
+
+
+def legal(capability: tuple[int, int]):
+    """Every configuration that the code admits for one of the large problems, each machine code once."""
+    limits = device_limits.on_paper(capability)
+    seen = set()
+    for example in large():
+        for kernel in example.kernels:
+            for config in kernel.legal(example.problem, limits):
+                same_code = (kernel.name, example.name, code_of(example, kernel, config, limits))
+                if same_code not in seen:
+                    seen.add(same_code)
+                    yield example, kernel, config
+
+
+def code_of(example: Example, kernel, config: Config, limits) -> str:
+    """What tells the machine code of two launches apart: SPLIT_K shapes the grid, not the code."""
+    launch = kernel.launches(example.problem, config, limits)[0]
+    return f"{launch.compiled_in()} {config.warps} {config.stages}"
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,65 @@
+"""Problems for the Triton kernels, for the programs beside this file: small with numbers, large without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from leanmark_kernels.triton import block_sparse, conv2d, depthwise, gemm, packing, weight_only
+from leanmark_kernels.triton.kernel import Kernel
+from leanmark_kernels.triton.windows import Window
+
+FLOAT_GEMM, INT8_GEMM = gemm.kernels(torch.float16), gemm.kernels(torch.int8)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """``kernels`` are those that may solve ``problem``."""
+
+    name: str
+    kernels: tuple[Kernel, ...]
+    problem: Any
+
+
+def on_meta(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def large() -> Iterator[Example]:
+    """Sizes of real layers, aligned, with the dearest epilogue: what the kernels are compiled ahead for."""
+    wide = 4096
+    for rows in (4096, 64, 16):
+        operands = on_meta(rows, wide), on_meta(wide, wide), on_meta(rows, wide)
+        epilogue = {"bias": on_meta(wide), "residual": on_meta(rows, wide), "activation": "gelu"}
+        yield Example("bf16", FLOAT_GEMM, gemm.Product(*operands, **epilogue))
+        scales = {name: on_meta(wide, dtype=torch.float32) for name in ("row_scale", "column_scale")}
+        scales["row_scale"] = scales["row_scale"][:rows]
+        integers = (on_meta(size, wide, dtype=torch.int8) for size in (rows, wide))
+        product = gemm.Product(
+            *integers, on_meta(rows, wide), bias=on_meta(wide), activation="gelu", **scales
+        )
+        yield Example("int8", INT8_GEMM, product)
+    for rows in (1, 32, 64):
+        for bits, dtype in ((8, torch.int8), (4, torch.uint8)):
+            packed = on_meta(wide // 128, wide, 16 * bits, dtype=dtype)
+            scale, bias = on_meta(wide // 128, wide, dtype=torch.float32), on_meta(wide)
+            problem = weight_only.Problem(
+                on_meta(rows, wide), packed, scale, bias, on_meta(rows, wide), 128, "silu"
+            )
+            yield Example(f"w{bits}", (weight_only.ROWS, weight_only.TILES), problem)
+    for size in packing.BLOCKS:
+        lines, kept = wide // size, (wide // size) ** 2 // 4
+        indices = (on_meta(length, dtype=torch.int32) for length in (kept, lines + 1, lines))
+        blocks = packing.Blocks(on_meta(kept, size, size), *indices)
+        problem = block_sparse.Problem(
+            on_meta(4096, wide), blocks, on_meta(wide), on_meta(4096, wide), "gelu"
+        )
+        yield Example(f"blocks {size}", (block_sparse.KERNEL,), problem)
+    image, pixels = on_meta(64, 56, 56, 256), on_meta(64 * 56 * 56, 256)
+    rest = on_meta(256), pixels, pixels, Window(1, 1, 1), "relu"
+    yield Example("3x3", (conv2d.KERNEL,), conv2d.Problem(image, on_meta(256, 3, 3, 256), *rest))
+    yield Example("3x3", (depthwise.KERNEL,), conv2d.Problem(image, on_meta(3, 3, 256), *rest))
