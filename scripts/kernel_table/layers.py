@@ -1,0 +1,104 @@
+"""The layers of the table: shapes of real networks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from kernel_table import contenders
+from kernel_table.contenders import Contender
+from leanmark_kernels.convert.block import Block
+
+THREE_BY_THREE = [
+    (batch, channels, size)
+    for batch in (1, 8)
+    for channels, size in ((64, 56), (128, 28), (256, 14), (512, 7))
+]
+DEPTHWISE = [(384, 14, 1), (576, 14, 2), (960, 7, 1)]
+LINEARS = [
+    (1, 1024, 1024),
+    (1, 1024, 4096),
+    (1, 4096, 4096),
+    (4, 1024, 1024),
+    (4, 1024, 4096),
+    (8, 1024, 4096),
+    (32, 1024, 4096),
+]
+SPARSE = [(0.8, 1), (0.9, 1), (0.5, 4), (0.8, 4)]
+
+AnyLayer = TypeVar("AnyLayer", nn.Conv2d, nn.Linear)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """``block`` on an input of ``shape``; ``flops`` are those of computing it directly, zeros included."""
+
+    title: str
+    block: Block
+    shape: tuple[int, ...]
+    flops: int
+
+    def input(self) -> Tensor:
+        x = torch.randn(self.shape, generator=torch.Generator().manual_seed(0))
+        return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+    def contenders(self, with_compiled: bool) -> list[Contender]:
+        x = self.input()
+        found = list(contenders.rows_of_convert(self.block, x))
+        found.append(contenders.onnxruntime(self.block, x))
+        if isinstance(self.block.layer, nn.Linear):
+            found += contenders.weight_only(self.block, x)
+        if with_compiled:
+            found.append(contenders.compiled(self.block, x))
+        return found
+
+    def exact(self) -> Tensor:
+        output: Tensor = copy.deepcopy(self.block).double()(self.input().double())
+        return output
+
+
+def cases() -> Iterator[Case]:
+    for batch, channels, size in THREE_BY_THREE:
+        yield _convolution(f"conv 3x3 {channels}@{size} batch {batch}", batch, size, _conv(channels, 3))
+    yield _convolution("conv 1x1 256->1024@14 batch 1", 1, 14, nn.Conv2d(256, 1024, 1))
+    for channels, size, stride in DEPTHWISE:
+        layer = nn.Conv2d(channels, channels, 3, stride, padding=1, groups=channels)
+        yield _convolution(f"depthwise 3x3 {channels}@{size} stride {stride} batch 1", 1, size, layer)
+    for rows, depth, columns in LINEARS:
+        yield _linear(f"linear {rows}x{depth}x{columns}", rows, nn.Linear(depth, columns))
+    for share, block in SPARSE:
+        zeros = f"{share:.0%} zeros" + (f" in {block}x1 blocks" if block > 1 else "")
+        conv, linear = _pruned(_conv(256, 3), share, block), _pruned(nn.Linear(1024, 4096), share, block)
+        yield _convolution(f"conv 3x3 256@14 batch 1, {zeros}", 1, 14, conv)
+        yield _linear(f"linear 1x1024x4096, {zeros}", 1, linear)
+
+
+def _conv(channels: int, kernel: int) -> nn.Conv2d:
+    return nn.Conv2d(channels, channels, kernel, padding=kernel // 2)
+
+
+def _pruned(layer: AnyLayer, share: float, block: int) -> AnyLayer:
+    """``layer`` with the smallest blocks of ``block`` consecutive outputs set to zero."""
+    with torch.no_grad():
+        blocks = layer.weight.unflatten(0, (-1, block))
+        scores = blocks.square().sum(1, keepdim=True)
+        threshold = scores.flatten().kthvalue(round(share * scores.numel())).values
+        layer.weight.copy_((blocks * (scores > threshold)).flatten(0, 1))
+    return layer
+
+
+def _convolution(title: str, batch: int, size: int, conv: nn.Conv2d) -> Case:
+    block = Block(conv, "relu").eval()
+    shape = (batch, conv.in_channels, size, size)
+    outputs = batch * conv.out_channels * (size // conv.stride[0]) ** 2
+    return Case(title, block, shape, 2 * outputs * conv.weight[0].numel())
+
+
+def _linear(title: str, rows: int, linear: nn.Linear) -> Case:
+    shape = (rows, linear.in_features)
+    return Case(title, Block(linear).eval(), shape, 2 * rows * linear.weight.numel())

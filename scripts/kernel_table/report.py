@@ -1,0 +1,123 @@
+"""The table on screen and on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import onnxruntime
+import torch
+
+import leanmark_kernels
+from kernel_table.rounds import Line, Ratio
+from leanmark import store
+from leanmark.measuring import environment
+from leanmark.record import Environment
+from leanmark_kernels.ceilings import Ceilings
+
+NOTES = """\
+One process, all contenders of a layer interleaved in rounds; times are medians. With one thread they are CPU
+time, which other users of the machine do not count into, with more wall time. A ratio is library over ours:
+above 1, ours is faster; the median over the rounds with its 95 % interval, which holds for this process. The
+best library is the one with the smallest median among those whose weights are at least as precise (fp32, 16,
+8, 4 bits; activations may be coarser: w8a8 and w4a8 have them in 8 bits). The error is the largest one over
+the largest output, against float64 with the weights as they were before they were stored in fewer bits. FMA
+and read are shares of this machine's ceilings, from a probe just before; above 100 % an algorithm saves
+arithmetic, or the weights lie in a cache. Losses stay in the table.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """All lines with one number of threads, by the title of the case."""
+
+    ceilings: Ceilings
+    cases: dict[str, list[Line]]
+
+
+def lines_of(title: str, lines: Sequence[Line]) -> list[str]:
+    """A case as lines of a terminal."""
+    found = [
+        f"\n{title:<36}{'µs':>10}{'error':>10}{'FMA':>7}{'read':>7}{'torch / ours':>22}  best library / ours"
+    ]
+    for line in lines:
+        mark = "*" if line.ours else " "
+        read = "" if line.read_share is None else f"{line.read_share:.0%}"
+        text = (
+            f"{mark} {line.name:<34}{line.time_us:>10.1f}{line.error:>10.1e}{line.flops_share:>7.0%}{read:>7}"
+        )
+        if line.ours:
+            text += f"{line.over_torch!s:>22}  {_best(line.over_best)}"
+        found.append(text)
+    return found
+
+
+def write(tables: Sequence[Table], results: Path, command: Sequence[str]) -> Path:
+    """``results/<machine>/kernels/<time>.json`` and the Markdown page beside it; the page's path."""
+    here = environment.collect()
+    folder = results / store.machine_slug(here) / "kernels"
+    folder.mkdir(parents=True, exist_ok=True)
+    now = datetime.now(UTC)
+    content = {
+        "started": now.isoformat(timespec="seconds"),
+        "commit": environment.commit(Path.cwd()),
+        "command": list(command),
+        "environment": asdict(here),
+        "software": software(),
+        "tables": [asdict(table) for table in tables],
+    }
+    path = folder / f"{now:%Y%m%dT%H%M%SZ}.json"
+    path.write_text(json.dumps(content, indent=1, default=dict))
+    page = path.with_suffix(".md")
+    page.write_text("\n".join(_page(tables, here, content)))
+    return page
+
+
+def software() -> dict[str, str]:
+    return {
+        "ours": leanmark_kernels.instruction_set(),
+        "torch": f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()}",
+        "onnxruntime": onnxruntime.__version__,
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "not set"),
+    }
+
+
+def _page(tables: Sequence[Table], here: Environment, content: dict[str, object]) -> Iterable[str]:
+    yield "# Kernels"
+    yield ""
+    yield f"{content['started']}, commit {content['commit']}, `{' '.join(map(str, content['command']))}`"  # type: ignore[call-overload]
+    yield ""
+    yield ", ".join(f"{name} {value}" for name, value in {**here.machine, **software()}.items())
+    yield ""
+    yield NOTES
+    for table in tables:
+        ceilings = table.ceilings
+        yield f"## {ceilings.threads} thread{'s' * (ceilings.threads > 1)}"
+        yield ""
+        yield (
+            f"Ceilings: {ceilings.flops_per_s / 1e9:.1f} GFLOP/s fp32, "
+            f"{ceilings.read_bytes_per_s / 1e9:.1f} GB/s read from memory."
+        )
+        yield ""
+        yield "| layer | contender | µs | error | FMA | read | torch / ours | best library / ours |"
+        yield "|---|---|---|---|---|---|---|---|"
+        for title, lines in table.cases.items():
+            for line in lines:
+                yield _row(title, line)
+        yield ""
+
+
+def _row(title: str, line: Line) -> str:
+    name = f"**{line.name}**" if line.ours else line.name
+    read = "" if line.read_share is None else f"{line.read_share:.0%}"
+    cells = [title, name, f"{line.time_us:.1f}", f"{line.error:.1e}", f"{line.flops_share:.0%}", read]
+    cells += ["" if line.over_torch is None else str(line.over_torch), _best(line.over_best)]
+    return f"| {' | '.join(cells)} |"
+
+
+def _best(ratio: Ratio | None) -> str:
+    return "" if ratio is None else f"{ratio} {ratio.library}"
