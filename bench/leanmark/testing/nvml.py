@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from leanmark.testing.power import Power, energy_j
@@ -45,7 +45,9 @@ class FakeGpu:
     Its counter is the exact integral, published every ``update_s``. Its power readings are published every
     ``power_update_s``: the average over 1 s (none where ``averages`` is false, as on the A100) and the
     "instantaneous" one, which sees only the last ``seen_s`` of that time. ``module_power`` is what a Grace
-    module draws as a whole: there the counter is that of the module. Each call takes ``call_s``.
+    module draws as a whole: there the counter is that of the module. ``event_reasons`` are why its clocks
+    are what they are, ``held_ns`` how long a policy (0 power, 1 heat) held them down. Each call takes
+    ``call_s``.
     """
 
     power: Power
@@ -60,6 +62,10 @@ class FakeGpu:
     limit_w: float = 700.0
     mig: bool = False
     processes: tuple[int, ...] = ()
+    event_reasons: int = 0
+    held_ns: Mapping[int, int] = field(default_factory=dict)
+    clock_mhz: int = 1980
+    ecc_errors: int = 0
     call_s: float = 20e-6
     faults: tuple[GpuFault, ...] = ()
 
@@ -114,6 +120,7 @@ class FakeNvml:
         symbols: dict[str, Callable[..., int]] = {
             "nvmlInitWithFlags": lambda flags: init_error,
             "nvmlShutdown": lambda: _OK,
+            "nvmlSystemGetDriverVersion": lambda out, size: _write(out, "570.86"),
             "nvmlDeviceGetCount_v2": lambda out: _give(out, len(self.gpus)),
             "nvmlDeviceGetHandleByIndex_v2": self._by_index,
             "nvmlDeviceGetHandleByUUID": self._by_uuid,
@@ -195,6 +202,11 @@ def _mig(gpu: FakeGpu, now_s: float, current: Any, pending: Any) -> int:
     return _give(current, int(gpu.mig)) or _give(pending, int(gpu.mig))
 
 
+def _held(gpu: FakeGpu, now_s: float, policy: Any, out: Any) -> int:
+    out._obj.violationTime = gpu.held_ns.get(getattr(policy, "value", policy), 0)
+    return _OK
+
+
 def _memory(gpu: FakeGpu, now_s: float, out: Any) -> int:
     out._obj.total = out._obj.free = 80 * 2**30
     return _OK
@@ -218,6 +230,13 @@ _QUESTIONS: dict[str, Callable[..., int]] = {
     "nvmlDeviceGetUUID": lambda gpu, now_s, out, size: _write(out, gpu.uuid),
     "nvmlDeviceGetEnforcedPowerLimit": lambda gpu, now_s, out: _give(out, round(1000 * gpu.limit_w)),
     "nvmlDeviceGetTemperature": lambda gpu, now_s, sensor, out: _give(out, 60),
+    "nvmlDeviceGetCurrentClocksEventReasons": lambda gpu, now_s, out: _give(out, gpu.event_reasons),
+    "nvmlDeviceGetViolationStatus": _held,
+    "nvmlDeviceGetClockInfo": lambda gpu, now_s, kind, out: _give(out, gpu.clock_mhz),
+    "nvmlDeviceGetTotalEccErrors": lambda gpu, now_s, kind, since, out: _give(out, gpu.ecc_errors),
+    "nvmlDeviceGetEccMode": lambda gpu, now_s, now, pending: _give(now, 1) or _give(pending, 1),
+    "nvmlDeviceGetPersistenceMode": lambda gpu, now_s, out: _give(out, 1),
+    "nvmlDeviceGetCudaComputeCapability": lambda gpu, now_s, major, minor: _give(major, 9) or _give(minor, 0),
     "nvmlDeviceGetComputeMode": lambda gpu, now_s, out: _give(out, 0),
 }
 
