@@ -1,4 +1,4 @@
-"""The module that bf16 leaves behind: a model that enters autocast for its own forward pass only."""
+"""The modules that lower precision leaves behind; what they change ends with their forward pass."""
 
 from __future__ import annotations
 
@@ -7,13 +7,25 @@ from torch import Tensor, nn
 
 
 class Autocast(nn.Module):
-    """Run ``module`` under bfloat16 autocast; inputs and outputs stay float32 [N, ...]."""
+    """Run ``module`` under autocast to ``dtype``; inputs and outputs stay float32 [N, ...]."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, dtype: torch.dtype = torch.bfloat16) -> None:
         super().__init__()
-        self.module = module
+        self.module, self.dtype = module, dtype
 
     def forward(self, inputs: Tensor) -> Tensor:
-        with torch.autocast(inputs.device.type, torch.bfloat16):
+        with torch.autocast(inputs.device.type, self.dtype):
             outputs: Tensor = self.module(inputs)
+        return outputs.float()
+
+
+class Rounded(nn.Module):
+    """``module`` with weights in ``dtype``: floating inputs are converted to it, outputs back to float32."""
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.module, self.dtype = module.to(dtype), dtype
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.module(inputs.to(self.dtype) if inputs.is_floating_point() else inputs)
         return outputs.float()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from leanmark.backends.base import Executed
+    from leanmark.techniques.torch_step import TorchStep
     from leanmark.workloads.base import Workload
 
 
@@ -36,16 +37,19 @@ class Technique(ABC):
 
     level: ClassVar[Literal["module", "graph"]] = "module"
     backends: ClassVar[tuple[str, ...]] = ("eager", "onnxruntime")
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     phases: ClassVar[tuple[Phase, ...]] = ("inference", "training")
     lowers_precision: ClassVar[bool] = False
     """Whether operators may compute in another dtype than float32 because of it."""
     packages: ClassVar[tuple[str, ...]] = ("torch",)
     """What must be installed to apply it."""
     retrains: ClassVar[bool] = False
+    repacks: ClassVar[bool] = False
+    """Whether it only stores weights in another form: parameters and MACs then stay those from before."""
     tolerance: ClassVar[float] = 0.0
     """Largest relative L2 error of the outputs that it may cause, where it does not retrain."""
     refusal: ClassVar[str] = "not supported"
-    """Why the backends and phases that are missing above are missing; part of the skip reason."""
+    """Why the backends, devices and phases that are missing above are missing; part of the skip reason."""
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
         """The changed model; ``model`` itself stays as it was.
@@ -62,6 +66,15 @@ class Technique(ABC):
             TookNoEffect: it is not.
         """
         raise TypeError(f"{type(self).__name__} does not work on modules")
+
+    def deploy(self, step: TorchStep) -> TorchStep:
+        """The changed step, in the process that measures it and on its device: for what no file can hold.
+
+        Raises:
+            Unsupported: the technique does not fit this model or device, and why.
+            TookNoEffect: it was applied and is not there.
+        """
+        return step
 
     def apply_graph(self, source: Path, target: Path, context: Context) -> None:
         """Write the changed ONNX graph to ``target``.

@@ -10,27 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from leanmark.errors import TookNoEffect, Unsupported
 from leanmark.record import Finding
 from leanmark.techniques.base import Context, Technique
+from leanmark.techniques.precision import check_heavy
 
 if TYPE_CHECKING:
     from torch import nn
 
     from leanmark.backends.base import Executed
-
-_HEAVY = (
-    "mm[",
-    "addmm[",
-    "bmm[",
-    "baddbmm[",
-    "linear[",
-    "convolution[",
-    "mkldnn_linear[",
-    "mkldnn_convolution[",
-    "mkldnn_rnn_layer[",
-    "_native_multi_head_attention[",
-    "_transformer_encoder_layer_fwd[",
-    "_scaled_dot_product",  # the attention kernels all begin so
-)
-"""How the entries of Executed.operators begin that must not be in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +58,14 @@ class Bf16(Technique):
         return (Finding(code="emulated-bf16", message=message),)
 
     def verify_executed(self, executed: Executed) -> None:
-        heavy = [name for name in executed.operators if name.startswith(_HEAVY)]
-        in_float = sorted(name for name in heavy if name.endswith("[float32]"))
-        if in_float:
-            raise TookNoEffect(f"not everything ran in bfloat16: {', '.join(in_float)}")
-        if not any(name.endswith("[bfloat16]") for name in heavy):
-            raise TookNoEffect("no matrix product, convolution or attention ran in bfloat16")
+        check_heavy(executed, "bfloat16")
 
 
 def _native_bf16() -> bool:
-    """Whether this processor has bfloat16 instructions (AVX512_BF16, AMX, Arm BF16)."""
+    """Whether the GPU, or else this processor, has bfloat16 instructions (AVX512_BF16, AMX, Arm BF16)."""
     import torch
 
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities: Mapping[str, Any] = torch.cpu.get_capabilities()
     return any(bool(has) for name, has in capabilities.items() if "bf16" in name)
