@@ -1,0 +1,54 @@
+"""leanmark's own operators as techniques: in fp32, and with weights of fewer bits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from leanmark.techniques.repacked import Repacked
+
+
+@dataclass(frozen=True, slots=True)
+class Kernels(Repacked):
+    """The fastest fp32 form of every layer, ours or a library's; batch norm and activations fused in."""
+
+
+@dataclass(frozen=True, slots=True)
+class W8(Repacked):
+    """Weights of linear layers and 1x1 convolutions in 8 bits with a scale per output, fp32 arithmetic.
+
+    Every such layer takes them, whether faster here or not: a quarter of the bytes is the other half of the
+    point. The remaining layers are as with ``kernels``. The next two do the same.
+    """
+
+    weights: ClassVar[str] = "w8"
+    least_share: ClassVar[float] = 0.5
+    lowers_precision: ClassVar[bool] = True
+    tolerance: ClassVar[float] = 0.05  # trained networks show 0.002 to 0.01
+    proof: ClassVar[str] = "leanmark::packed_linear[float32+int8]"
+
+
+@dataclass(frozen=True, slots=True)
+class W4A8(Repacked):
+    """Weights of linear layers and 1x1 convolutions in 4 bits, groups of 32; activations in 8.
+
+    The numerics are those of ONNX Runtime's MatMulNBits at accuracy level 4. Rounded to nearest, nothing is
+    calibrated.
+    """
+
+    weights: ClassVar[str] = "w4a8"
+    least_share: ClassVar[float] = 0.5
+    lowers_precision: ClassVar[bool] = True
+    tolerance: ClassVar[float] = 0.25  # trained networks show 0.05 to 0.1
+    proof: ClassVar[str] = "leanmark::w4a8_linear["
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Exact(Repacked):
+    """Weights per output and activations per row or image in 8 bits, summed without saturation."""
+
+    weights: ClassVar[str] = "int8-exact"
+    least_share: ClassVar[float] = 0.5
+    lowers_precision: ClassVar[bool] = True
+    tolerance: ClassVar[float] = 0.1  # trained networks show 0.005 to 0.02
+    proof: ClassVar[str] = "leanmark::int8_"
