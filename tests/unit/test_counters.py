@@ -10,9 +10,10 @@ from fractions import Fraction
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from leanmark.machine.counters import Counters, compare_counters
-from leanmark.models.operators import count
+from leanmark.machine.counters import METRICS, Counters, compare_counters
+from leanmark.models.operators import count, counted
 
 _NOTHING = {
     "flops": 0,
@@ -75,6 +76,39 @@ def test_views_are_free_and_what_happens_in_place_allocates_nothing() -> None:
     found = count(step)
     assert (found.operators, found.allocations, found.allocated_bytes) == (3, 1, 96)
     assert (found.read_bytes, found.written_bytes) == (96 + 72 + 96, 96 + 72 + 96)
+
+
+def test_dense_layers_and_convolutions_are_counted_as_torch_counts_them() -> None:
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 3, groups=1), nn.Conv2d(8, 8, 3, groups=4), nn.Flatten(), nn.Linear(288, 5)
+    )
+    inputs = torch.rand(2, 3, 10, 10)
+    with FlopCounterMode(display=False) as torchs:
+        module(inputs).sum().backward()
+    found = count(lambda: module(inputs).sum().backward())
+    assert found.flops == torchs.get_total_flops() > 0
+
+
+def test_a_transposed_convolution_is_counted_as_by_hand() -> None:
+    module, inputs = nn.ConvTranspose2d(4, 8, 3, stride=2), torch.rand(2, 4, 5, 5)
+    assert count(_inference(module, inputs)).flops == 2 * 2 * (5 * 5 * 4) * (8 * 3 * 3)
+
+
+def test_flops_that_nobody_knows_are_not_counted_as_none() -> None:
+    left, right = torch.ones(32, 32, dtype=torch.int8), torch.ones(32, 32, dtype=torch.int8)
+    found = counted(lambda: torch._int_mm(left, right))
+    assert "flops" not in found.counts
+    assert found.missing == {"flops": "nobody knows those of aten._int_mm"}
+    assert (found.counts["operator_calls"], found.counts["written_bytes"]) == (1, 4 * 32 * 32)
+    assert count(lambda: torch._int_mm(left, right)).flops is None
+
+
+def test_a_backend_counts_by_the_names_of_records() -> None:
+    batch, module = 2, _perceptron()
+    found = counted(_inference(module, torch.rand(batch, 16)))
+    assert set(found.counts) == set(METRICS) - {"instructions"}
+    assert (found.counts["flops"], found.counts["operator_calls"]) == (2 * batch * (16 * 32 + 32 * 4), 3)
+    assert found.missing == {}
 
 
 def test_a_training_step_is_counted_the_same_every_time() -> None:

@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,12 +59,27 @@ def instructions(script: Path, steps: int, timeout_s: float = 600.0) -> int:
         WorkerDied: the script failed.
         WorkerTimeout: a run took longer than ``timeout_s``.
     """
+    return command_instructions((sys.executable, str(script)), steps, timeout_s)
+
+
+def command_instructions(
+    command: Sequence[str],
+    steps: int,
+    timeout_s: float = 600.0,
+    environment: Mapping[str, str] = os.environ,
+    folder: Path | None = None,
+) -> int:
+    """The same for a ``command``, run in this environment and folder."""
     if reason := unavailable():
         raise UsageError(reason)
-    full = _run(script, steps, timeout_s)
+
+    def run(count: int) -> int:
+        return _run((*command, str(count)), timeout_s, environment, folder)
+
+    full = run(steps)
     if full == 0:
-        raise UsageError(f"{script} counts nothing: its steps belong inside callgrind.collecting()")
-    return full - _run(script, 0, timeout_s)
+        raise UsageError(f"{command[-1]} counts nothing: its steps belong inside callgrind.collecting()")
+    return full - run(0)
 
 
 @contextmanager
@@ -92,26 +107,28 @@ def total(text: str) -> int:
     raise ValueError("no 'totals:' line: this is no complete callgrind file")
 
 
-def _run(script: Path, steps: int, timeout_s: float) -> int:
-    with tempfile.TemporaryDirectory(prefix="leanmark-") as folder:
-        counts = Path(folder) / "callgrind.out"
+def _run(
+    command: Sequence[str], timeout_s: float, environment: Mapping[str, str], folder: Path | None
+) -> int:
+    name = command[-2]
+    with tempfile.TemporaryDirectory(prefix="leanmark-") as scratch:
+        counts = Path(scratch) / "callgrind.out"
         tool = ("valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={counts}")
         try:
             done = subprocess.run(
-                [*tool, sys.executable, str(script), str(steps)],
-                env=os.environ | _STEADY,
+                [*tool, *command],
+                cwd=folder,
+                env={**environment, **_STEADY},
                 capture_output=True,
                 text=True,
                 timeout=timeout_s,
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise WorkerTimeout(f"{script} under callgrind took longer than {timeout_s:g} s") from error
+            raise WorkerTimeout(f"{name} under callgrind took longer than {timeout_s:g} s") from error
         if done.returncode:
             words = done.stderr.strip().splitlines()[-1:]
-            raise WorkerDied(
-                f"{script} under callgrind exited with code {done.returncode}: {' '.join(words)}"
-            )
+            raise WorkerDied(f"{name} under callgrind exited with code {done.returncode}: {' '.join(words)}")
         return total(counts.read_text())
 
 

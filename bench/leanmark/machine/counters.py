@@ -6,8 +6,8 @@ processor, where time cannot, that a change made a model do more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 
 
@@ -15,7 +15,8 @@ from fractions import Fraction
 class Counters:
     """One step, as ``operators.count`` sees it.
 
-    ``flops`` counts a multiply-accumulate as two. ``operators`` are calls that compute or copy: views are
+    ``flops`` counts a multiply-accumulate as two; it is ``None`` where an operator ran whose arithmetic
+    nobody knows. ``operators`` are calls that compute or copy: views are
     free. ``read_bytes`` and ``written_bytes`` are the sizes of their tensor arguments and results, as if
     nothing stayed in a cache. ``allocations`` are results in memory of their own, of
     ``allocated_bytes``; what an operator takes and gives back inside is not in it. ``instructions`` are
@@ -23,7 +24,7 @@ class Counters:
     instruction set, and are ``None`` where nobody counted.
     """
 
-    flops: int
+    flops: int | None
     operators: int
     read_bytes: int
     written_bytes: int
@@ -35,6 +36,20 @@ class Counters:
         for name, value in asdict(self).items():
             if value is not None and value < 0:
                 raise ValueError(f"Counters.{name} must not be negative, not {value}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """Counters of one step by the metric's name, and the reasons why others are missing."""
+
+    counts: Mapping[str, int]
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+
+METRICS = (
+    "flops", "operator_calls", "read_bytes", "written_bytes", "allocations", "allocated_bytes", "instructions"
+)  # fmt: skip
+"""The names of all counters in records and gates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +72,8 @@ def compare_counters(before: Counters, after: Counters) -> list[Difference]:
 
 
 def _differences(before: Counters, after: Counters) -> Iterator[Difference]:
-    for field in fields(Counters):
-        old, new = getattr(before, field.name), getattr(after, field.name)
+    for name in (each.name for each in fields(Counters)):
+        old, new = getattr(before, name), getattr(after, name)
         if old is not None and new is not None and old != new:
             ratio = Fraction(new, old) if old else None
-            yield Difference(counter=field.name, before=old, after=new, ratio=ratio)
+            yield Difference(counter=name, before=old, after=new, ratio=ratio)
