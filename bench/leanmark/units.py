@@ -29,6 +29,10 @@ def joules(value: float | None) -> str:
     return MISSING if value is None else _prefixed(value, "J")
 
 
+def watts(value: float | None) -> str:
+    return MISSING if value is None else _prefixed(value, "W")
+
+
 def grams(value: float | None) -> str:
     """Two digits: a grid intensity is not known better than that."""
     return MISSING if value is None else _prefixed(value, "g", digits=2)

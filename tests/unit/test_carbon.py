@@ -59,3 +59,28 @@ def test_without_codecarbon_the_package_is_named(monkeypatch):
     with pytest.raises(UsageError, match="codecarbon, which is not installed"):
         carbon.for_zone("FRA")
     assert carbon.explicit(56).value_g_per_kwh == 56
+
+
+COUNTRIES = ("FRA", "USA", "DEU", "GBR", "IND", "CHN", "SWE", "NOR", "BRA", "POL")
+
+
+@pytest.mark.parametrize("country", COUNTRIES)
+def test_the_factor_of_a_country_is_codecarbons_to_the_last_digit(country):
+    from codecarbon.input import DataSource
+
+    ours = carbon.for_zone(country).value_g_per_kwh
+    assert ours == DataSource().get_global_energy_mix_data()[country]["carbon_intensity"]
+    assert carbon.grams(3.6e6, carbon.for_zone(country)) == ours
+
+
+@pytest.mark.parametrize("country", COUNTRIES)
+def test_the_same_joules_are_codecarbons_grams(country):
+    """Up to the last bit: codecarbon multiplies kilograms."""
+    from codecarbon.core.emissions import Emissions
+    from codecarbon.core.units import Energy
+    from codecarbon.external.geography import GeoMetadata
+    from codecarbon.input import DataSource
+
+    place = GeoMetadata(country_iso_code=country, country_name=country)
+    kilograms = Emissions(DataSource()).get_private_infra_emissions(Energy.from_energy(2.5), place)
+    assert carbon.grams(2.5 * 3.6e6, carbon.for_zone(country)) == pytest.approx(1000 * kilograms, rel=1e-14)

@@ -109,3 +109,14 @@ def test_the_same_board_agrees_with_itself() -> None:
         clock.sleep(10.0)
         readings = {name: meters[name].stop(token) for name, token in tokens.items()}
     assert cross_check(readings["nvml_energy"], readings["nvml_power"]) is None
+
+
+def test_without_permission_one_line_says_how_and_the_next_meter_is_taken(tmp_path):
+    clock = VirtualClock()
+    closed = rapl(tmp_path, clock, [Fault(kind="permission")])
+    meter = choose("processor", {"rapl": closed, "codecarbon": CodeCarbon()}, clock.sleep).meter
+    assert isinstance(meter, CodeCarbon)
+    reason = meter.passed_over["rapl"]
+    assert "\n" not in reason
+    assert str(tmp_path / "intel-rapl:0" / "energy_uj") in reason
+    assert f"sudo chmod a+r {tmp_path}/intel-rapl*/energy_uj" in reason

@@ -67,7 +67,7 @@ def _opened(meter: NvmlEnergy, clock: VirtualClock):  # type: ignore[no-untyped-
 def test_the_window_is_sized_by_the_update_period_that_was_found() -> None:
     with machine(FakeGpu(power=Constant(300.0), update_s=0.2)) as (_, meter):
         meter.start()
-    assert meter.min_window_s == pytest.approx(4.0, rel=0.01)
+    assert meter.min_window_s == pytest.approx(2.0, rel=0.01)
 
 
 def test_the_evidence_is_in_the_reading() -> None:

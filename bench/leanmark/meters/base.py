@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Generic, Literal, TypeVar
+from types import MappingProxyType
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from leanmark.record import Finding, Provenance
 
@@ -66,6 +67,8 @@ class Meter(ABC, Generic[Token]):
     covers: ClassVar[Component | None] = None
     resolution: float
     min_window_s: float
+    passed_over: Mapping[str, str] = MappingProxyType({})
+    """Why the better meters of the same thing could not be read, by name."""
 
     @abstractmethod
     def unavailable(self) -> str | None:
@@ -76,6 +79,14 @@ class Meter(ABC, Generic[Token]):
 
     @abstractmethod
     def stop(self, token: Token) -> Reading: ...
+
+    def temperature_c(self) -> float | None:
+        """Of the device that the energy is of, ``None`` where the meter cannot tell."""
+        return None
+
+    def second_opinion(self) -> Meter[Any] | None:
+        """Another sensor of the same device that this one can be checked against."""
+        return None
 
     def close(self) -> None:
         """End threads, close files. The meter can be started again."""

@@ -42,6 +42,7 @@ def choose(
     for name, meter in ranked:
         reason = meter.unavailable() or _fails(meter, sleep)
         if reason is None:
+            meter.passed_over = passed_over
             return Choice(meter=meter, passed_over=passed_over)
         passed_over[name] = reason
         meter.close()

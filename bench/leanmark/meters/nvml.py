@@ -105,6 +105,13 @@ class Gpu:
         except self._nvml.NVMLError:
             return None
 
+    def temperature_c(self) -> float | None:
+        """Of the chip, ``None`` where it does not say."""
+        try:
+            return float(self._nvml.nvmlDeviceGetTemperature(self._handle, self._nvml.NVML_TEMPERATURE_GPU))
+        except self._nvml.NVMLError:
+            return None
+
     def findings(self) -> tuple[Finding, ...]:
         """Why the energy of this board may not be that of the work alone."""
         if self._scope is None:

@@ -189,6 +189,10 @@ class NvmlPower(Meter[OpenWindow]):
             findings=self._gpu.findings(),
         )
 
+    def temperature_c(self) -> float | None:
+        self._gpu.open()
+        return self._gpu.temperature_c()
+
     def close(self) -> None:
         self._ticker.close()
         self._gpu.close()

@@ -8,50 +8,30 @@ from __future__ import annotations
 
 import difflib
 import json
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from leanmark.errors import UnknownName, UsageError
+from leanmark.intensity import WORLD, Intensity
+from leanmark.record import Run
 
 J_PER_KWH = 3.6e6
-
-HIGHEST_PLAUSIBLE = 2000.0
-"""g/kWh: twice what electricity from coal alone emits (995 in codecarbon's table)."""
-
-WORLD = "world average"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Intensity:
-    """Grams of CO2 equivalent per kilowatt-hour of electricity, and where that figure is from."""
-
-    value_g_per_kwh: float
-    zone: str
-    period: str
-    source: str
-    basis: str
-
-    def __post_init__(self) -> None:
-        if not 0 < self.value_g_per_kwh <= HIGHEST_PLAUSIBLE:
-            raise UsageError(
-                f"a grid intensity lies between 0 and {HIGHEST_PLAUSIBLE:g} g/kWh, "
-                f"not at {self.value_g_per_kwh:g}"
-            )
-
-    @property
-    def is_world_average(self) -> bool:
-        return self.zone == WORLD
-
-    def __str__(self) -> str:
-        return f"{self.value_g_per_kwh:g} gCO2e/kWh ({self.zone}, {self.period}; {self.source})"
 
 
 def grams(joules: float, intensity: Intensity) -> float:
     """Grams of CO2 equivalent for ``joules`` of electricity."""
     return joules / J_PER_KWH * intensity.value_g_per_kwh
+
+
+def of(run: Run, chosen: Intensity | None) -> Intensity:
+    """The intensity for a run: the one that is asked for now, the one it was made with, the world's.
+
+    Raises:
+        UsageError: it comes to the last, and codecarbon is not installed.
+    """
+    return chosen or run.intensity or world_average()
 
 
 def world_average() -> Intensity:

@@ -56,7 +56,12 @@ def memory_ratio(row: Row) -> str:
 
 
 def energy(row: Row) -> str:
-    return _value(row.energy, units.joules)
+    """``12.3 mJ ±5%`` with all that is uncertain in it; an estimate has ``~`` instead."""
+    text = _value(row.energy, units.joules)
+    doubt_j = row.energetics.doubt_j if row.energetics else None
+    if row.energy is None or doubt_j is None or row.energy.summary.value <= 0:
+        return text
+    return f"{text} ±{100 * doubt_j / row.energy.summary.value:.2g}%"
 
 
 def co2(row: Row) -> str:
@@ -72,7 +77,9 @@ def quality(row: Row) -> str:
 
 def quality_value(judged: Judged) -> str:
     value = judged.quality.value
-    return units.percent(value) if judged.interval else f"{value:.3f}"
+    if judged.interval:
+        return units.percent(value)
+    return f"{value:.1e}" if judged.quality.metric == "max_error" else f"{value:.3f}"
 
 
 def quality_change(row: Row) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from leanmark import store
 from leanmark.errors import UnwritableResults
-from leanmark.reading import tabulate
-from leanmark.reading.carbon import Intensity
+from leanmark.intensity import Intensity
+from leanmark.reading import carbon, tabulate
 from leanmark.report import html, markdown
 
 
@@ -18,13 +18,14 @@ class Pages:
     html: Path
 
 
-def publish(path: Path, grid: Intensity) -> Pages:
+def publish(path: Path, grid: Intensity | None) -> Pages:
     """Write both pages of the records at ``path``, replacing older ones.
 
     Raises:
         RecordError: the records cannot be read, or the pages cannot be written.
     """
-    tables = tabulate.build([store.load(path)], grid)
+    records = store.load(path)
+    tables = tabulate.build([records], carbon.of(records.run, grid))
     pages = Pages(markdown=path.with_suffix(".md"), html=path.with_suffix(".html"))
     try:
         pages.markdown.write_text(markdown.render(tables), encoding="utf-8")

@@ -1,0 +1,106 @@
+"""The lines about energy among the figures of a row: how sure, from what, net of what, paid back when."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from leanmark import units
+from leanmark.reading.break_even import BreakEven, break_evens
+from leanmark.reading.energetics import Energetics
+from leanmark.reading.tabulate import Metric, Row
+from leanmark.record import Cost, Provenance
+from leanmark.report import cells
+
+Detail = tuple[str, str]
+
+_ESTIMATE_WARNING = "an estimate: it follows time, and other load on the machine, and no sensor was read"
+
+
+def energy(row: Row, metric: Metric) -> Iterator[Detail]:
+    """What is known about ``metric``, the energy of ``row``."""
+    summary, known = metric.summary, row.energetics or Energetics()
+    if summary.provenance is Provenance.ESTIMATED_MODEL:
+        source = f"{known.source}; " if known.source else ""
+        yield "Energy per step", f"~{units.joules(summary.value)} ({source}{_ESTIMATE_WARNING})"
+    else:
+        kind = summary.provenance.value.replace("_", " ")
+        yield "Energy per step", f"{cells.with_interval(metric, units.joules)} ({kind}, {known.source})"
+        yield from _measured(known)
+    mark = summary.provenance.mark
+    if row.case.batch > 1:
+        yield "Energy per sample", mark + units.joules(summary.value / row.case.batch)
+    if row.model and row.model.tokens:
+        share = summary.value / row.case.batch / row.model.tokens
+        yield "Energy per token", f"{mark}{units.joules(share)} ({row.model.tokens} tokens a sample)"
+
+
+def _measured(known: Energetics) -> Iterator[Detail]:
+    if known.doubt_j is not None:
+        gain = f"; of it the sensor's gain, {known.gain:.0%}, cancels in ratios here" if known.gain else ""
+        yield "Uncertainty of it", f"±{units.joules(known.doubt_j)}{gain}"
+    if known.power_w is not None:
+        yield "Mean power", units.watts(known.power_w)
+    for kind, idle in known.idle.items():
+        state = "no process started" if kind == "bare" else "models loaded"
+        yield (
+            f"Idle power, {state}",
+            f"{units.watts(idle.before_w)} before, {units.watts(idle.after_w)} after",
+        )
+    if known.net is not None:
+        doubt = units.joules(known.net.doubt_j)
+        yield (
+            "Energy net of idle with models loaded (diagnostic)",
+            f"{units.joules(known.net.value_j)} ±{doubt}",
+        )
+    elif known.net_refusal is not None:
+        yield "No net energy", known.net_refusal
+
+
+def cost(row: Row) -> Iterator[Detail]:
+    """What making the model took: a training run for the baseline, applying a technique for the others."""
+    if row.cost is None:
+        return
+    made, joules = row.cost, _joules(row.cost)
+    if made.epochs and made.steps:
+        reached = f", to {row.judged.quality.metric} {cells.quality(row)}" if row.judged else ""
+        text = f"{units.seconds(made.time_s)} for {made.epochs} epochs, {made.steps} steps{reached}"
+        yield "Training run", f"{text}; {joules}"
+        if made.energy_j is not None:
+            mark = made.energy_provenance.mark
+            each = [mark + units.joules(made.energy_j / count) for count in (made.epochs, made.steps)]
+            yield "Energy of training it", f"{each[0]} an epoch, {each[1]} a step"
+    else:
+        yield "Cost of making it, once", f"{units.seconds(made.time_s)}; {joules}"
+
+
+def _joules(made: Cost) -> str:
+    if made.energy_j is None:
+        return f"energy not measured: {made.energy_reason}" if made.energy_reason else "energy not measured"
+    text = made.energy_provenance.mark + units.joules(made.energy_j)
+    if made.energy_uncertainty_j is not None:
+        text += f" ±{units.joules(made.energy_uncertainty_j)}"
+    return text
+
+
+def pay_back(row: Row) -> Iterator[Detail]:
+    """After how many inferences a technique has paid back what it cost."""
+    for one in break_evens(row):
+        yield f"Break-even in {one.quantity}", _pays_back(one)
+
+
+def _pays_back(one: BreakEven) -> str:
+    if one.count is None or one.low is None or one.high is None:
+        return one.refusal or "not known"
+    unit = units.seconds if one.quantity == "time" else units.joules
+    spent = f"the {unit(one.cost)} that it cost"
+    if math.isinf(one.low):
+        return f"never: it saves nothing that could pay back {spent}"
+    if math.isinf(one.count):
+        return f"never at the ratio that was measured; at best {_times(one.low)} pay back {spent}"
+    until = "never" if math.isinf(one.high) else units.count(one.high)
+    return f"{_times(one.count)} [{units.count(one.low)}, {until}] pay back {spent}"
+
+
+def _times(count: float) -> str:
+    return f"{units.count(math.ceil(count))} inferences"

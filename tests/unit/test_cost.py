@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from leanmark.errors import MeterError, StuckCounter
+from leanmark.measuring.cost import CostMeter
+from leanmark.meters.base import Evidence, Meter, Reading
+from leanmark.protocol.messages import Notice, Ready
+from leanmark.record import Provenance
+
+BEGINS, ENDED = Notice("begins"), Notice("ended")
+READY = Ready(
+    work="w", time_s=2.0, epochs=20, steps=900, model={}, refusals={}, verified={}, doubts=(), work_parts={}
+)  # fmt: skip
+
+
+class Scripted(Meter[str]):
+    """Covers 1.6 s of the two; ``log`` says what it was asked."""
+
+    unit = "j"
+    scope = "device"
+    provenance = Provenance.MEASURED_COUNTER
+    resolution = 0.0
+    min_window_s = 0.0
+
+    def __init__(self, starts: bool = True, stops: bool = True) -> None:
+        self.log: list[str] = []
+        self._starts, self._stops = starts, stops
+
+    def unavailable(self) -> str | None:
+        return None
+
+    def start(self) -> str:
+        self.log.append("start")
+        if not self._starts:
+            raise MeterError("GPU 0: energy counter: GPU is lost")
+        return "token"
+
+    def stop(self, token: str) -> Reading:
+        assert token == "token"
+        self.log.append("stop")
+        if not self._stops:
+            raise StuckCounter("it showed 7 for 2 s")
+        return Reading(
+            value=160.0, duration_s=1.6, uncertainty=0.8, evidence=Evidence(source="nvml", gain=0.1)
+        )
+
+
+def metered(meter: Meter[str] | None, *notices: Notice) -> CostMeter:
+    with CostMeter(meter) as cost:
+        for notice in notices:
+            cost.notice(notice)
+    return cost
+
+
+def test_the_energy_is_that_of_the_time_between_the_notices() -> None:
+    meter = Scripted()
+    cost = metered(meter, BEGINS, ENDED).cost(READY)
+    assert meter.log == ["start", "stop"]
+    assert (cost.time_s, cost.energy_j) == (2.0, 200.0)  # 100 W for 2 s, though only 1.6 s were covered
+    assert cost.energy_uncertainty_j == pytest.approx((1.0**2 + 20.0**2) ** 0.5)
+    assert (cost.energy_provenance, cost.energy_reason) == (Provenance.MEASURED_COUNTER, None)
+    assert (cost.epochs, cost.steps) == (20, 900)
+
+
+@pytest.mark.parametrize(
+    ("meter", "reason"),
+    [
+        (Scripted(starts=False), "GPU 0: energy counter: GPU is lost"),
+        (Scripted(stops=False), "it showed 7 for 2 s"),
+        (None, "no meter of energy is available"),
+    ],
+)
+def test_a_meter_that_fails_costs_its_number_and_nothing_else(meter: Scripted | None, reason: str) -> None:
+    cost = metered(meter, BEGINS, ENDED).cost(READY)
+    assert (cost.time_s, cost.energy_j, cost.energy_reason) == (2.0, None, reason)
+    assert cost.energy_provenance is Provenance.UNAVAILABLE
+
+
+def test_a_meter_is_stopped_where_the_worker_dies_in_between() -> None:
+    meter = Scripted()
+    cost = metered(meter, BEGINS).cost(READY)
+    assert meter.log == ["start", "stop"]
+    assert cost.energy_j is None
+
+
+def test_what_was_never_applied_has_no_energy() -> None:
+    meter = Scripted()
+    ready = replace(READY, epochs=None, steps=None)
+    assert metered(meter).cost(ready).energy_reason == "nothing was applied"
+    assert meter.log == []
