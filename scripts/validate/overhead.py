@@ -2,16 +2,21 @@
 
 Runs the workload ``noop`` in a worker as a contest does. Prints the time a block holds beside its steps, the
 cost of the probes around it, the time from the end of a block to the start of the next, and how much of the
-processor the parent uses while its worker fills a window of 2 s.
+processor the parent uses while its worker fills a window of 2 s. Written to
+results/<machine>/validation/overhead.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
+
+from journal import RESULTS, folder_here
 
 from leanmark.machine.disturbance import block_flags, round_flags
 from leanmark.machine.probes import BlockProbe, RoundProbe
@@ -46,14 +51,18 @@ class Figure:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--blocks", type=int, default=300, help="how many blocks to run (300)")
-    blocks = parser.parse_args().blocks
-    for figure in (in_a_block(), *probes()):
-        print(figure)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    found = [in_a_block(), *probes()]
     with Launcher() as launcher:
         worker = launcher.server(LAYOUT).fork()
         opened = open_noop(worker, str(launcher.folder / "noop"))
-        for figure in (step(opened), between_blocks(worker, opened.loops, blocks), parent(worker)):
-            print(figure)
+        found += [step(opened), between_blocks(worker, opened.loops, options.blocks), parent(worker)]
+    for one in found:
+        print(one)
+    path = folder_here(options.results) / "overhead.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([asdict(one) for one in found], indent=1, ensure_ascii=False) + "\n")
 
 
 def open_noop(worker: Worker, folder: str) -> messages.Opened:
