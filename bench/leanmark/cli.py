@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -15,8 +15,12 @@ import leanmark
 from leanmark.errors import LeanmarkError, UsageError
 
 if TYPE_CHECKING:
-    from leanmark.reading.carbon import Intensity
+    from leanmark.intensity import Intensity
+    from leanmark.measuring.source import Source
+    from leanmark.plan import Plan
+    from leanmark.reading.gate import Rule
     from leanmark.store import Records
+    from leanmark.thresholds import Thresholds
 
 RESULTS = Path("results")
 
@@ -54,6 +58,20 @@ def _carbon_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def _threshold_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    @click.option("--margin", "margins", multiple=True, metavar="METRIC=N%",
+                  help="The difference that counts, such as latency=1%; by default 2%.")  # fmt: skip
+    @click.option("--floor", "floors", multiple=True, metavar="METRIC=AMOUNT",
+                  help="What is smaller never counts, such as latency=100ns or memory=1MiB.")  # fmt: skip
+    @functools.wraps(command)
+    def wrapped(*args: Any, margins: tuple[str, ...], floors: tuple[str, ...], **kwargs: Any) -> Any:
+        from leanmark import thresholds
+
+        return command(*args, asked=thresholds.parse(margins, floors), **kwargs)
+
+    return wrapped
+
+
 @group.command()
 @click.option("-w", "--workload", "workloads", multiple=True, metavar="NAME", help="Repeatable.")
 @click.option("-t", "--technique", "techniques", multiple=True, metavar="CHAIN",
@@ -61,7 +79,7 @@ def _carbon_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("-b", "--backend", "backends", multiple=True, metavar="NAME", help="Repeatable.")
 @click.option("--phase", "phases", multiple=True, type=click.Choice(["inference", "training"]))
 @click.option("--batch", "batches", multiple=True, type=click.IntRange(1), help="Repeatable.")
-@click.option("--device", default="cpu", show_default=True, metavar="NAME")
+@click.option("--device", metavar="NAME", help="cpu, cuda or cuda:N; by default a GPU if there is one.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1))
 @click.option("--profile", default="quick", show_default=True, type=click.Choice(["quick", "full"]))
 @click.option("--budget", metavar="TIME",
@@ -76,6 +94,15 @@ def _carbon_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--fail-on", metavar="RULE", help="Such as worse:latency=2.5%,accuracy; confirmed by a second pass."
 )
+@click.option(
+    "--instructions", default="perf", show_default=True, type=click.Choice(["perf", "callgrind"]),
+    help="Who counts the instructions of a step: the processor, or valgrind, a minute for each case.",
+)  # fmt: skip
+@click.option("--request-rate", type=click.FloatRange(0, min_open=True), metavar="HZ",
+              help="Meter the energy of inference at this many requests per second too.")  # fmt: skip
+@click.option("--against", metavar="REF",
+              help="Measure each case at this git commit too, in turns with the tree as it is.")  # fmt: skip
+@_threshold_options
 @_carbon_options
 def run(
     model: str | None,
@@ -85,24 +112,55 @@ def run(
     seed: int,
     results: Path,
     fail_on: str | None,
-    grid: Intensity,
+    request_rate: float | None,
+    against: str | None,
+    instructions: Literal["perf", "callgrind"],
+    grid: Intensity | None,
+    asked: Thresholds,
     workloads: tuple[str, ...],
+    device: str | None,
     **axes: Any,
 ) -> None:
-    """Measure, before and after. Without options: every workload and technique, the main job."""
-    from leanmark import confirmation, plan
+    """Measure, before and after. Without options: every workload and technique, the main job.
+
+    With --against: every workload unchanged, this tree over that commit.
+    """
+    from leanmark import plan
+    from leanmark.measuring import target, worktree
+    from leanmark.reading import gate
+
+    rules = gate.parse(fail_on, asked) if fail_on else ()
+    on = target.choose(device)
+    selection = plan.Selection(
+        workloads=_workloads(workloads, model, data), device=on.device, gpu=on.gpu, **axes
+    )
+    sampling = replace(plan.PROFILES[profile], seed=seed)
+    sampling = plan.with_instructions(sampling, instructions)
+    sampling = replace(plan.with_budget(sampling, budget) if budget else sampling, request_rate=request_rate)
+    sampling = plan.with_thresholds(sampling, asked)
+    if against is None:
+        sys.exit(_measure(plan.make(selection, sampling), results, rules, grid))
+    rival = worktree.resolve(against, Path.cwd())
+    made = plan.against(selection, sampling, rival.commit)
+    click.echo(f"leanmark: checking out and building {rival} beside this tree", err=True)
+    with worktree.beside(rival, Path.cwd()) as source:
+        sys.exit(_measure(made, results, rules, grid, source))
+
+
+def _measure(
+    made: Plan, results: Path, rules: Sequence[Rule], grid: Intensity | None, rival: Source | None = None
+) -> int:
+    """Run the plan and print what came of it; the exit code."""
+    from leanmark import confirmation
     from leanmark.measuring.campaign import Campaign
     from leanmark.reading import gate
     from leanmark.report import listing, publish
     from leanmark.report.console import console
     from leanmark.report.live import Live
 
-    rules = gate.parse(fail_on) if fail_on else ()
-    selection = plan.Selection(workloads=_workloads(workloads, model, data), **axes)
-    sampling = replace(plan.PROFILES[profile], seed=seed)
-    made = plan.make(selection, plan.with_budget(sampling, budget) if budget else sampling)
+    made = replace(made, intensity=grid)
     interrupted = False
-    with Live() as live, Campaign(made, results, live.notify) as campaign:
+    with Live() as live, Campaign(made, results, live.notify, rival) as campaign:
         try:
             campaign.run_all()
         except KeyboardInterrupt:
@@ -112,14 +170,15 @@ def run(
     click.echo(f"\nrecords  {campaign.path}\nsummary  {pages.markdown}\npage     {pages.html}")
     if interrupted:
         click.echo("interrupted: the finished measurements above are kept", err=True)
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED
     if any(one.status in ("failed", "invalid") for one in campaign.measurements):
-        sys.exit(1)
+        return 1
     with Live() as live:
-        worse = confirmation.confirmed(made, campaign.path, rules, results, live.notify)
+        worse = confirmation.confirmed(made, campaign.path, rules, results, live.notify, rival)
     if worse:
         listing.rulings(worse, console())
-        sys.exit(gate.GATE_FAILED)
+        return gate.GATE_FAILED
+    return 0
 
 
 @group.command("gate")
@@ -127,29 +186,40 @@ def run(
 @click.option("--fail-on", required=True, metavar="RULE", help="Such as worse:latency=2.5%,accuracy.")
 @click.option("--since", type=click.Path(path_type=Path), metavar="FILE",
               help="Judge each case against itself in this older run of the same machine.")  # fmt: skip
+@click.option("--against", metavar="REF",
+              help="Judge the newest run of this tree that was made against this git commit.")  # fmt: skip
 @click.option("--require-conclusive", is_flag=True, help="Exit with 4 where something could not be judged.")
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
 def gate_(
-    paths: tuple[Path, ...], fail_on: str, since: Path | None, require_conclusive: bool, results: Path
+    paths: tuple[Path, ...],
+    fail_on: str,
+    since: Path | None,
+    against: str | None,
+    require_conclusive: bool,
+    results: Path,
 ) -> None:
     """Judge stored records: exit with 3 where a technique is worse than its baseline.
+
+    What is counted needs no quiet machine: worse:operator_calls,flops,allocations,instructions.
 
     Exit codes: 0 nothing is worse, 1 a case is failed or invalid, 2 wrong usage, 3 worse, 4 not everything
     could be judged (with --require-conclusive).
     """
     from leanmark import store
-    from leanmark.reading import across, gate, tabulate
+    from leanmark.reading import gate, tabulate
     from leanmark.report import listing
     from leanmark.report.console import console
 
-    rules = gate.parse(fail_on)
-    records = [store.load(path) for path in list(paths) or [_newest(results)]]
+    if against is not None and (paths or since):
+        raise UsageError("--against finds the run by itself: give it, FILE or --since, not two of them")
+    chosen = list(paths) or [_newest(results) if against is None else _against(results, against)]
+    records = [store.load(path) for path in chosen]
+    rules = gate.parse(fail_on, records[0].run.plan.thresholds)
     if since is None:
         found = tuple(gate.rulings(tabulate.build(records), rules))
     else:
         older = store.load(since)
-        compared = [one for newer in records for one in across.compare_runs(older, newer)]
-        found = tuple(gate.rulings_across(compared, rules))
+        found = tuple(one for newer in records for one in gate.since(older, newer, rules))
     verdicts = {one.verdict for one in found}
     undecided = {"inconclusive"} if require_conclusive else set()
     listing.rulings([one for one in found if one.verdict in {"worse", "invalid"} | undecided], console())
@@ -181,7 +251,7 @@ def list_(kind: str | None) -> None:
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE]...")
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
 @_carbon_options
-def show(paths: tuple[Path, ...], results: Path, grid: Intensity) -> None:
+def show(paths: tuple[Path, ...], results: Path, grid: Intensity | None) -> None:
     """Show records as tables: the given files, or the newest run."""
     _print(list(paths) or [_newest(results)], grid)
 
@@ -190,13 +260,45 @@ def show(paths: tuple[Path, ...], results: Path, grid: Intensity) -> None:
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE]...")
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
 @_carbon_options
-def report(paths: tuple[Path, ...], results: Path, grid: Intensity) -> None:
+def report(paths: tuple[Path, ...], results: Path, grid: Intensity | None) -> None:
     """Write the Markdown summary and the HTML page of each file, or of the newest run."""
     from leanmark.report import publish
 
     for path in list(paths) or [_newest(results)]:
         pages = publish.publish(path, grid)
         click.echo(f"{pages.markdown}\n{pages.html}")
+
+
+@group.command("carbon")
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE]...")
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
+@_carbon_options
+@click.option("--pue", type=float, metavar="X", help="Facility energy over IT energy; not applied without.")
+@click.option("--embodied", type=float, metavar="KG",
+              help="CO2e of making the device, for its share in a full SCI.")  # fmt: skip
+@click.option("--lifetime", type=float, metavar="YEARS", help="How long the device is used: 3 unless given.")
+def carbon_(
+    paths: tuple[Path, ...],
+    results: Path,
+    grid: Intensity | None,
+    pue: float | None,
+    embodied: float | None,
+    lifetime: float | None,
+) -> None:
+    """Software carbon intensity (ISO/IEC 21031) of stored records, anew with any factor.
+
+    For 1000 samples: E x PUE x I + M. All rows, and so both sides of a comparison, get one intensity.
+    """
+    from leanmark import store
+    from leanmark.reading import carbon, sci, tabulate
+    from leanmark.report import footprint
+    from leanmark.report.console import console
+
+    making = sci.embodied(embodied, lifetime)
+    for path in list(paths) or [_newest(results)]:
+        records = store.load(path)
+        boundary = sci.Boundary(intensity=carbon.of(records.run, grid), pue=pue, embodied=making)
+        footprint.render(tabulate.build([records], boundary.intensity), boundary, console())
 
 
 @group.command()
@@ -236,14 +338,31 @@ def _workloads(names: tuple[str, ...], model: str | None, data: str | None) -> t
     return (*(WorkloadSpec(name=name) for name in names), *own)
 
 
-def _grid(zone: str | None, intensity: float | None) -> Intensity:
+def _grid(zone: str | None, intensity: float | None) -> Intensity | None:
+    """What was asked for, or ``None``: then the records, and at last the world average, decide."""
     from leanmark.reading import carbon
 
     if zone and intensity is not None:
         raise UsageError("give --zone or --intensity, not both")
     if intensity is not None:
         return carbon.explicit(intensity)
-    return carbon.for_zone(zone) if zone else carbon.world_average()
+    return carbon.for_zone(zone) if zone else None
+
+
+def _against(results: Path, ref: str) -> Path:
+    """The newest run of the tree as it is against the commit ``ref``."""
+    from leanmark import store
+    from leanmark.measuring import environment, worktree
+
+    rival, here = worktree.resolve(ref, Path.cwd()), environment.commit(Path.cwd())
+    for path in store.find(results):
+        run = store.load(path).run
+        if (run.against and run.against.commit, run.commit) == (rival.commit, here):
+            return path
+    raise UsageError(
+        f"no run in {results} measured {here} against {rival}: leanmark run --against {ref} does, and with "
+        "--fail-on judges it too"
+    )
 
 
 def _newest(results: Path) -> Path:
@@ -255,11 +374,12 @@ def _newest(results: Path) -> Path:
     return found[0]
 
 
-def _print(paths: list[Path], grid: Intensity) -> None:
+def _print(paths: list[Path], grid: Intensity | None) -> None:
     from leanmark import store
-    from leanmark.reading import tabulate
+    from leanmark.reading import carbon, tabulate
     from leanmark.report.console import console
     from leanmark.report.terminal import render
 
     records: list[Records] = [store.load(path) for path in paths]
-    render(tabulate.build(records, grid), console())
+    tables = [table for one in records for table in tabulate.build([one], carbon.of(one.run, grid))]
+    render(tables, console())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from leanmark import plan, store
 from leanmark.measuring.campaign import Campaign
+from leanmark.measuring.source import Source
 from leanmark.plan import Plan
 from leanmark.progress import Notify
 from leanmark.reading import gate, tabulate
@@ -15,20 +16,30 @@ from leanmark.reading.gate import Rule, Ruling
 
 
 def confirmed(
-    made: Plan, records: Path, rules: Sequence[Rule], results: Path, notify: Notify
+    made: Plan,
+    records: Path,
+    rules: Sequence[Rule],
+    results: Path,
+    notify: Notify,
+    rival: Source | None = None,
 ) -> tuple[Ruling, ...]:
     """What is worse in ``records`` and worse again when measured once more, with another seed.
 
+    What was counted needs no second pass: it would be the same.
+    ``rival`` is the other commit's code, where the first run had one.
     Measures nothing where there is no rule, or nothing is worse.
     """
-    suspects = {(one.case, one.rule) for one in _worse(records, rules)}
+    worse = _worse(records, rules)
+    certain = tuple(one for one in worse if one.rule.exact)
+    suspects = {(one.case, one.rule) for one in worse if not one.rule.exact}
     if not suspects:
-        return ()
+        return certain
     again = plan.restrict(made, [case for case, _ in suspects])
     sampling = replace(again.sampling, seed=again.sampling.seed + 1)
-    with Campaign(replace(again, sampling=sampling), results, notify) as campaign:
+    with Campaign(replace(again, sampling=sampling), results, notify, rival) as campaign:
         campaign.run_all()
-    return tuple(one for one in _worse(campaign.path, rules) if (one.case, one.rule) in suspects)
+    again_worse = _worse(campaign.path, rules)
+    return (*certain, *(one for one in again_worse if (one.case, one.rule) in suspects))
 
 
 def _worse(records: Path, rules: Sequence[Rule]) -> list[Ruling]:

@@ -157,9 +157,9 @@ def _gpu_energy() -> Diagnosis:
     count = pynvml.nvmlDeviceGetCount()
     pynvml.nvmlShutdown()
     return Diagnosis(
-        level="unknown",
+        level="ok" if count else "warn",
         subject="energy of the GPU",
-        message=f"{count} GPU found, but this version of leanmark measures on the processor only",
+        message=f"{count} GPU found; leanmark list devices says whether PyTorch can use it",
     )
 
 

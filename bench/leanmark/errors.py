@@ -6,16 +6,20 @@ LeanmarkError
 │   └── BadPlan               the plan as a whole makes no sense (nothing selected, budget too small)
 ├── Unsupported               this technique, backend or phase does not apply here; the case is skipped
 ├── TookNoEffect              the technique was applied and is not there; the case is INVALID
+├── Implausible               what was timed or computed cannot be true; the case is INVALID
 ├── WorkerError               the process that measured a case did not finish; the case is failed
 │   ├── WorkerDied            it exited or was killed (out of memory, segmentation fault)
 │   ├── WorkerTimeout         it gave no answer in time
+│   ├── OutOfMemory           it does not fit into the memory of its device: a result, not an accident
 │   └── WorkerRaised          it raised; carries the traceback as text
+├── DeviceBusy                another run measures on this device; the message says which
 ├── MeterError                a meter has no honest reading: no access, garbage, the device is gone
 │   └── StuckCounter          its counter did not move, so nothing was measured
 ├── RecordError               a results file or folder cannot be used
 │   ├── CorruptRecords        a line is not a record
 │   ├── NewerSchema           written by a newer leanmark
 │   └── UnwritableResults     the folder cannot be written, or the disk is full
+├── CannotBuild               the other commit of `--against` cannot be built here
 └── NotComparable             two records were made on different machines, software or work
 """
 
@@ -60,6 +64,10 @@ class TookNoEffect(LeanmarkError):
     pass
 
 
+class Implausible(LeanmarkError):
+    pass
+
+
 class WorkerError(LeanmarkError):
     pass
 
@@ -72,12 +80,20 @@ class WorkerTimeout(WorkerError):
     pass
 
 
+class OutOfMemory(WorkerError):
+    pass
+
+
 class WorkerRaised(WorkerError):
     """``summary`` is the last line of the worker's ``traceback``."""
 
     def __init__(self, summary: str, traceback: str) -> None:
         super().__init__(summary)
         self.traceback = traceback
+
+
+class DeviceBusy(LeanmarkError):
+    pass
 
 
 class MeterError(LeanmarkError):
@@ -101,6 +117,10 @@ class NewerSchema(RecordError):
 
 
 class UnwritableResults(RecordError):
+    pass
+
+
+class CannotBuild(LeanmarkError):
     pass
 
 

@@ -1,8 +1,9 @@
 """The ``leanmark`` fixture: a contest between two functions of anybody's test suite.
 
 It runs inside the test's own process, interleaved like any contest. One process is one sample of what
-processes do, so the margin is widened by the allowance for one: about 9 % in all. Smaller regressions are
-for ``pytest --benchmark``, which has processes of its own.
+processes do, so the margin is widened by the allowance for one: about 9 % in all, unless
+``--leanmark-margin latency=N%`` changes the 2 % in it. Smaller regressions are for ``pytest --benchmark``,
+which has processes of its own.
 """
 
 from __future__ import annotations
@@ -66,10 +67,11 @@ class Compared:
 
 
 class Leanmark:
-    """What the fixture gives to a test. ``seed`` orders the rounds."""
+    """What the fixture gives to a test. ``seed`` orders the rounds; ``margin`` is what counts, as a share."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, margin: float = compare.MARGIN) -> None:
         self._seed = seed
+        self._margin = margin
 
     def compare(
         self, baseline: Function, candidate: Function, setup: Callable[[], Any] | None = None
@@ -85,8 +87,8 @@ class Leanmark:
         interval = stats.ratio_interval(ratios)
         assert interval is not None, "thirty rounds always have an interval"
         allowance = stats.allowance(1)
-        verdict = compare.judge(interval, compare.MARGIN, allowance, "lower")
-        margin = (1 + compare.MARGIN) * (1 + allowance) - 1
+        verdict = compare.judge(interval, self._margin, allowance, "lower")
+        margin = (1 + self._margin) * (1 + allowance) - 1
         return Compared(latency=Outcome(verdict=verdict, ratio=interval, margin=margin))
 
     def measure(self, function: Function, setup: Callable[[], Any] | None = None) -> Summary:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast, get_args
+from typing import Literal, cast, get_args
 
-from leanmark import chain, registry
+from leanmark import chain, operations, registry, suite
 from leanmark.errors import BadPlan, UnknownName, UsageError
+from leanmark.intensity import Intensity
+from leanmark.machine import callgrind
 from leanmark.protocol.messages import WorkloadSpec
 from leanmark.record import BASELINE, REFERENCE_BACKEND, Case, Phase, SamplingPlan
+from leanmark.thresholds import Thresholds
 
 QUICK = SamplingPlan(
     profile="quick",
@@ -21,6 +25,7 @@ QUICK = SamplingPlan(
     memory_processes=1,
     memory_steps=5,
     energy_window_s=0.15,
+    energy_rounds=6,  # the fewest that give one process an interval
     timeout_s=120.0,
 )
 
@@ -35,6 +40,8 @@ FULL = SamplingPlan(
     memory_steps=20,
     samples=700,  # enough for a p99 with an interval
     energy_window_s=1.0,
+    energy_processes=5,
+    energy_rounds=3,
     timeout_s=600.0,
 )
 
@@ -49,15 +56,18 @@ PROFILES: Mapping[str, SamplingPlan] = {plan.profile: plan for plan in (QUICK, F
 TECHNIQUES = (BASELINE, "prune", "int8", "bf16", "distill", "distill+int8")
 """What the main job applies to each workload."""
 
-ON_REQUEST = ("noop",)
-"""Workloads that the main job leaves out: they examine leanmark itself."""
+ON_REQUEST = ("noop", "op", "resnet18", "mobilenet_v2", *suite.LARGER)
+"""Workloads that the main job leaves out: they examine leanmark itself, or are too large for one core."""
 
 BATCHES: Mapping[Phase, tuple[int, ...]] = {"inference": (1, 32), "training": (32,)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """The axes of a run; empty means leanmark's own choice. ``workloads`` may hold users' own."""
+    """The axes of a run; empty means leanmark's own choice. ``workloads`` may hold users' own.
+
+    ``gpu`` is the UUID of the board that ``device`` stands for, empty on a processor.
+    """
 
     workloads: tuple[WorkloadSpec, ...] = ()
     techniques: tuple[str, ...] = ()
@@ -65,16 +75,23 @@ class Selection:
     phases: tuple[Phase, ...] = ()
     batches: tuple[int, ...] = ()
     device: str = "cpu"
+    gpu: str = ""
     threads: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """``cases`` in the order they are measured; cases of one contest stand together."""
+    """``cases`` in the order they are measured; cases of one contest stand together.
+
+    ``intensity`` is the grid's that the user stated, kept in the record; no number depends on it.
+    ``gpu`` is the UUID of the board it is for, empty on a processor.
+    """
 
     workloads: Mapping[str, WorkloadSpec]
     cases: tuple[Case, ...]
     sampling: SamplingPlan
+    intensity: Intensity | None = None
+    gpu: str = ""
 
 
 def make(selection: Selection, sampling: SamplingPlan) -> Plan:
@@ -87,25 +104,27 @@ def make(selection: Selection, sampling: SamplingPlan) -> Plan:
         BadPlan: nothing is left to measure; says which technique ruled it out and why.
     """
     specs = selection.workloads or tuple(
-        WorkloadSpec(name=name) for name in registry.rows("workloads") if name not in ON_REQUEST
+        WorkloadSpec(name=name) for name in _main_workloads(selection.device)
     )
     for spec in specs:
-        if spec.data is None:
+        if _is_operator(spec):
+            operations.parse(spec.name)
+        elif spec.data is None:
             _check("workload", spec.name, registry.rows("workloads"))
     for name in selection.backends:
         _check("backend", name, registry.rows("backends"))
     _check("device", selection.device, registry.rows("devices"))
-    techniques = tuple(chain.spell(chain.parse(text)) for text in selection.techniques or TECHNIQUES)
     refusals: list[str] = []
-    cases = dict.fromkeys(
-        case for spec in specs for case in _cases(spec.name, techniques, selection, refusals)
-    )
+    cases = dict.fromkeys(case for spec in specs for case in _cases(spec, selection, refusals))
     if not cases:
         raise BadPlan("nothing to measure: " + ("; ".join(dict.fromkeys(refusals)) or "no case is selected"))
+    if selection.device != "cpu":
+        sampling = replace(sampling, timeout_s=max(sampling.timeout_s, suite.COMPILING_S))
     return Plan(
         workloads={spec.name: spec for spec in specs},
         cases=tuple(_with_sentinels(cases, every=sampling.processes >= EVERY_CONTEST)),
         sampling=sampling,
+        gpu=selection.gpu,
     )
 
 
@@ -122,11 +141,59 @@ def with_budget(sampling: SamplingPlan, text: str) -> SamplingPlan:
     return replace(sampling, budget_s=seconds, max_processes=BUDGET_PROCESSES)
 
 
+def with_thresholds(sampling: SamplingPlan, asked: Thresholds) -> SamplingPlan:
+    """``sampling`` for the differences that count; intervals of latency are to be half the margin wide."""
+    return replace(sampling, thresholds=asked, precision=asked.margin("latency") / 2)
+
+
+def with_instructions(sampling: SamplingPlan, name: Literal["perf", "callgrind"]) -> SamplingPlan:
+    """``sampling`` with its steps' instructions counted by ``name``.
+
+    Raises:
+        UsageError: callgrind cannot be used here, and why.
+    """
+    reason = callgrind.unavailable() if name == "callgrind" else None
+    if reason:
+        raise UsageError(f"instructions cannot be counted by callgrind: {reason}")
+    return replace(sampling, instructions=name)
+
+
+def against(selection: Selection, sampling: SamplingPlan, commit: str) -> Plan:
+    """Every case of ``selection`` beside the same one at the other ``commit``, in one contest.
+
+    The question is what a commit changed, so without techniques it is the unchanged model that runs.
+
+    Raises:
+        UnknownName, BadPlan: as :func:`make`.
+    """
+    made = make(replace(selection, techniques=selection.techniques or (BASELINE,)), sampling)
+    pairs = ((case,) if case.sentinel else (replace(case, commit=commit), case) for case in made.cases)
+    return replace(made, cases=tuple(case for pair in pairs for case in pair))
+
+
+def check_budget(plan: Plan) -> None:
+    """A budget has to hold the first look at every case, of which this counts the measured blocks alone.
+
+    Raises:
+        BadPlan: it cannot; the message says what it needs at least.
+    """
+    sampling = plan.sampling
+    blocks = len(plan.cases) * sampling.processes * sampling.rounds
+    least_s = blocks * sampling.block_s
+    if sampling.budget_s is not None and sampling.budget_s < least_s:
+        raise BadPlan(
+            f"a budget of {sampling.budget_s:g} s is too small: {len(plan.cases)} cases in "
+            f"{sampling.processes} processes of {sampling.rounds} rounds each measure for at least "
+            f"{math.ceil(least_s)} s, and preparing the models comes on top. Give more, or select fewer cases"
+        )
+
+
 def restrict(plan: Plan, selected: Sequence[Case]) -> Plan:
     """Only ``selected``, and the baselines that they are compared to."""
     needed = set(selected)
     for case in selected:
         needed |= {case.baseline(), case.baseline(backend=REFERENCE_BACKEND)}
+        needed |= {twin for twin in plan.cases if twin.commit and replace(twin, commit=None) == case}
     contests = {case.pair_key for case in needed}
     return replace(
         plan,
@@ -159,15 +226,28 @@ def batches(texts: Sequence[str]) -> tuple[int, ...]:
     return tuple(int(text) for text in texts)
 
 
-def _cases(
-    workload: str, techniques: Sequence[str], selection: Selection, refusals: list[str]
-) -> Iterator[Case]:
+def _main_workloads(device: str) -> Sequence[str]:
+    if device != "cpu":
+        return suite.GPU_WORKLOADS
+    return [name for name in registry.rows("workloads") if name not in ON_REQUEST]
+
+
+def _is_operator(spec: WorkloadSpec) -> bool:
+    return spec.data is None and operations.named(spec.name)
+
+
+def _cases(spec: WorkloadSpec, selection: Selection, refusals: list[str]) -> Iterator[Case]:
     backends = selection.backends or tuple(registry.rows("backends"))
-    for phase in selection.phases or ("inference", "training"):
-        for batch in selection.batches or BATCHES[phase]:
+    operator = _is_operator(spec)
+    usual = TECHNIQUES if selection.device == "cpu" else suite.GPU_TECHNIQUES
+    chosen = selection.techniques or (operations.techniques(spec.name) if operator else usual)
+    batches = suite.GPU_BATCHES.get(spec.name, BATCHES)
+    techniques = tuple(chain.spell(chain.parse(text)) for text in chosen)
+    for phase in _phases(operator, selection, refusals):
+        for batch in selection.batches or ((1,) if operator else batches[phase]):
             candidates = [
                 Case(
-                    workload=workload,
+                    workload=spec.name,
                     technique=technique,
                     backend=backend,
                     device=selection.device,
@@ -177,13 +257,21 @@ def _cases(
                 )
                 for technique in techniques
                 for backend in backends
-                if _possible(technique, backend, phase, refusals)
+                if _possible(technique, backend, selection.device, phase, refusals)
             ]
             for case in candidates:
                 yield case.baseline(backend=REFERENCE_BACKEND if REFERENCE_BACKEND in backends else None)
             for case in candidates:
                 yield case.baseline()
             yield from candidates
+
+
+def _phases(operator: bool, selection: Selection, refusals: list[str]) -> Iterator[Phase]:
+    for phase in selection.phases or get_args(Phase):
+        if operator and phase == "training":
+            refusals.append("a single operator is measured in inference only")
+        else:
+            yield phase
 
 
 def _with_sentinels(cases: Iterable[Case], *, every: bool) -> Iterator[Case]:
@@ -197,15 +285,16 @@ def _with_sentinels(cases: Iterable[Case], *, every: bool) -> Iterator[Case]:
             yield replace(case, sentinel=True)
 
 
-def _possible(technique: str, backend: str, phase: Phase, refusals: list[str]) -> bool:
+def _possible(technique: str, backend: str, device: str, phase: Phase, refusals: list[str]) -> bool:
     engine = registry.load("backends", backend)
-    if phase not in engine.phases:
-        refusals.append(f"{backend} has no {phase}: {engine.refusal}")
+    if phase not in engine.phases or device not in engine.devices:
+        refusals.append(f"{backend} has no {phase} on {device}: {engine.refusal}")
         return False
     for link in chain.parse(technique):
         step = chain.build(link)
-        if backend not in step.backends or phase not in step.phases:
-            refusals.append(f"{link.name} has no {phase} on {backend}: {step.refusal}")
+        if backend not in step.backends or phase not in step.phases or device not in step.devices:
+            where = backend if device in step.devices else device
+            refusals.append(f"{link.name} has no {phase} on {where}: {step.refusal}")
             return False
     return True
 

@@ -35,7 +35,7 @@ class Account:
             "contest": sampling.processes * turn_s + sampling.energy_window_s,
             "memory": 2.0 * sampling.memory_processes,
         }
-        chains = {(case.workload, case.technique) for case in plan.cases}
+        chains = {(case.workload, case.technique, case.commit) for case in plan.cases}
         self._total = len(chains) * self._cost["prepare"] + len(plan.cases) * (
             self._cost["contest"] + self._cost["memory"]
         )

@@ -7,6 +7,7 @@ files were read, and only if none of them (and no other plugin) has taken it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import time
 from collections.abc import Generator, Iterator
@@ -16,53 +17,27 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from leanmark import pytest_options
 from leanmark.errors import LeanmarkError
 
 if TYPE_CHECKING:
     from leanmark.fixture import Leanmark
+    from leanmark.intensity import Intensity
     from leanmark.measuring.campaign import Campaign
+    from leanmark.measuring.source import Source
     from leanmark.plan import Plan
     from leanmark.progress import Progress
-    from leanmark.reading.carbon import Intensity
     from leanmark.reading.gate import Rule, Ruling
     from leanmark.record import Case, Measurement
+    from leanmark.rival import Rival
+    from leanmark.thresholds import Thresholds
 
 SUITE = Path(__file__).with_name("suite.leanmark")
 """Stands for the suite in pytest's collection; any path of a kind that no other plugin collects."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("leanmark", "leanmark: efficiency before and after, with error bars")
-    group.addoption("--leanmark", action="store_true", dest="leanmark_flag", help="Run leanmark's suite.")
-    for name, metavar, text in (
-        ("workload", "NAME", "workload"),
-        ("technique", "CHAIN", "technique or chain such as prune+int8"),
-        ("backend", "NAME", "backend"),
-        ("phase", "PHASE", "inference or training"),
-        ("batch", "N", "batch size"),
-    ):
-        group.addoption(
-            f"--leanmark-{name}",
-            action="append",
-            default=[],
-            metavar=metavar,
-            dest=f"leanmark_{name}",
-            help=f"Only this {text}; repeatable.",
-        )
-    group.addoption("--leanmark-device", default="cpu", metavar="NAME", help="Device; default cpu.")
-    group.addoption("--leanmark-threads", default=1, type=int, metavar="N", help="Threads; default 1.")
-    group.addoption(
-        "--leanmark-profile", default="quick", choices=("quick", "full"), help="How much to measure."
-    )
-    group.addoption("--leanmark-budget", metavar="TIME", help="Time for the whole run: 90s, 5m, 1h.")
-    group.addoption("--leanmark-seed", default=0, type=int, metavar="N", help="Seeds the order.")
-    group.addoption("--leanmark-results", default="results", metavar="DIR", help="Folder of the records.")
-    group.addoption(
-        "--leanmark-fail-on",
-        metavar="RULE",
-        help="Such as worse:latency=2.5%%,accuracy: fail the run where a second pass confirms it.",
-    )
-    group.addoption("--leanmark-zone", metavar="NAME", help="Country whose grid turns joules into CO2.")
+    pytest_options.add(parser.getgroup("leanmark", "leanmark: efficiency before and after, with error bars"))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -85,7 +60,10 @@ def leanmark(request: pytest.FixtureRequest) -> Leanmark:
     """Contests between functions: ``assert leanmark.compare(old, new).latency.not_worse``."""
     from leanmark.fixture import Leanmark
 
-    return Leanmark(seed=request.config.getoption("leanmark_seed"))
+    return Leanmark(
+        seed=request.config.getoption("leanmark_seed"),
+        margin=_thresholds(request.config).margin("latency"),
+    )
 
 
 def _taken(parser: pytest.Parser, flag: str) -> bool:
@@ -120,11 +98,14 @@ class Session:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        self.plan = _plan(config)
+        self.rival = _rival(config)
         self.grid = _grid(config)
+        self.plan = replace(_plan(config, self.rival), intensity=self.grid)
         self.rules = _rules(config)
         self.worse: tuple[Ruling, ...] = ()
         self.campaign: Campaign | None = None
+        self._beside = contextlib.ExitStack()
+        self._source: Source | None = None
         self._selected: list[Case] = []
         self._line = _Line(config)
 
@@ -148,13 +129,28 @@ class Session:
             from leanmark.plan import restrict
 
             made = restrict(self.plan, self._selected)
-            self.campaign = Campaign(made, self._results, self._line.notify)
+            self._check_out()
+            self.campaign = Campaign(made, self._results, self._line.notify, self._source)
         found = self.campaign.measure(case)
         self._line.clear()
         return found
 
+    def _check_out(self) -> None:
+        """The other commit of a run against one, until the session ends."""
+        if self.rival is None or self._source is not None:
+            return
+        from leanmark.measuring import worktree
+
+        self._source = self._beside.enter_context(
+            worktree.beside(self.rival, self.config.invocation_params.dir)
+        )
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        with self._beside:
+            self._finish(session)
+
+    def _finish(self, session: pytest.Session) -> None:
         if self.campaign is None:
             return
         self.campaign.__exit__(None, None, None)
@@ -163,7 +159,12 @@ class Session:
         from leanmark.confirmation import confirmed
 
         self.worse = confirmed(
-            self.campaign.plan, self.campaign.path, self.rules, self._results, self._line.notify
+            self.campaign.plan,
+            self.campaign.path,
+            self.rules,
+            self._results,
+            self._line.notify,
+            self._source,
         )
         self._line.clear()
         if self.worse:
@@ -173,16 +174,17 @@ class Session:
         if self.campaign is None or not self.campaign.measurements:
             return
         from leanmark import store
-        from leanmark.reading import tabulate
+        from leanmark.reading import carbon, tabulate
         from leanmark.report import publish
         from leanmark.report.console import rendered
 
         path = self.campaign.path
+        records = store.load(path)
         pages = publish.publish(path, self.grid)
         terminalreporter.section("leanmark")
         terminalreporter.write(
             rendered(
-                tabulate.build([store.load(path)], self.grid),
+                tabulate.build([records], carbon.of(records.run, self.grid)),
                 width=shutil.get_terminal_size((120, 24)).columns,
                 color=bool(terminalreporter.hasmarkup),
             )
@@ -202,9 +204,13 @@ class Suite(pytest.File):
     session_of_leanmark: Session
 
     def collect(self) -> Iterator[CaseItem]:
+        from leanmark import operations
+
         for case in self.session_of_leanmark.plan.cases:
             item: CaseItem = CaseItem.from_parent(self, name=case.id)
             item.case = case
+            if operations.named(case.workload):
+                item.extra_keyword_matches.add("kernels")
             yield item
 
 
@@ -272,27 +278,58 @@ class _Line:
             self._shown = False
 
 
-def _plan(config: pytest.Config) -> Plan:
-    from leanmark import plan
+def _rival(config: pytest.Config) -> Rival | None:
+    from leanmark.measuring import worktree
+
+    ref = config.getoption("leanmark_against")
+    try:
+        return worktree.resolve(ref, config.invocation_params.dir) if ref else None
+    except LeanmarkError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _plan(config: pytest.Config, rival: Rival | None) -> Plan:
+    from leanmark import operations, plan
+    from leanmark.measuring import target
     from leanmark.protocol.messages import WorkloadSpec
 
     def chosen(name: str) -> tuple[str, ...]:
         return tuple(config.getoption(f"leanmark_{name}"))
 
+    names = chosen("workload") or (operations.SMALL_SET if _asks_for_kernels(config) else ())
     try:
+        on = target.choose(config.getoption("leanmark_device"))
         selection = plan.Selection(
-            workloads=tuple(WorkloadSpec(name=name) for name in chosen("workload")),
+            workloads=tuple(WorkloadSpec(name=name) for name in names),
             techniques=chosen("technique"),
             backends=chosen("backend"),
             phases=plan.phases(chosen("phase")),
             batches=plan.batches(chosen("batch")),
-            device=config.getoption("leanmark_device"),
+            device=on.device,
+            gpu=on.gpu,
             threads=config.getoption("leanmark_threads"),
         )
         profile = plan.PROFILES[config.getoption("leanmark_profile")]
         sampling = replace(profile, seed=config.getoption("leanmark_seed"))
+        sampling = plan.with_thresholds(sampling, _thresholds(config))
+        sampling = plan.with_instructions(sampling, config.getoption("leanmark_instructions"))
         budget = config.getoption("leanmark_budget")
-        return plan.make(selection, plan.with_budget(sampling, budget) if budget else sampling)
+        sampling = plan.with_budget(sampling, budget) if budget else sampling
+        return plan.against(selection, sampling, rival.commit) if rival else plan.make(selection, sampling)
+    except LeanmarkError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _asks_for_kernels(config: pytest.Config) -> bool:
+    """``-k kernels`` means single operators, which are no part of the main job."""
+    return "kernels" in str(config.getoption("keyword"))
+
+
+def _thresholds(config: pytest.Config) -> Thresholds:
+    from leanmark import thresholds
+
+    try:
+        return thresholds.parse(config.getoption("leanmark_margin"), config.getoption("leanmark_floor"))
     except LeanmarkError as error:
         raise pytest.UsageError(str(error)) from error
 
@@ -302,17 +339,17 @@ def _rules(config: pytest.Config) -> tuple[Rule, ...]:
 
     try:
         text = config.getoption("leanmark_fail_on")
-        return gate.parse(text) if text else ()
+        return gate.parse(text, _thresholds(config)) if text else ()
     except LeanmarkError as error:
         raise pytest.UsageError(str(error)) from error
 
 
-def _grid(config: pytest.Config) -> Intensity:
+def _grid(config: pytest.Config) -> Intensity | None:
     from leanmark.reading import carbon
 
     try:
         zone = config.getoption("leanmark_zone")
-        return carbon.for_zone(zone) if zone else carbon.world_average()
+        return carbon.for_zone(zone) if zone else None
     except LeanmarkError as error:
         raise pytest.UsageError(str(error)) from error
 

@@ -18,6 +18,10 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
+from leanmark.intensity import Intensity
+from leanmark.rival import Rival
+from leanmark.sampling import SamplingPlan as SamplingPlan
+
 SCHEMA = 1
 
 BASELINE = "fp32"
@@ -25,6 +29,9 @@ BASELINE = "fp32"
 
 REFERENCE_BACKEND = "eager"
 """What the unchanged model on another backend is compared to: that switch is a row of its own."""
+
+NO_COUNTER = "no-counter"
+"""Code of the finding that says why energy is only estimated, by counter, and what would help."""
 
 NOT_STEADY = "not-steady"
 """Code of the finding that processes were still warming up: it takes the verdict away."""
@@ -75,6 +82,8 @@ class Case:
     wait: Literal["passive", "active"] = "passive"
     sentinel: bool = False
     """The baseline once more, in processes of its own: an A/A comparison that shows the noise."""
+    commit: str | None = None
+    """The code it ran, where that is another commit's than the run's own (``--against``)."""
 
     def __post_init__(self) -> None:
         for name in ("workload", "backend", "device"):
@@ -98,12 +107,12 @@ class Case:
 
     @property
     def label(self) -> str:
-        """The technique, told apart from its sentinel."""
-        return f"{self.technique}-again" if self.sentinel else self.technique
+        """The technique, told apart from its sentinel and from the same at another commit."""
+        return self.technique + "-again" * self.sentinel + (f"@{self.commit}" if self.commit else "")
 
     @property
     def pair_key(self) -> tuple[str, ...]:
-        """Everything but technique and backend: cases that share it meet in one contest."""
+        """Everything but technique, backend and commit: cases that share it meet in one contest."""
         work = (self.workload, self.phase, str(self.batch))
         return (*work, self.device, str(self.threads), self.wait)
 
@@ -120,42 +129,6 @@ class Case:
         if not self.is_baseline:
             return self.baseline()
         return None if self.backend == REFERENCE_BACKEND else self.baseline(backend=REFERENCE_BACKEND)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SamplingPlan:
-    """How much is measured: ``processes`` replicas per variant, ``rounds`` in each.
-
-    ``warmup_s`` is the longest that warming up may take; it ends as soon as the steps are steady.
-    ``processes`` is the first look. While an interval is wider than ``precision`` (relative half-width)
-    processes are added up to ``max_processes``, until ``budget_s`` is spent; never until a difference is
-    significant, which would find one in 18 to 29 % of identical code. ``samples`` single steps are timed.
-    """
-
-    profile: str
-    processes: int
-    rounds: int
-    block_s: float
-    warmup_s: float
-    memory_processes: int
-    memory_steps: int
-    energy_window_s: float
-    timeout_s: float
-    seed: int = 0
-    max_processes: int = 0
-    precision: float = 0.01
-    budget_s: float | None = None
-    samples: int = 0
-
-    def __post_init__(self) -> None:
-        if self.max_processes < self.processes:
-            object.__setattr__(self, "max_processes", self.processes)
-        for name in ("processes", "rounds", "memory_processes", "memory_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"SamplingPlan.{name} must be at least 1")
-        for name in ("block_s", "warmup_s", "energy_window_s", "timeout_s"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"SamplingPlan.{name} must be positive")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +157,8 @@ class Block:
     """``loops`` steps run back to back; ``value`` is per step, in the unit of its series.
 
     ``process`` is the replica, ``round`` counts within it, ``order`` is the place in that round.
-    ``start_s`` is on the measuring process's monotonic clock.
+    ``start_s`` is on the measuring process's monotonic clock. ``uncertainty`` is the meter's, a half-width
+    in the unit of the series from quantisation and sampling, ``None`` where it is not known or nothing.
     """
 
     process: int
@@ -196,6 +170,7 @@ class Block:
     flags: tuple[str, ...] = ()
     clock_hz: float | None = None
     temperature_c: float | None = None
+    uncertainty: float | None = None
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.value):
@@ -206,13 +181,17 @@ class Block:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """All raw blocks of one metric. The metric's name ends in its unit: ``latency_s``."""
+    """All raw blocks of one metric. The metric's name ends in its unit: ``latency_s``.
+
+    ``gain`` is the relative error of the sensor itself: it cancels in a ratio on one device, nowhere else.
+    """
 
     metric: str
     direction: Direction = "lower"
     provenance: Provenance = Provenance.MEASURED_COUNTER
     meter: str
     scope: Literal["process", "machine", "device", "model"] = "process"
+    gain: float | None = None
     blocks: tuple[Block, ...]
 
     def __post_init__(self) -> None:
@@ -263,25 +242,32 @@ class Quality:
 class Cost:
     """What applying a technique took, once: training, fine-tuning, calibrating.
 
-    ``energy_j`` has the provenance of its meter; ``None`` comes with ``energy_reason``.
+    ``energy_j`` has the provenance of its meter and covers the same time; ``None`` comes with
+    ``energy_reason``. Its uncertainty is a half-width, with the gain of the sensor. ``epochs`` and ``steps``
+    are those of training the baseline.
     """
 
     time_s: float
     energy_j: float | None = None
     energy_provenance: Provenance = Provenance.UNAVAILABLE
     energy_reason: str | None = None
+    energy_uncertainty_j: float | None = None
+    epochs: int | None = None
+    steps: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
     """Facts about the changed model that do not depend on the machine.
 
-    ``macs`` counts multiply-accumulates for one sample, ``size_bytes`` the file a user would ship.
+    ``macs`` counts multiply-accumulates for one sample, ``size_bytes`` the file a user would ship; ``tokens``
+    are the positions of a sample that is a sequence.
     """
 
     parameters: int
     macs: int
     size_bytes: int
+    tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,7 +316,9 @@ class Run:
     environment: Environment
     command: tuple[str, ...]
     commit: str | None = None
+    intensity: Intensity | None = None
     schema: int = SCHEMA
+    against: Rival | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -368,9 +356,11 @@ class Summary:
 class Comparison:
     """Candidate over baseline for one metric. ``ratio`` is ``None`` where none may be stated.
 
-    ``margin`` is the relative difference that counts; ``allowance`` what is added to it while too few
-    processes were seen. ``detectable`` is the smallest relative effect this data would find with 80 %
-    probability. ``demoted`` means that something took its verdict away, whatever the interval says.
+    ``margin`` is the relative difference that counts, raised to ``floor`` where that is more: what an
+    absolute difference that never counts is of the baseline's value. ``allowance`` is what is added to it
+    while too few processes were seen. ``detectable`` is the smallest relative effect this data would find
+    with 80 % probability. ``demoted`` means that something took its verdict away, whatever the interval says.
+    ``more_processes`` would settle an inconclusive one, as far as can be told, and take ``more_s``.
     """
 
     metric: str
@@ -383,6 +373,9 @@ class Comparison:
     detectable: float | None = None
     reason: str | None = None
     demoted: bool = False
+    floor: float = 0.0
+    more_processes: int | None = None
+    more_s: float | None = None
     pairs: int = 0
     processes: int = 0
     provenance: Provenance = Provenance.MEASURED_COUNTER

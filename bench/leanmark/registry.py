@@ -12,6 +12,7 @@ import importlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -36,6 +37,22 @@ _ROWS: Mapping[Kind, Mapping[str, Row]] = {
         "mlp": Row("leanmark.workloads.mlp:Mlp", "multilayer perceptron, 8x8 digits"),
         "lstm": Row("leanmark.workloads.lstm:Lstm", "LSTM over the rows of a digit"),
         "transformer": Row("leanmark.workloads.transformer:Transformer", "encoder over the rows of a digit"),
+        "resnet18": Row("leanmark.workloads.resnet:ResNet18", "ResNet-18 at 224, random weights"),
+        "resnet50": Row("leanmark.workloads.resnet:ResNet50", "ResNet-50 at 224, random weights"),
+        "mobilenet_v2": Row("leanmark.workloads.mobilenet:MobileNetV2", "MobileNetV2 at 224, random weights"),
+        "bert": Row(
+            "leanmark.workloads.encoder:BertBase", "encoder of BERT-base, 128 tokens, random weights"
+        ),
+        "gpt2-prefill": Row(
+            "leanmark.workloads.decoder:Gpt2Prefill", "GPT-2 reads 512 tokens, random weights"
+        ),
+        "gpt2-decode": Row(
+            "leanmark.workloads.decoder:Gpt2Decode", "GPT-2 says one token after 512, random weights"
+        ),
+        "op": Row(
+            "leanmark.workloads.operator:Operator",
+            "one operator: op:conv3x3-64x56, op:depthwise3x3-384x14, op:linear-1024x4096",
+        ),
         "noop": Row("leanmark.workloads.noop:Noop", "nothing at all: what leanmark itself costs"),
     },
     "techniques": {
@@ -43,6 +60,25 @@ _ROWS: Mapping[Kind, Mapping[str, Row]] = {
         "int8": Row("leanmark.techniques.int8:Int8", "8-bit post-training quantization (ONNX Runtime)"),
         "bf16": Row("leanmark.techniques.bf16:Bf16", "bfloat16 autocast"),
         "distill": Row("leanmark.techniques.distill:Distill", "a smaller student taught by the baseline"),
+        "tf32": Row("leanmark.techniques.tf32:Tf32", "float32 products with 10 bits of mantissa (CUDA)"),
+        "fp16": Row("leanmark.techniques.fp16:Fp16", "float16 autocast, loss scaling in training (CUDA)"),
+        "channels_last": Row("leanmark.techniques.channels_last:ChannelsLast", "images as NHWC"),
+        "compile": Row("leanmark.techniques.compiled:Compile", "torch.compile, for one batch size"),
+        "cuda_graphs": Row("leanmark.techniques.cuda_graphs:CudaGraphs", "the step replayed in one launch"),
+        "fused_optimizer": Row("leanmark.techniques.fused_optimizer:FusedOptimizer", "all updates in one"),
+        "checkpointing": Row(
+            "leanmark.techniques.checkpointing:Checkpointing", "activations computed again, not kept"
+        ),
+        "fp8": Row("leanmark.techniques.torchao_weights:Fp8", "8-bit floats (torchao, CUDA)"),
+        "int8wo": Row("leanmark.techniques.torchao_weights:Int8Weights", "8-bit weights (torchao)"),
+        "int4wo": Row("leanmark.techniques.torchao_weights:Int4Weights", "4-bit weights (torchao, CUDA)"),
+        "int8dq": Row("leanmark.techniques.torchao_weights:Int8Dynamic", "8-bit dynamic (torchao)"),
+        "sparse24": Row("leanmark.techniques.sparse24:Sparse24", "two of four weights (CUDA)"),
+        "kernels": Row("leanmark.techniques.kernels:Kernels", "leanmark's own fp32 operators where faster"),
+        "w8": Row("leanmark.techniques.kernels:W8", "8-bit weights, fp32 arithmetic (leanmark's operators)"),
+        "w4a8": Row("leanmark.techniques.kernels:W4A8", "4-bit weights, 8-bit activations (the same)"),
+        "int8-exact": Row("leanmark.techniques.kernels:Int8Exact", "8 bits without saturation (the same)"),
+        "sparse": Row("leanmark.techniques.sparse:Sparse", "weights set to zero and skipped (the same)"),
     },
     "backends": {
         "eager": Row("leanmark.backends.eager:Eager", "PyTorch, operator by operator"),
@@ -52,6 +88,7 @@ _ROWS: Mapping[Kind, Mapping[str, Row]] = {
     },
     "devices": {
         "cpu": Row("leanmark.devices.cpu:Cpu", "the processor, pinned to chosen cores"),
+        "cuda": Row("leanmark.devices.cuda:Cuda", "an NVIDIA GPU; cuda:N is the N-th of nvidia-smi"),
     },
     "meters": {
         "wall": Row("leanmark.meters.wall:Wall", "monotonic wall clock"),
@@ -78,10 +115,17 @@ _ROWS: Mapping[Kind, Mapping[str, Row]] = {
 
 def rows(kind: Kind) -> dict[str, Row]:
     """All rows of ``kind``: leanmark's own, then those of installed packages."""
-    found = dict(_ROWS[kind])
-    for entry in entry_points(group=f"leanmark.{kind}"):
-        found.setdefault(entry.name, Row(entry.value, f"from {entry.module.partition('.')[0]}"))
-    return found
+    own = _ROWS[kind]
+    return {**own, **{name: row for name, row in _installed(kind).items() if name not in own}}
+
+
+@cache
+def _installed(kind: Kind) -> dict[str, Row]:
+    """Looked up once: it reads the metadata of every installed package."""
+    return {
+        entry.name: Row(entry.value, f"from {entry.module.partition('.')[0]}")
+        for entry in entry_points(group=f"leanmark.{kind}")
+    }
 
 
 def load(kind: Kind, name: str) -> Any:

@@ -164,7 +164,8 @@ def find(results: Path) -> list[Path]:
 
 
 def machine_slug(environment: Environment) -> str:
-    """Readable and unique to the identity of the machine: ``amd-epyc-2c-24g-1f3a9c``."""
+    """Readable and unique to the identity of the machine: ``amd-epyc-2c-24g-1f3a9c``; a run on a GPU is told
+    apart by its name."""
     machine = environment.machine
     name = re.sub(r"\([^)]*\)|@.*|\b(CPU|Processor|\d+-Core)\b", " ", str(machine.get("cpu") or "machine"))
     parts = [re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40].rstrip("-")]
@@ -172,6 +173,8 @@ def machine_slug(environment: Environment) -> str:
         parts.append(f"{machine['cores']}c")
     if machine.get("memory_gib"):
         parts.append(f"{machine['memory_gib']}g")
+    if machine.get("gpu"):
+        parts.append(re.sub(r"[^a-z0-9]+", "-", str(machine["gpu"]).lower()).strip("-")[:30].rstrip("-"))
     return "-".join([*parts, environment.machine_id[:6]])
 
 

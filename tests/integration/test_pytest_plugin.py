@@ -108,7 +108,7 @@ def test_xdist_is_refused(tmp_path: Path) -> None:
     ("option", "message"),
     [
         ("--leanmark-workload=cnm", "Unknown workload 'cnm'. Did you mean cnn?"),
-        ("--leanmark-technique=prone", "Unknown technique 'prone'. Did you mean prune?"),
+        ("--leanmark-technique=prone", "Unknown technique 'prone'. Did you mean prune"),
         ("--leanmark-phase=train", "Unknown phase 'train'. Did you mean training?"),
         ("--leanmark-batch=zero", "a batch size is a whole number of at least 1, not 'zero'"),
         ("--leanmark-zone=FRB", "Unknown zone 'FRB'. Did you mean"),

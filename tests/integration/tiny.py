@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -73,6 +74,22 @@ class Misbehaving(Technique):
 
 
 @dataclass(frozen=True, slots=True)
+class Dice(Technique):
+    """Returns a model whose outputs are other ones every time."""
+
+    retrains = True
+    backends = ("eager",)
+
+    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+        from tiny_trap import Noisy
+
+        return Noisy(model)
+
+    def verify(self, before: nn.Module, after: nn.Module) -> Mapping[str, Any]:
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
 class Garbage(Technique):
     """Returns a model of the right shape with other weights, and says nothing."""
 
@@ -104,3 +121,12 @@ def misbehave(what: str) -> None:
         time.sleep(0.001)
     if what == "hang":
         time.sleep(3600)
+    if what == "clock":
+        time.perf_counter = lambda: float("nan")
+    if what == "return-early":
+        threading.Thread(target=_spin, daemon=True).start()
+
+
+def _spin() -> None:
+    while True:
+        pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tiny
+import torch
 from torch import Tensor, nn
 
 
@@ -17,3 +18,13 @@ class Trap(nn.Module):
             tiny.misbehave(self.what)
         out: Tensor = self.inner(x)
         return out
+
+
+class Noisy(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.inner(x)
+        return out + torch.rand_like(out)

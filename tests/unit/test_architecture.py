@@ -27,7 +27,7 @@ class Layer:
 
 # fmt: off
 LAYERS = {
-    "top":     Layer("cli pytest_plugin fixture confirmation __main__",
+    "top":     Layer("cli pytest_plugin pytest_options fixture confirmation __main__",
                      below="parent child reading numbers disk status shared facts", outside="click pytest"),
     # measuring: the parent plans and waits without torch, the child runs, the parts are what it runs
     "parent":  Layer("measuring",
@@ -37,7 +37,7 @@ LAYERS = {
     "parts":   Layer("workloads techniques backends devices meters models",
                      below="shared facts",
                      outside="numpy torch torch_pruning onnx onnxruntime onnxscript sklearn codecarbon "
-                             "pynvml leanmark_kernels"),
+                             "pynvml torchao leanmark_kernels"),
     "kit":     Layer("testing", below="parts facts", outside="pynvml"),
     # reading: without torch, and without anything of measuring
     "reading": Layer("report reading",
@@ -47,13 +47,13 @@ LAYERS = {
                      below="facts", outside="numpy scipy"),
     "disk":    Layer("store", below="facts", outside="msgspec"),
     "status":  Layer("catalogue doctor progress", below="shared facts", outside="pynvml"),
-    "shared":  Layer("chain plan protocol machine",
+    "shared":  Layer("chain operations plan suite protocol machine",
                      below="facts"),
-    "facts":   Layer("errors record units registry __init__"),
+    "facts":   Layer("errors record sampling thresholds intensity rival units registry __init__"),
 }
 # fmt: on
 
-KERNELS_OUTSIDE = "torch"  # and leanmark_kernels itself, never leanmark
+KERNELS_OUTSIDE = "torch triton"  # and leanmark_kernels itself, never leanmark
 BANNED_NAMES = {"utils", "helpers", "common"}
 LONGEST_FILE = 400
 

@@ -33,7 +33,7 @@ def recorded(tmp_path: Path) -> Path:
     ("words", "message"),
     [
         (["run", "-w", "cnm"], "Unknown workload 'cnm'. Did you mean cnn?"),
-        (["run", "-t", "int9"], "Unknown technique 'int9'. Did you mean int8?"),
+        (["run", "-t", "int9"], "Unknown technique 'int9'. Did you mean int8"),
         (["run", "-t", "prune(ratioo=0.5)"], "Did you mean ratio?"),
         (["run", "-t", "prune(ratio=2)"], "ratio must lie between 0 and 1"),
         (["run", "-b", "onnx"], "Unknown backend 'onnx'. Did you mean onnxruntime?"),

@@ -118,6 +118,31 @@ def test_an_inconclusive_ratio_says_what_would_settle_it():
     found = compare_series(side(synthetic.latency(1.0)), latencies(1.025), "latency_s")
     assert found.verdict == "inconclusive"
     assert "5 processes seen, about" in found.reason
+    assert found.more_processes > 0
+    assert found.more_s is None  # these records do not say what a process took
+
+
+def took(one, *seconds):
+    """``one`` with what each of its processes took."""
+    places = [{"process": index, "wall_s": wall_s} for index, wall_s in enumerate(seconds)]
+    return replace(one, measurement=replace(one.measurement, executed={"processes": places}))
+
+
+def test_it_says_how_long_that_would_take_from_what_a_process_took():
+    found = compare_series(side(synthetic.latency(1.0)), took(latencies(1.025), 2, 2, 2, 2, 90), "latency_s")
+    assert found.more_s == 2 * found.more_processes
+    assert found.reason.startswith(
+        f"5 processes seen, about {5 + found.more_processes} would settle it: about "
+    )
+    base = side(synthetic.latency(1.0, processes=2))
+    few = compare_series(base, took(latencies(0.96, processes=2), 1.5, 1.5), "latency_s")
+    assert (few.more_processes, few.more_s) == (3, 4.5)
+    assert few.reason.endswith("needs at least: about 4.50 s more")
+
+
+def test_a_settled_ratio_needs_no_more():
+    found = compare_series(side(synthetic.latency(1.0)), took(latencies(1.1), 2, 2, 2, 2, 2), "latency_s")
+    assert (found.verdict, found.more_processes, found.more_s, found.reason) == ("worse", None, None, None)
 
 
 def test_with_few_processes_only_large_effects_get_a_verdict():

@@ -99,3 +99,15 @@ def test_a_dtype_nobody_asked_for_is_caught() -> None:
     fidelity.check_float32({"addmm[float32]": 2, "Gemm": 1})
     with pytest.raises(TookNoEffect, match=r"these ran: mm\[bfloat16\]"):
         fidelity.check_float32({"addmm[float32]": 2, "mm[bfloat16]": 1})
+
+
+def test_without_right_answers_a_model_is_compared_with_the_unchanged_one(folder: Path) -> None:
+    inputs = np.zeros((4, 2), dtype=np.float32)
+    nothing = np.empty(0, dtype=np.int64)
+    samples = Samples(test_inputs=inputs, test_targets=nothing, batch_inputs=inputs, batch_targets=TARGETS)
+    outputs = OUTPUTS.copy()
+    outputs[3] = [9, 0, 0, 0]
+    quality = fidelity.judge(outputs, samples, folder, 0.5)
+    assert (quality.metric, quality.value, quality.correct, quality.gained, quality.lost) == (
+        "agreement", 0.75, 3, 0, 1,
+    )  # fmt: skip

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -98,3 +99,13 @@ def test_a_budget_is_a_duration(text: str, seconds: float) -> None:
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="a budget is a duration such as 90s"):
         plan.with_budget(QUICK, text)
+
+
+def test_a_budget_too_small_for_the_first_look_says_what_it_takes() -> None:
+    whole = plan.make(Selection(workloads=CNN), plan.with_budget(QUICK, "1s"))
+    least_s = len(whole.cases) * QUICK.processes * QUICK.rounds * QUICK.block_s
+    assert least_s > 1
+    with pytest.raises(BadPlan, match=f"a budget of 1 s is too small: .* at least {math.ceil(least_s)} s"):
+        plan.check_budget(whole)
+    plan.check_budget(plan.make(Selection(workloads=CNN), plan.with_budget(QUICK, "1m")))
+    plan.check_budget(plan.make(Selection(workloads=CNN), QUICK))

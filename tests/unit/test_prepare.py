@@ -228,13 +228,17 @@ def test_work_is_the_same_only_for_the_same_data_and_recipe(folder: Path) -> Non
     samples = Samples.load(folder)
     changed = dataclasses.replace(samples, test_inputs=samples.test_inputs + np.float32(1e-3))
 
-    hashes = [
-        prepare.work_hash("tiny", Tiny(), samples),
-        prepare.work_hash("other", Tiny(), samples),
-        prepare.work_hash("tiny", Longer(), samples),
-        prepare.work_hash("tiny", Newer(), samples),
-        prepare.work_hash("tiny", Tiny(), changed),
+    works = [
+        ("tiny", Tiny(), samples),
+        ("other", Tiny(), samples),
+        ("tiny", Longer(), samples),
+        ("tiny", Newer(), samples),
+        ("tiny", Tiny(), changed),
     ]
+    parts = [prepare.work_parts(*work) for work in works]
 
-    assert len(set(hashes)) == 5
-    assert _run(_name(Scale), folder).work == hashes[0]
+    assert len({prepare.work_hash(*work) for work in works}) == 5
+    assert len({str(one) for one in parts}) == 5
+    assert parts[2]["recipe"] == "epochs 21, batch 16, learning_rate 0.03, weight_decay 0.0, seed 0"
+    ready = _run(_name(Scale), folder)
+    assert (ready.work, ready.work_parts) == (prepare.work_hash(*works[0]), parts[0])

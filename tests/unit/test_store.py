@@ -48,6 +48,7 @@ def test_the_path_names_the_machine_and_the_run(written, tmp_path):
         ({"cpu": "Intel(R) Xeon(R) Platinum 8488C CPU @ 2.40GHz"}, "intel-xeon-platinum-8488c-2c-24g-"),
         ({"cpu": "AMD EPYC 7763 64-Core Processor", "memory_gib": None}, "amd-epyc-7763-2c-"),
         ({"cpu": None}, "machine-2c-24g-"),
+        ({"cpu": "AMD EPYC 9R14", "gpu": "NVIDIA H200"}, "amd-epyc-9r14-2c-24g-nvidia-h200-"),
     ],
 )
 def test_a_machine_has_a_readable_folder(machine, slug):

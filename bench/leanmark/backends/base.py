@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leanmark.devices.base import Accelerator
+from leanmark.machine.counters import METRICS, Counted
 from leanmark.models.artifact import Artifact
 from leanmark.record import Phase
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from leanmark.techniques.base import Technique
     from leanmark.workloads.base import Workload
 
 Array = NDArray[np.float32] | NDArray[np.int64]
@@ -36,7 +39,10 @@ class Executed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What one step does: ``inputs`` [batch, ...] and, for training, ``targets`` and the workload."""
+    """What one step does: ``inputs`` [batch, ...] and, for training, ``targets`` and the workload.
+
+    ``techniques`` are those of the chain, in its order: some act on the device only, see ``deploy``.
+    """
 
     phase: Phase
     inputs: Array
@@ -44,6 +50,8 @@ class Work:
     threads: int
     device: str
     workload: Workload | None = None
+    techniques: tuple[Technique, ...] = ()
+    accelerator: Accelerator = field(default_factory=Accelerator)
 
 
 class Executable(ABC):
@@ -67,12 +75,17 @@ class Executable(ABC):
         cannot tell."""
         return {}
 
+    def counted(self) -> Counted:
+        """What one step does, as far as the backend can count it without a clock. Runs a few steps."""
+        return Counted(counts={}, missing=dict.fromkeys(METRICS[:-1], "this backend does not count"))
+
 
 class Backend(ABC):
     """Turns a prepared model into something that runs."""
 
     phases: ClassVar[tuple[Phase, ...]] = ("inference",)
-    refusal: ClassVar[str] = "this backend only runs inference"
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    refusal: ClassVar[str] = "this backend only runs inference on processors"
 
     @abstractmethod
     def runtime_modules(self, phase: Phase) -> tuple[str, ...]:

@@ -3,49 +3,30 @@
 from __future__ import annotations
 
 import importlib.util
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leanmark.backends.base import Array, Backend, Executable, Executed, Work
+from leanmark.backends.profiled import operators
+from leanmark.backends.storage import held_bytes
+from leanmark.machine.counters import Counted
 from leanmark.models.artifact import Artifact
 from leanmark.record import Phase
+from leanmark.techniques.torch_step import TorchStep
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor, nn
-    from torch.autograd.profiler_util import FunctionEvent
-
-_HEAVY = frozenset(
-    {
-        "mm", "addmm", "_addmm_activation", "bmm", "baddbmm", "mv", "addmv", "dot", "_int_mm",
-        "convolution", "convolution_backward", "mkldnn_rnn_layer", "mkldnn_rnn_layer_backward",
-        "_scaled_dot_product_flash_attention_for_cpu",
-        "_scaled_dot_product_flash_attention_for_cpu_backward",
-    }
-)  # fmt: skip
-"""The operators of torch in which a model spends its arithmetic on a CPU."""
-
-_LIBRARY = frozenset({"aten", "prim", "prims", "autograd", "torch", "profiler"})
-"""Namespaces of torch itself; an operator of any other was written to compute, so it is reported."""
-
-_DTYPES = {
-    "c10::BFloat16": "bfloat16",
-    "c10::Half": "float16",
-    "float": "float32",
-    "double": "float64",
-    "signed char": "int8",
-    "unsigned char": "uint8",
-}
-"""The profiler's names of dtypes in torch's words."""
 
 
 class Eager(Backend):
     phases: ClassVar[tuple[Phase, ...]] = ("inference", "training")
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
 
     def runtime_modules(self, phase: Phase) -> tuple[str, ...]:
         # the first optimizer imports torch._dynamo, which is most of what training adds
@@ -61,16 +42,19 @@ class Eager(Backend):
         torch.save(module.state_dict(), _state_file(artifact))
 
     def open(self, artifact: Artifact, work: Work) -> Executable:
-        if work.phase == "training":
-            return _Training(artifact, work)
-        return _Inference(artifact, work)
+        opened: TorchExecutable = (_Training if work.phase == "training" else _Inference)(artifact, work)
+        if opened.prepared.recorded:
+            from leanmark.backends.recorded import Recorded
+
+            return Recorded(opened, work.accelerator)
+        return opened
 
     def shipped_bytes(self, artifact: Artifact) -> int:
         """The file of weights, without the code that gives them their shape."""
         return _state_file(artifact).stat().st_size
 
 
-class _Opened(Executable):
+class TorchExecutable(Executable):
     """A module of its own, loaded from the artifact, and the inputs of its step."""
 
     def __init__(self, artifact: Artifact, work: Work) -> None:
@@ -78,43 +62,58 @@ class _Opened(Executable):
 
         self._artifact = artifact
         self._device = work.device
-        self._module = artifact.load_module().to(work.device)
-        self._inputs = torch.from_numpy(work.inputs).to(work.device)
+        module = artifact.load_module().to(work.device)
+        inputs = torch.from_numpy(work.inputs).to(work.device)
+        step = self._begin(TorchStep(module=module, inputs=inputs), work)
+        for technique in work.techniques:
+            step = technique.deploy(step)
+        if work.device == "cuda":
+            _multiply_float32(step.float32)
+        self.prepared = step
+        self._module, self._inputs = step.module, step.inputs
+
+    def _begin(self, step: TorchStep, work: Work) -> TorchStep:
+        """What is deployed on."""
+        return step
+
+    def outputs(self) -> Tensor | None:
+        """The outputs of one inference; ``None`` in training, where every step has others."""
+        return None
 
     def predict(self, inputs: Array) -> NDArray[np.float32]:
         import torch
 
         from leanmark.workloads.training import outputs
 
-        found = outputs(self._unchanged(), torch.from_numpy(inputs).to(self._device))
-        result: NDArray[np.float32] = found.numpy()
+        batch = len(self._inputs) if self.prepared.fixed_batch else len(inputs)
+        found = outputs(self._unchanged(), torch.from_numpy(_padded(inputs, batch)).to(self._device), batch)
+        result: NDArray[np.float32] = found.numpy()[: len(inputs)]
         return result
 
     def executed(self) -> Executed:
         import torch
 
-        return Executed(
-            operators=self._observe(),
-            threads=torch.get_num_threads(),
-            device=self._inputs.device.type,
-        )
+        made = self.outputs()
+        tensors = [*self._module.parameters(), *self._module.buffers(), self._inputs]
+        devices = {tensor.device.type for tensor in (*tensors, *([] if made is None else [made]))}
+        ran = operators(self.step)
+        if self._device == "cuda":
+            ran = _named(ran, _observed_float32())
+        return Executed(operators=ran, threads=torch.get_num_threads(), device="+".join(sorted(devices)))
 
     def memory_parts(self) -> Mapping[str, int]:
-        return {"weights": _bytes([*self._module.parameters(), *self._module.buffers()])}
+        return {"weights": held_bytes([*self._module.parameters(), *self._module.buffers()])}
+
+    def counted(self) -> Counted:
+        from leanmark.models.operators import counted
+
+        return counted(self.step)
 
     def _unchanged(self) -> nn.Module:
         return self._module
 
-    def _observe(self) -> dict[str, int]:
-        """Operators of one real step. A dispatch mode would switch autocast off below itself."""
-        from torch.autograd import profiler
 
-        with profiler.profile(use_kineto=True, record_shapes=True) as profile:
-            self.step()
-        return dict(Counter(_names(profile.function_events)))
-
-
-class _Inference(_Opened):
+class _Inference(TorchExecutable):
     def __init__(self, artifact: Artifact, work: Work) -> None:
         import torch
 
@@ -125,8 +124,13 @@ class _Inference(_Opened):
         with self._inference_mode():
             self._module(self._inputs)
 
+    def outputs(self) -> Tensor:
+        with self._inference_mode():
+            found: Tensor = self._module(self._inputs)
+        return found
 
-class _Training(_Opened):
+
+class _Training(TorchExecutable):
     def __init__(self, artifact: Artifact, work: Work) -> None:
         import torch
 
@@ -135,14 +139,31 @@ class _Training(_Opened):
             raise ValueError("a training step needs the workload and targets")
         self._targets: Tensor = torch.from_numpy(work.targets).to(work.device)
         self._loss = work.workload.loss
-        self._optimizer = work.workload.optimizer(self._module.parameters())
-        self._module.train()
+        assert self.prepared.optimizer is not None, "training begins with an optimizer"
+        self._optimizer = self.prepared.optimizer
+        self._scaler = self.prepared.scaler
+        if self._scaler is not None:
+            self.step = self._scaled_step  # type: ignore[method-assign]
+
+    def _begin(self, step: TorchStep, work: Work) -> TorchStep:
+        if work.workload is None:
+            raise ValueError("a training step needs the workload and targets")
+        step.module.train()
+        return replace(step, optimizer=work.workload.optimizer(step.module.parameters()))
 
     def step(self) -> None:
         self._optimizer.zero_grad(set_to_none=True)
         error = self._loss(self._module(self._inputs), self._targets)
         error.backward()
         self._optimizer.step()
+
+    def _scaled_step(self) -> None:
+        assert self._scaler is not None, "only a scaled step is this one"
+        self._optimizer.zero_grad(set_to_none=True)
+        error = self._loss(self._module(self._inputs), self._targets)
+        self._scaler.scale(error).backward()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
 
     def memory_parts(self) -> Mapping[str, int]:
         import torch
@@ -163,9 +184,9 @@ class _Training(_Opened):
         states = [value for state in self._optimizer.state.values() for value in state.values()]
         return {
             **weights,
-            "gradients": _bytes([one.grad for one in parameters if one.grad is not None]),
-            "optimizer_state": _bytes([one for one in states if isinstance(one, torch.Tensor)]),
-            "activations": _bytes(saved, besides=held),
+            "gradients": held_bytes([one.grad for one in parameters if one.grad is not None]),
+            "optimizer_state": held_bytes([one for one in states if isinstance(one, torch.Tensor)]),
+            "activations": held_bytes(saved, besides=held),
         }
 
     def _unchanged(self) -> nn.Module:
@@ -173,40 +194,37 @@ class _Training(_Opened):
         return self._artifact.load_module().to(self._device)
 
 
-def _bytes(tensors: Iterable[Tensor], besides: Iterable[Tensor] = ()) -> int:
-    """Bytes of the storages behind ``tensors``, each counted once; views share theirs."""
-    known = {tensor.untyped_storage().data_ptr() for tensor in besides}
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
-    return sum(size for pointer, size in storages.items() if pointer not in known)
+def _padded(inputs: Array, batch: int) -> Array:
+    """``inputs`` and as many of them again as make whole batches."""
+    rows = -(-len(inputs) // batch) * batch
+    return inputs[np.arange(rows) % len(inputs)]
 
 
-def _names(events: Iterable[FunctionEvent]) -> Iterator[str]:
-    """``addmm[float32]`` for each heavy operator that calls no other: autocast and fused ones do."""
-    for event in events:
-        if _is_heavy(event) and not any(_is_heavy(inner) for inner in _below(event)):
-            dtypes = sorted(set(_matrix_dtypes(event)))
-            yield f"{event.name.removeprefix('aten::')}[{'+'.join(dtypes)}]"
+def _multiply_float32(how: str) -> None:
+    """Set how this process, which measures this one case, multiplies float32 on tensor cores.
+
+    torch's own default is mixed: convolutions in TF32 and matrix products not, which would call a case fp32
+    that is not.
+    """
+    import torch
+
+    backends: Any = torch.backends  # its annotations know no precisions
+    for backend in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn):
+        backend.fp32_precision = how
 
 
-def _is_heavy(event: FunctionEvent) -> bool:
-    namespace, separator, name = event.name.partition("::")
-    if not separator or not name.isidentifier():
-        return False
-    return name in _HEAVY if namespace == "aten" else namespace not in _LIBRARY
+def _observed_float32() -> str:
+    """``tf32`` where products of float32 lose what float32 can hold: TF32 keeps 10 bits of each factor."""
+    import torch
+
+    size = 256
+    left = torch.full((size, size), 1.0 + 2.0**-12, device="cuda")
+    product = left @ torch.eye(size, device="cuda")
+    return "float32" if torch.equal(product, left) else "tf32"
 
 
-def _below(event: FunctionEvent) -> Iterator[FunctionEvent]:
-    for inner in event.cpu_children:
-        yield inner
-        yield from _below(inner)
-
-
-def _matrix_dtypes(event: FunctionEvent) -> Iterator[str]:
-    """Dtypes of the arguments of two dimensions or more: biases and scales do not decide."""
-    shapes: Any = event.input_shapes  # its annotation says one tuple of ints
-    for shape, dtype in zip(shapes, event.input_dtypes, strict=True):
-        if len(shape) >= 2 and dtype != "TensorList":
-            yield _DTYPES.get(dtype, dtype)
+def _named(ran: Mapping[str, int], float32: str) -> dict[str, int]:
+    return {name.replace("[float32]", f"[{float32}]"): count for name, count in ran.items()}
 
 
 def _state_file(artifact: Artifact) -> Path:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 
+from leanmark.machine.gpu_disturbance import GpuSample
 from leanmark.record import Finding
 
 UNOBSERVED = "disturbances_unobserved"
@@ -140,7 +141,7 @@ def _round_flags(before: RoundSample, after: RoundSample) -> Iterator[str]:
         yield "governor"
 
 
-def unobserved(*samples: BlockSample | RoundSample) -> tuple[str, ...]:
+def unobserved(*samples: BlockSample | RoundSample | GpuSample) -> tuple[str, ...]:
     """Names of the readings that could not be taken."""
     return tuple(
         field.name for sample in samples for field in fields(sample) if getattr(sample, field.name) is None
@@ -171,6 +172,15 @@ _READINGS: Mapping[str, str] = {
     "hot": "distance to the thermal limit",
     "temperature_c": "temperature",
     "load_1min": "load",
+    "gpu_reasons": "why the GPU slows down",
+    "gpu_thermal_s": "throttling of the GPU for heat",
+    "gpu_power_s": "throttling of the GPU for power",
+    "gpu_clock_hz": "clock frequency of the GPU",
+    "gpu_memory_clock_hz": "clock frequency of the GPU's memory",
+    "gpu_temperature_c": "temperature of the GPU",
+    "gpu_limit_w": "power limit of the GPU",
+    "gpu_ecc_errors": "memory errors of the GPU",
+    "gpu_foreign": "other processes on the GPU",
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby
@@ -18,41 +18,59 @@ from typing import Self
 
 import leanmark
 from leanmark.errors import LeanmarkError, Unsupported
-from leanmark.measuring import contest, environment, memory_pass, prepare_pass, schedule
+from leanmark.measuring import contest, count_pass, environment, memory_pass, prepare_pass, schedule
 from leanmark.measuring.engine import Contest, Engine
+from leanmark.measuring.gpu_lock import GpuLock
 from leanmark.measuring.launcher import Launcher
 from leanmark.measuring.outcome import failure
 from leanmark.measuring.prepare_pass import UNPREPARED, Prepared
-from leanmark.meters.energy import best_energy_meter
-from leanmark.plan import Plan
+from leanmark.measuring.source import HERE, Source
+from leanmark.measuring.target import energy_meter
+from leanmark.plan import Plan, check_budget
 from leanmark.progress import Account, Notify
 from leanmark.protocol import messages
 from leanmark.protocol.process import allowed_cores
 from leanmark.record import Case, Cost, Measurement, Run, short_hash
+from leanmark.rival import Rival
 from leanmark.store import RunWriter
+
+Sides = Mapping[str | None, Prepared]
+"""The models of one workload by commit; ``None`` is the run's own."""
 
 
 class Campaign:
     """Use as a context manager: leaving it ends every process, whatever happened.
 
+    ``rival`` is the code of the other commit, for a plan that has cases of it.
+
     Raises:
-        BadPlan: more threads than cores.
+        BadPlan: more threads than cores, or less time than the first look takes.
+        DeviceBusy: another run measures on this GPU.
+        NotComparable: the other commit's leanmark cannot work with this one's.
         UnwritableResults: before anything is measured.
     """
 
-    def __init__(self, plan: Plan, results: Path, notify: Notify = lambda _: None) -> None:
+    def __init__(
+        self, plan: Plan, results: Path, notify: Notify = lambda _: None, rival: Source | None = None
+    ) -> None:
         self.plan = plan
-        self.run = describe(plan)
+        self.run = describe(plan, rival.rival if rival else None)
+        self._rival = rival
         self.measurements: list[Measurement] = []
         self._account = Account(plan, notify)
         self._cores = allowed_cores()
         for threads in {case.threads for case in plan.cases}:
             schedule.lanes(threads, self._cores)  # refuses what does not fit before anything starts
-        self._prepared: dict[str, Prepared] = {}
+        check_budget(plan)
+        self._prepared: dict[tuple[str, str | None], Prepared] = {}
         self._contests: dict[tuple[str, ...], Contest | None] = {}
-        self._meter = best_energy_meter()
+        self._lock = GpuLock(plan.gpu) if plan.gpu else None
+        self._launcher = Launcher(plan.gpu)
+        self._greet(rival)
+        self._meter = energy_meter(plan.gpu)
+        # models are made on the processor, whatever they run on
+        self._making_meter = energy_meter("") if plan.gpu else self._meter
         self._writer = RunWriter.create(results, self.run)
-        self._launcher = Launcher()
         self._engine = Engine(plan.sampling, self._launcher, self._cores, self._meter, self._keep)
 
     @property
@@ -70,9 +88,23 @@ class Campaign:
         trace: TracebackType | None,
     ) -> None:
         self._launcher.__exit__(kind, error, trace)
-        if self._meter is not None:
-            self._meter.close()
+        for meter in {self._meter, self._making_meter}:
+            if meter is not None:
+                meter.close()
+        if self._lock is not None:
+            self._lock.close()
         self._writer.close()
+
+    def _greet(self, rival: Source | None) -> None:
+        """Find out whether the other commit takes part before anything is measured or written."""
+        if rival is None:
+            return
+        first = schedule.replica(self.plan.sampling, self.plan.cases[0].threads, self._cores, 0)
+        try:
+            self._launcher.server(first.layout, rival).greet()
+        except BaseException:
+            self._launcher.__exit__(None, None, None)
+            raise
 
     def run_all(self) -> None:
         """A first look at every case, in the order of the plan; then precision where it is needed most."""
@@ -107,55 +139,61 @@ class Campaign:
             for rival in rivals:
                 self._keep(failure(self.run.id, rival, "latency", UNPREPARED, error))
             return
-        prepared = self._prepare(case)
-        fit = list(self._fit(rivals, prepared))
+        sides = {commit: self._prepare(replace(case, commit=commit)) for commit in _commits(rivals)}
+        fit = list(self._fit(rivals, sides))
         if not fit:
             return
-        table = self._seat(fit, prepared)
+        table = self._seat(fit, sides)
         self._contests[case.pair_key] = table
         name = f"{case.workload}: {case.phase}, batch {case.batch}"
         self._account.begin(name, "contest", len(fit))
         self._engine.first_look(table)
         self._account.begin(f"{name}, memory", "memory", len(table.cases))
-        self._measure_memory([one for one in table.cases if not one.sentinel], prepared)
+        self._measure_memory([one for one in table.cases if not one.sentinel], sides)
 
     def _say_more(self, table: Contest) -> None:
         case = table.cases[0]
         doing = f"{case.workload}: {case.phase}, batch {case.batch}, process {table.replicas + 1}"
         self._account.begin(doing, "contest", 0)
 
-    def _seat(self, fit: Sequence[Case], prepared: Prepared) -> Contest:
+    def _seat(self, fit: Sequence[Case], sides: Sides) -> Contest:
+        ours, other = sides[None], next((one for commit, one in sides.items() if commit), None)
         return Contest(
             stage=contest.Stage(
                 run=self.run.id,
                 contest=short_hash([self.run.id, *fit[0].pair_key]),
                 plan=self.plan.sampling,
-                workload=prepared.spec,
-                folder=str(prepared.folder),
-                works={case: prepared.work(case) for case in fit},
+                workload=ours.spec,
+                folder=str(ours.folder),
+                works={case: sides[case.commit].work(case) for case in fit},
+                rival=contest.Side(source=other.source, folder=str(other.folder)) if other else None,
             ),
             cases=list(fit),
         )
 
     def _prepare(self, case: Case) -> Prepared:
-        """The models of this case's workload."""
-        if case.workload in self._prepared:
-            return self._prepared[case.workload]
+        """The models of this case's workload, made by the code of its commit."""
+        key = case.workload, case.commit
+        if key in self._prepared:
+            return self._prepared[key]
         prepared = Prepared(
             folder=self._launcher.folder / f"workload-{len(self._prepared)}",
             spec=self.plan.workloads[case.workload],
+            source=HERE if case.commit is None or self._rival is None else self._rival,
         )
-        self._prepared[case.workload] = prepared
-        ours = [other for other in self.plan.cases if other.workload == case.workload]
-        first = self._start_parents(case.threads)
+        self._prepared[key] = prepared
+        ours = [other for other in self.plan.cases if (other.workload, other.commit) == key]
+        first = self._start_parents(case.threads, prepared.source)
         for name in prepare_pass.chains(other.technique for other in ours):
-            self._account.begin(f"{case.workload}: preparing {name}", "prepare")
+            where = f" at {case.commit}" if case.commit else ""
+            self._account.begin(f"{case.workload}: preparing {name}{where}", "prepare")
             subject = replace(
                 case, technique=name, backend="eager", phase="inference", batch=1, sentinel=False
             )
             backends = prepare_pass.backends_for(name, ours)
             try:
-                ready, cost = prepare_pass.apply(name, prepared, backends, first, self._launcher, self._meter)
+                meter = self._making_meter
+                ready, cost = prepare_pass.apply(name, prepared, backends, first, self._launcher, meter)
             except LeanmarkError as error:
                 prepared.errors[name] = error
                 self._keep(failure(self.run.id, subject, "prepare", UNPREPARED, error))
@@ -164,7 +202,7 @@ class Campaign:
                 self._keep_ready(subject, ready, cost)
         return prepared
 
-    def _start_parents(self, threads: int) -> schedule.Replica:
+    def _start_parents(self, threads: int, source: Source) -> schedule.Replica:
         """Let the preloaded parents import while the first model trains; the first of them trains it."""
         sampling = self.plan.sampling
         made = [
@@ -172,7 +210,7 @@ class Campaign:
             for index in range(min(sampling.processes, schedule.PARENTS))
         ]
         for replica in made:
-            self._launcher.server(replica.layout)
+            self._launcher.server(replica.layout, source)
         return made[0]
 
     def _keep_ready(self, subject: Case, ready: messages.Ready, cost: Cost) -> None:
@@ -191,16 +229,17 @@ class Campaign:
                 )
             )
 
-    def _fit(self, rivals: Sequence[Case], prepared: Prepared) -> Iterator[Case]:
+    def _fit(self, rivals: Sequence[Case], sides: Sides) -> Iterator[Case]:
         """Those whose model is ready; the others get their record here."""
+        refused = prepare_pass.refusal(tuple(sides.values()))
         for case in rivals:
-            error = prepared.obstacle(case)
+            error = refused or sides[case.commit].obstacle(case)
             if error is None:
                 yield case
             else:
-                self._keep(failure(self.run.id, case, "latency", prepared.work(case), error))
+                self._keep(failure(self.run.id, case, "latency", sides[case.commit].work(case), error))
 
-    def _measure_memory(self, sound: Sequence[Case], prepared: Prepared) -> None:
+    def _measure_memory(self, sound: Sequence[Case], sides: Sides) -> None:
         if not sound:
             return
         first = sound[0]
@@ -211,22 +250,30 @@ class Campaign:
             for index in range(self.plan.sampling.memory_processes)
         ]
         jobs = [
-            memory_pass.Job(layout, self._memory_request(case, lanes[index % len(lanes)], prepared))
+            memory_pass.Job(
+                layout,
+                self._memory_request(case, lanes[index % len(lanes)], sides),
+                sides[case.commit].source,
+            )
             for index, (case, layout) in enumerate(wanted)
         ]
         timeout_s = self.plan.sampling.timeout_s
-        answers = memory_pass.measure(jobs, len(lanes), self._launcher, timeout_s)
+        together = 1 if self.plan.gpu else len(lanes)  # the board's memory is everybody's
+        answers = memory_pass.measure(jobs, together, self._launcher, timeout_s)
         for case, group in groupby(zip(jobs, answers, strict=True), lambda pair: pair[0].request.case):
             found = list(group)
             errors = [answer for _, answer in found if isinstance(answer, LeanmarkError)]
             readings = [answer for _, answer in found if isinstance(answer, messages.MemoryReading)]
-            work = prepared.work(case)
+            work = sides[case.commit].work(case)
             if errors:
                 self._keep(failure(self.run.id, case, "memory", work, errors[0]))
             else:
-                self._keep(memory_pass.record(self.run.id, work, found[0][0].request, readings))
+                job = found[0][0]
+                counts, missing = count_pass.instructions(job, self.plan.sampling)
+                self._keep(memory_pass.record(self.run.id, work, job.request, readings, counts, missing))
 
-    def _memory_request(self, case: Case, cores: tuple[int, ...], prepared: Prepared) -> messages.PeakMemory:
+    def _memory_request(self, case: Case, cores: tuple[int, ...], sides: Sides) -> messages.PeakMemory:
+        prepared = sides[case.commit]
         return messages.PeakMemory(
             case=case,
             workload=prepared.spec,
@@ -241,7 +288,12 @@ class Campaign:
         self.measurements.append(measurement)
 
 
-def describe(plan: Plan) -> Run:
+def _commits(cases: Sequence[Case]) -> dict[str | None, None]:
+    """Each commit once, the run's own first."""
+    return dict.fromkeys([None, *(case.commit for case in cases)])
+
+
+def describe(plan: Plan, against: Rival | None = None) -> Run:
     """What all measurements of a run that starts now will share."""
     now = datetime.now(UTC)
     return Run(
@@ -249,7 +301,9 @@ def describe(plan: Plan) -> Run:
         started=now.isoformat(timespec="seconds"),
         leanmark=leanmark.__version__,
         plan=plan.sampling,
-        environment=environment.collect(),
+        environment=environment.collect(gpu=plan.gpu),
         command=(Path(sys.argv[0]).name, *sys.argv[1:]),
         commit=environment.commit(Path.cwd()),
+        intensity=plan.intensity,
+        against=against,
     )

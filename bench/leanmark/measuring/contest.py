@@ -9,19 +9,30 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from leanmark.errors import LeanmarkError, MeterError
+from leanmark.errors import LeanmarkError, TookNoEffect
 from leanmark.machine import disturbance
-from leanmark.machine.disturbance import round_flags, unobserved
-from leanmark.machine.probes import RoundProbe
+from leanmark.machine.counters import METRICS, Counted
+from leanmark.measuring import count_pass
+from leanmark.measuring.energy_pass import EnergyPass, Entrant
 from leanmark.measuring.launcher import Launcher, Worker
 from leanmark.measuring.outcome import failure
 from leanmark.measuring.schedule import Replica, order
-from leanmark.meters.base import Meter, Reading
+from leanmark.measuring.source import HERE, Source
+from leanmark.measuring.watch import Watch
+from leanmark.meters.base import Meter
 from leanmark.protocol import messages
 from leanmark.record import NOT_STEADY, Block, Case, Finding, Measurement, SamplingPlan, Series
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One commit's code, and the folder of the models that it prepared."""
+
+    source: Source
+    folder: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +45,14 @@ class Stage:
     workload: messages.WorkloadSpec
     folder: str
     works: Mapping[Case, str]
+    rival: Side | None = None
+
+    def side(self, case: Case) -> Side:
+        """Where ``case`` takes its code and its models from."""
+        if case.commit is None:
+            return Side(source=HERE, folder=self.folder)
+        assert self.rival is not None, "a case of another commit has that commit beside it"
+        return self.rival
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,13 +71,14 @@ class _Variant:
     case: Case
     latency: list[Block] = field(default_factory=list)
     cpu_time: list[Block] = field(default_factory=list)
-    energy: list[Block] = field(default_factory=list)
+    device_time: list[Block] = field(default_factory=list)
+    cold_device_time: list[Block] = field(default_factory=list)
     samples_s: tuple[float, ...] = ()
+    counted: Counted = field(default_factory=lambda: Counted(counts={}))
     unobserved: set[str] = field(default_factory=set)
+    findings: tuple[Finding, ...] = ()
     opened: messages.Opened | None = None
     error: LeanmarkError | None = None
-    energy_error: MeterError | None = None
-    energy_reading: Reading | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +101,24 @@ def play(
     fails drops out with its reason, and the others go on.
     """
     variants = [_Variant(case) for case in cases]
+    energy = EnergyPass(stage.plan, replica, energy_meter)
+    energy.idle("bare")
     started = time.monotonic()
     with _seated(stage, variants, replica, launcher) as seats:
         opened = time.monotonic()
-        _play_rounds(stage.plan, seats, replica)
+        _play_rounds(stage.plan, seats, replica, launcher.gpu)
         played = time.monotonic()
         if replica.index == 0 and stage.plan.samples:
             _sample(stage.plan, seats)
-        if energy_meter is not None:
-            _meter_energy(stage.plan, seats, energy_meter)
-        _check_again(stage.plan, seats)
-    records = [_latency(stage, variant, replica) for variant in variants]
-    if energy_meter is not None:
-        sound = [variant for variant in variants if variant.error is None]
-        records += [_energy(stage, variant, energy_meter) for variant in sound]
+        _meter_energy(energy, seats)
+        _check_again(stage, seats)
+        if replica.index == 0:
+            _count(stage.plan, seats)
+    energy.idle("bare")
+    place = _place(replica, played - started)
+    records = [_latency(stage, variant, place) for variant in variants]
+    sound = {one.case: stage.works[one.case] for one in variants if one.error is None}
+    records += energy.records(stage.run, stage.contest, sound)
     return Played(
         measurements=tuple(records),
         open_s=opened - started,
@@ -108,13 +132,12 @@ def _seated(
 ) -> Iterator[list[_Seat]]:
     """Start one process for each variant, in random order; end them after."""
     seats: list[_Seat] = []
-    server = launcher.server(replica.layout)
     workers: list[Worker] = []
     try:
         for index in order(stage.plan.seed, replica.index, -1, len(variants)):
             variant = variants[index]
             with _blamed_on(variant):
-                worker = server.fork()
+                worker = launcher.server(replica.layout, stage.side(variant.case).source).fork()
                 workers.append(worker)
                 variant.opened = worker.ask(_request(stage, variant.case, replica), stage.plan.timeout_s)
                 seats.append(_Seat(variant, worker, variant.opened.loops))
@@ -128,7 +151,8 @@ def _request(stage: Stage, case: Case, replica: Replica) -> messages.Open:
     return messages.Open(
         case=case,
         workload=stage.workload,
-        folder=stage.folder,
+        folder=stage.side(case).folder,
+        rival_folder=stage.rival.folder if stage.rival and case.commit is None else None,
         place=messages.Place(cores=replica.cores, threads=case.threads),
         warmup_s=stage.plan.warmup_s,
         block_s=stage.plan.block_s,
@@ -136,20 +160,22 @@ def _request(stage: Stage, case: Case, replica: Replica) -> messages.Open:
     )
 
 
-def _play_rounds(plan: SamplingPlan, seats: Sequence[_Seat], replica: Replica) -> None:
+def _play_rounds(plan: SamplingPlan, seats: Sequence[_Seat], replica: Replica, gpu: str) -> None:
     """Every variant once a round; what disturbed the machine in a round is flagged on all its blocks."""
-    with RoundProbe(replica.cores) as probe:
-        before = probe.read()
+    with Watch(replica.cores, gpu) as watch:
+        before = watch.look()
         for round_ in range(replica.rounds):
             played = list(_play_round(plan, seats, replica, round_))
-            after = probe.read()
-            flags = round_flags(before, after)
+            after = watch.look()
+            flags = watch.flags(before, after)
             for place, seat, block in played:
-                block = replace(block, flags=(*block.flags, *flags))
+                clock_hz = after.clock_hz or block.clock_hz
+                block = replace(block, flags=(*block.flags, *flags), clock_hz=clock_hz)
                 _record(seat, block, _Turn(replica.index, round_, place, after.temperature_c))
             before = after
         for seat in seats:
-            seat.variant.unobserved |= {*unobserved(before)}
+            seat.variant.unobserved |= {*before.unobserved}
+            seat.variant.findings = watch.findings()
 
 
 def _play_round(
@@ -173,9 +199,13 @@ class _Turn:
 
 def _record(seat: _Seat, time_: messages.BlockTime, turn: _Turn) -> None:
     for blocks, seconds in (
-        (seat.variant.latency, time_.wall_s),
-        (seat.variant.cpu_time, time_.cpu_s),
+        (seat.variant.latency, time_.wall_s / seat.loops),
+        (seat.variant.cpu_time, time_.cpu_s / seat.loops),
+        (seat.variant.device_time, time_.device_s),
+        (seat.variant.cold_device_time, time_.cold_device_s),
     ):
+        if seconds is None:
+            continue
         blocks.append(
             Block(
                 process=turn.process,
@@ -183,7 +213,7 @@ def _record(seat: _Seat, time_: messages.BlockTime, turn: _Turn) -> None:
                 order=turn.order,
                 loops=seat.loops,
                 start_s=time_.start_s,
-                value=seconds / seat.loops,
+                value=seconds,
                 flags=time_.flags,
                 clock_hz=time_.clock_hz,
                 temperature_c=turn.temperature_c,
@@ -200,51 +230,41 @@ def _sample(plan: SamplingPlan, seats: Sequence[_Seat]) -> None:
                 seat.variant.samples_s = tuple(round(value, 9) for value in samples)
 
 
-def _meter_energy(plan: SamplingPlan, seats: Sequence[_Seat], meter: Meter[Any]) -> None:
-    """One window per variant, in a pass of its own: the meter's threads would disturb the rounds."""
-    seconds = max(plan.energy_window_s, meter.min_window_s)
-    for place, seat in enumerate(seats):
-        if seat.variant.error is not None:
-            continue
-        with _blamed_on(seat.variant):
-            try:
-                window, reading = _energy_window(plan, seat, meter, seconds)
-            except MeterError as error:  # the meter's failure is not the variant's
-                seat.variant.energy_error = error
-                continue
-            seat.variant.energy.append(
-                Block(
-                    process=0,
-                    round=0,
-                    order=place,
-                    loops=window.steps,
-                    start_s=0.0,
-                    # a meter that aligns to its counter's updates covers less than the window
-                    value=reading.value / window.steps * window.wall_s / reading.duration_s,
-                )
-            )
-            seat.variant.energy_reading = reading
+def _meter_energy(energy: EnergyPass, seats: Sequence[_Seat]) -> None:
+    seats = [seat for seat in seats if seat.variant.error is None]
+    entrants = [Entrant(seat.variant.case, seat.worker, seat.variant.latency) for seat in seats]
+    energy.play(entrants)
+    for seat, one in zip(seats, entrants, strict=True):
+        seat.variant.error = one.error
 
 
-def _energy_window(
-    plan: SamplingPlan, seat: _Seat, meter: Meter[Any], seconds: float
-) -> tuple[messages.Window, Reading]:
-    """Steps between a start and a stop; the meter is stopped whatever becomes of the steps."""
-    token = meter.start()
-    try:
-        window: messages.Window = seat.worker.ask(messages.RunWindow(seconds), plan.timeout_s + seconds)
-    except LeanmarkError:
-        with contextlib.suppress(MeterError):  # the worker's failure is the one to tell
-            meter.stop(token)
-        raise
-    return window, meter.stop(token)
-
-
-def _check_again(plan: SamplingPlan, seats: Sequence[_Seat]) -> None:
+def _check_again(stage: Stage, seats: Sequence[_Seat]) -> None:
     for seat in seats:
         if seat.variant.error is None:
             with _blamed_on(seat.variant):
-                seat.worker.ask(messages.CheckAgain(), plan.timeout_s)
+                seat.worker.ask(messages.CheckAgain(), stage.plan.timeout_s)
+                _check_source(seat, stage.side(seat.variant.case).source, stage.plan.timeout_s)
+
+
+def _check_source(seat: _Seat, source: Source, timeout_s: float) -> None:
+    """What should be another commit's code must not have come from the user's own tree."""
+    if source.foreign is None:
+        return
+    request = messages.LoadedFrom(str(source.foreign), tuple(map(str, source.installed)))
+    loaded: tuple[str, ...] = seat.worker.ask(request, timeout_s)
+    if loaded:
+        names = ", ".join(loaded[:5])
+        raise TookNoEffect(f"it is not {source.rival} that ran: {names} came from {source.foreign}")
+
+
+def _count(plan: SamplingPlan, seats: Sequence[_Seat]) -> None:
+    """What a step of each variant does. Last, so that whatever it leaves behind disturbs nothing."""
+    for seat in seats:
+        if seat.variant.error is None:
+            try:
+                seat.variant.counted = seat.worker.ask(messages.CountStep(), plan.timeout_s)
+            except LeanmarkError as error:  # it costs only these numbers
+                seat.variant.counted = Counted(counts={}, missing=dict.fromkeys(METRICS, str(error)))
 
 
 @contextlib.contextmanager
@@ -256,12 +276,12 @@ def _blamed_on(variant: _Variant) -> Iterator[None]:
         variant.error = error
 
 
-def _latency(stage: Stage, variant: _Variant, replica: Replica) -> Measurement:
+def _latency(stage: Stage, variant: _Variant, place: Mapping[str, Any]) -> Measurement:
     opened = variant.opened
     if variant.error is not None:
         return failure(stage.run, variant.case, "latency", stage.works[variant.case], variant.error)
     assert opened is not None
-    cold = Block(process=replica.index, round=0, order=0, loops=1, start_s=0.0, value=opened.cold_start_s)
+    cold = Block(process=place["process"], round=0, order=0, loops=1, start_s=0.0, value=opened.cold_start_s)
     return Measurement(
         run=stage.run,
         case=variant.case,
@@ -273,21 +293,39 @@ def _latency(stage: Stage, variant: _Variant, replica: Replica) -> Measurement:
             Series(metric="latency_s", meter="wall", blocks=tuple(variant.latency)),
             Series(metric="cpu_time_s", meter="cpu_time", blocks=tuple(variant.cpu_time)),
             Series(metric="cold_start_s", meter="wall", blocks=(cold,)),
+            *_on_device(variant),
+            *count_pass.series(variant.counted, variant.case.backend),
         ),
         samples_s=variant.samples_s,
         findings=(
             *(() if opened.steady else (_UNSTEADY,)),
             *disturbance.findings(sorted({*opened.unobserved, *variant.unobserved})),
+            *variant.findings,
         ),
         quality=opened.quality,
-        executed={**opened.executed, "processes": [_place(replica)]},
+        executed={
+            **opened.executed,
+            "processes": [place],
+            "not_counted": dict(variant.counted.missing),
+        },
     )
+
+
+def _on_device(variant: _Variant) -> Iterator[Series]:
+    """The device's own time of a step, which launches and waiting are not in; cold: its cache emptied."""
+    for metric, blocks in (
+        ("device_time_s", variant.device_time),
+        ("cold_device_time_s", variant.cold_device_time),
+    ):
+        if blocks:
+            yield Series(metric=metric, meter="cuda_events", scope="device", blocks=tuple(blocks))
 
 
 _UNSTEADY = Finding(code=NOT_STEADY, message="it was still warming up when the time for that ended")
 
 
-def _place(replica: Replica) -> dict[str, Any]:
+def _place(replica: Replica, wall_s: float) -> dict[str, Any]:
+    """``wall_s`` is what starting the processes of all variants and their rounds took."""
     return {
         "process": replica.index,
         "parent": replica.parent,
@@ -295,30 +333,5 @@ def _place(replica: Replica) -> dict[str, Any]:
         "hash_seed": replica.layout.hash_seed,
         "padding_bytes": replica.layout.padding_bytes,
         "wait": replica.layout.wait,
+        "wall_s": round(wall_s, 3),
     }
-
-
-def _energy(stage: Stage, variant: _Variant, meter: Meter[Any]) -> Measurement:
-    reading = variant.energy_reading
-    if variant.energy_error is not None:
-        work = stage.works[variant.case]
-        return failure(stage.run, variant.case, "energy", work, variant.energy_error)
-    return Measurement(
-        run=stage.run,
-        case=variant.case,
-        pass_name="energy",
-        status="ok",
-        work=stage.works[variant.case],
-        contest=stage.contest,
-        series=(
-            Series(
-                metric="energy_j",
-                meter=type(meter).__name__.lower(),
-                scope=meter.scope,
-                provenance=meter.provenance,
-                blocks=tuple(variant.energy),
-            ),
-        ),
-        findings=reading.findings if reading else (),
-        executed={"evidence": asdict(reading.evidence)} if reading and reading.evidence else {},
-    )

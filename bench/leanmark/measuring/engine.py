@@ -88,8 +88,7 @@ class Engine:
     def _play(self, table: Contest, rounds: int) -> None:
         cases = table.cases
         replica = schedule.replica(self._plan, cases[0].threads, self._cores, table.replicas, rounds)
-        meter = self._meter if table.replicas == 0 else None
-        played = contest.play(table.stage, cases, replica, self._launcher, meter)
+        played = contest.play(table.stage, cases, replica, self._launcher, self._meter)
         table.replicas += 1
         table.open_s, table.round_s = played.open_s, played.round_s
         for one in played.measurements:

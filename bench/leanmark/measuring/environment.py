@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from leanmark.devices.cpu import Cpu
+from leanmark.devices.cuda import Cuda, boards
+from leanmark.devices.gpu_probe import GpuProbe
 from leanmark.record import Environment
 
 _PACKAGES = (
@@ -24,12 +26,32 @@ _PACKAGES = (
 )
 
 
-def collect(root: Path = Path("/")) -> Environment:
-    """The environment now. ``root`` is where ``proc`` and ``sys`` are looked for."""
+_GPU_PACKAGES = ("torchao", "triton")
+
+
+def collect(root: Path = Path("/"), gpu: str = "") -> Environment:
+    """The environment now. ``root`` is where ``proc`` and ``sys`` are looked for.
+
+    With the UUID of a ``gpu``, that and its driver are part of the identity; which one of several equal
+    boards it is, is not.
+    """
+    machine, versions, found = Cpu(root / "proc").describe(), software(), conditions(root)
+    if not gpu:
+        return Environment(machine=machine, software=versions, conditions=found)
+    board = next(one for one in boards() if one.uuid == gpu)
+    probe = GpuProbe(gpu)
+    try:
+        on_gpu = probe.conditions()
+    finally:
+        probe.close()
     return Environment(
-        machine=Cpu(root / "proc").describe(),
-        software=software(),
-        conditions=conditions(root),
+        machine={**machine, **Cuda(gpu).describe()},
+        software={
+            **versions,
+            **{name: _version(name) for name in _GPU_PACKAGES},
+            "nvidia_driver": board.driver,
+        },
+        conditions={**found, **on_gpu, "gpu_uuid": gpu, "gpu_index": board.index},
     )
 
 

@@ -9,20 +9,38 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from leanmark.errors import TookNoEffect, Unsupported, WorkerDied, WorkerRaised, WorkerTimeout
+from leanmark.errors import (
+    Implausible,
+    NotComparable,
+    OutOfMemory,
+    TookNoEffect,
+    Unsupported,
+    WorkerDied,
+    WorkerRaised,
+    WorkerTimeout,
+)
+from leanmark.measuring.source import HERE, Source
 from leanmark.protocol import messages
 from leanmark.protocol.layout import Layout
 from leanmark.protocol.process import describe_exit
+from leanmark.protocol.version import protocol
+from leanmark.rival import Rival
 
 _START_TIMEOUT_S = 120.0
+
+OnNotice = Callable[[messages.Notice], None]
+
+
+def _ignored(notice: messages.Notice) -> None:
+    """For those who only want the reply."""
 
 
 class Worker:
@@ -37,8 +55,8 @@ class Worker:
     def pid(self) -> int:
         return self._process.pid
 
-    def ask(self, request: messages.Request, timeout_s: float) -> Any:
-        """The reply to ``request``.
+    def ask(self, request: messages.Request, timeout_s: float, notice: OnNotice = _ignored) -> Any:
+        """The reply to ``request``; ``notice`` is called with what the worker says before it.
 
         Raises:
             Unsupported, TookNoEffect, WorkerRaised: as the worker says.
@@ -46,25 +64,31 @@ class Worker:
             WorkerTimeout: no answer in time; the process was killed.
         """
         self.tell(request)
-        return self.answer(timeout_s)
+        return self.answer(timeout_s, notice)
 
     def tell(self, request: messages.Request) -> None:
         """Send ``request``; what it leads to is known to :meth:`answer`."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # answer() says how it ended
             self._connection.send(request)
 
-    def answer(self, timeout_s: float) -> Any:
+    def answer(self, timeout_s: float, notice: OnNotice = _ignored) -> Any:
         """The reply to what was told, or the error that :meth:`ask` would raise."""
+        reply = self._receive(timeout_s)
+        while isinstance(reply, messages.Notice):
+            notice(reply)
+            reply = self._receive(timeout_s)
+        if isinstance(reply, messages.Failure):
+            raise _as_error(reply)
+        return reply
+
+    def _receive(self, timeout_s: float) -> Any:
         try:
             if not self._connection.poll(timeout_s):
                 self.kill()
                 raise WorkerTimeout(f"no answer within {timeout_s:g} s; the process was killed")
-            reply = self._connection.recv()
+            return self._connection.recv()
         except (EOFError, ConnectionResetError) as error:
             raise WorkerDied(f"the process {self._process.how_it_ended()}{self._last_words()}") from error
-        if isinstance(reply, messages.Failure):
-            raise _as_error(reply)
-        return reply
 
     def kill(self) -> None:
         self._connection.close()
@@ -114,24 +138,50 @@ class _Process:
 class ForkServer:
     """A preloaded parent and the socket it is told over."""
 
-    def __init__(self, layout: Layout, folder: Path) -> None:
+    def __init__(self, layout: Layout, folder: Path, source: Source = HERE) -> None:
         self.layout = layout
         self._folder = folder
+        self._source = source
         self._count = 0
         ours, theirs = socket.socketpair()
-        self._child = _start("leanmark.worker.fork_server", theirs, layout, folder / "fork-server.log")
+        self._child = _start(
+            "leanmark.worker.fork_server", theirs, layout, folder / "fork-server.log", source
+        )
         self._control = ours
         self._ready = False
+        self._refusal: str | None = None
 
     @property
     def pid(self) -> int:
         return self._child.pid
 
+    def greet(self) -> None:
+        """Wait until it is ready to fork.
+
+        Raises:
+            NotComparable: it is another commit's, and speaks of other things than this one.
+            WorkerDied, WorkerTimeout: it did not start.
+        """
+        if self._refusal is not None:
+            raise NotComparable(self._refusal)
+        if self._ready:
+            return
+        try:
+            theirs = self._receive().get("protocol")
+        except WorkerDied as error:
+            if self._source.rival is None:
+                raise
+            self._refusal = _cannot_talk(self._source.rival, f"its worker did not start: {error}")
+            raise NotComparable(self._refusal) from error
+        if theirs != protocol():
+            why = f"the protocol of its workers is {theirs or 'older than any number'}, here {protocol()}"
+            self._refusal = _cannot_talk(self._source.rival, why)
+            raise NotComparable(self._refusal)
+        self._ready = True
+
     def fork(self) -> Worker:
         """A new worker, forked from this server."""
-        if not self._ready:
-            self._receive()
-            self._ready = True
+        self.greet()
         self._count += 1
         log = self._folder / f"worker-{self._count}.log"
         ours, theirs = socket.socketpair()
@@ -169,31 +219,39 @@ class ForkServer:
 
 
 class Launcher:
-    """Owns every process of a run; leaving it ends them all."""
+    """Owns every process of a run; leaving it ends them all. ``gpu`` is the UUID of the one they may see."""
 
-    def __init__(self) -> None:
+    def __init__(self, gpu: str = "") -> None:
+        self._gpu = gpu
         self._folder = Path(tempfile.mkdtemp(prefix="leanmark-"))
-        self._servers: dict[Layout, ForkServer] = {}
+        self._servers: dict[tuple[Layout, Source], ForkServer] = {}
         self._spawned: list[Worker] = []
+
+    @property
+    def gpu(self) -> str:
+        """Empty where everything runs on processors."""
+        return self._gpu
 
     @property
     def folder(self) -> Path:
         """Scratch space of this run: prepared models, logs. Removed at the end."""
         return self._folder
 
-    def server(self, layout: Layout) -> ForkServer:
+    def server(self, layout: Layout, source: Source = HERE) -> ForkServer:
         """The preloaded parent with this layout; the first call starts it and does not wait."""
-        if layout not in self._servers:
+        layout = replace(layout, gpu=self._gpu)
+        if (layout, source) not in self._servers:
             folder = self._folder / f"server-{len(self._servers)}"
             folder.mkdir()
-            self._servers[layout] = ForkServer(layout, folder)
-        return self._servers[layout]
+            self._servers[layout, source] = ForkServer(layout, folder, source)
+        return self._servers[layout, source]
 
-    def spawn(self, layout: Layout) -> Worker:
+    def spawn(self, layout: Layout, source: Source = HERE) -> Worker:
         """A worker in a fresh interpreter that has imported nothing heavy yet."""
+        layout = replace(layout, gpu=self._gpu)
         log = self._folder / f"spawned-{len(self._spawned)}.log"
         ours, theirs = socket.socketpair()
-        child = _start("leanmark.worker.serve", theirs, layout, log)
+        child = _start("leanmark.worker.serve", theirs, layout, log, source)
         worker = Worker(Connection(ours.detach()), log, _Process(pid=child.pid, child=child))
         self._spawned.append(worker)
         return worker
@@ -214,16 +272,28 @@ class Launcher:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _start(module: str, theirs: socket.socket, layout: Layout, log: Path) -> subprocess.Popen[bytes]:
+def _cannot_talk(rival: Rival | None, why: str) -> str:
+    if rival is None:
+        return f"leanmark was changed on disk while it ran ({why}): start it again"
+    return (
+        f"{rival} cannot be measured in one run with this commit: {why}. Run `leanmark run` at each commit "
+        "instead, and compare the records: leanmark compare OLDER NEWER"
+    )
+
+
+def _start(
+    module: str, theirs: socket.socket, layout: Layout, log: Path, source: Source
+) -> subprocess.Popen[bytes]:
     """Run ``module`` in a fresh interpreter, in a session of its own: Ctrl-C is ours to handle."""
     with theirs, log.open("ab") as output:
         return subprocess.Popen(
             # -P: the folder leanmark is started in must not shadow installed packages
-            [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(os.getpid())],
+            [source.interpreter, "-P", "-m", module, str(theirs.fileno()), str(os.getpid())],
+            cwd=source.folder,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env=layout.environment(),
+            env=source.environment(layout.environment()),
             pass_fds=[theirs.fileno()],
             start_new_session=True,
         )
@@ -234,4 +304,8 @@ def _as_error(failure: messages.Failure) -> Exception:
         return Unsupported(failure.summary)
     if failure.kind == "took_no_effect":
         return TookNoEffect(failure.summary)
+    if failure.kind == "implausible":
+        return Implausible(failure.summary)
+    if failure.kind == "out_of_memory":
+        return OutOfMemory(failure.summary)
     return WorkerRaised(failure.summary, failure.traceback)

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-from leanmark.errors import LeanmarkError, TookNoEffect, Unsupported, WorkerRaised
+from leanmark.errors import (
+    Implausible,
+    LeanmarkError,
+    OutOfMemory,
+    TookNoEffect,
+    Unsupported,
+    WorkerRaised,
+)
 from leanmark.record import Case, Measurement, Pass, Status
 
 
 def failure(run: str, case: Case, pass_name: Pass, work: str, error: LeanmarkError) -> Measurement:
-    """The record of ``error``: skipped where unsupported, invalid where it took no effect, else failed."""
+    """The record of ``error``: skipped where unsupported, invalid where none can be right, else failed."""
     return Measurement(
         run=run,
         case=case,
         pass_name=pass_name,
         status=_status(error),
         work=work,
-        reason=f"unsupported: {error}" if isinstance(error, Unsupported) else str(error),
+        reason=_reason(error),
         traceback=error.traceback if isinstance(error, WorkerRaised) else None,
     )
+
+
+def _reason(error: LeanmarkError) -> str:
+    for kind, name in ((Unsupported, "unsupported"), (OutOfMemory, "out_of_memory")):
+        if isinstance(error, kind):
+            return f"{name}: {error}"
+    return str(error)
 
 
 def _status(error: LeanmarkError) -> Status:
     if isinstance(error, Unsupported):
         return "skipped"
-    if isinstance(error, TookNoEffect):
+    if isinstance(error, TookNoEffect | Implausible):
         return "invalid"
     return "failed"

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from leanmark import chain
-from leanmark.errors import LeanmarkError, MeterError, Unsupported
+from leanmark.errors import LeanmarkError, NotComparable, Unsupported
+from leanmark.measuring.cost import CostMeter
 from leanmark.measuring.launcher import Launcher
 from leanmark.measuring.schedule import Replica
-from leanmark.meters.base import Meter, Reading
+from leanmark.measuring.source import HERE, Source
+from leanmark.meters.base import Meter
 from leanmark.protocol import messages
-from leanmark.record import BASELINE, Case, Cost, Provenance, short_hash
+from leanmark.record import BASELINE, Case, Cost, short_hash
 
 TIMEOUT_S = 3600.0
 
@@ -27,6 +29,7 @@ class Prepared:
 
     folder: Path
     spec: messages.WorkloadSpec
+    source: Source = HERE
     ready: dict[str, messages.Ready] = field(default_factory=dict)
     errors: dict[str, LeanmarkError] = field(default_factory=dict)
 
@@ -43,6 +46,24 @@ class Prepared:
         if baseline is None:
             return UNPREPARED
         return short_hash([baseline.work, case.phase, case.batch, case.device, case.threads, case.wait])
+
+
+def refusal(sides: Sequence[Prepared]) -> NotComparable | None:
+    """Why two commits may not be compared: they do different work; names every difference."""
+    baselines = [side.ready[BASELINE] for side in sides if BASELINE in side.ready]
+    if len({one.work for one in baselines}) < 2:
+        return None
+    mine, other = baselines
+    parts = sorted({*mine.work_parts, *other.work_parts})
+    differences = [
+        f"{part} ({mine.work_parts.get(part)} / {other.work_parts.get(part)})"
+        for part in parts
+        if mine.work_parts.get(part) != other.work_parts.get(part)
+    ]
+    return NotComparable(
+        f"refused: this commit and {sides[-1].source.rival} do different work; they differ in "
+        + "; ".join(differences)
+    )
 
 
 def chains(techniques: Iterable[str]) -> list[str]:
@@ -88,44 +109,10 @@ def apply(
         backends=backends,
         place=messages.Place(cores=replica.cores, threads=replica.layout.threads),
     )
-    worker = launcher.server(replica.layout).fork()
-    token = _start(meter)
-    try:
-        ready: messages.Ready = worker.ask(request, TIMEOUT_S)
-    finally:
-        reading = _stop(meter, token)
-        worker.close()
-    return ready, _cost(ready, meter, reading)
-
-
-def _start(meter: Meter[Any] | None) -> Any:
-    """A token, or the error that there is none."""
-    try:
-        return meter.start() if meter else None
-    except MeterError as error:
-        return error
-
-
-def _stop(meter: Meter[Any] | None, token: Any) -> Reading | str:
-    """The reading, or why there is none."""
-    if meter is None:
-        return "no meter of energy is available"
-    if isinstance(token, MeterError):
-        return str(token)
-    try:
-        return meter.stop(token)
-    except MeterError as error:
-        return str(error)
-
-
-def _cost(ready: messages.Ready, meter: Meter[Any] | None, reading: Reading | str) -> Cost:
-    """The window also holds loading and exporting: a counter's reading is of all that, an estimate from
-    time may be divided by time."""
-    if meter is None or isinstance(reading, str):
-        return Cost(time_s=ready.time_s, energy_reason=str(reading))
-    estimated = meter.provenance is Provenance.ESTIMATED_MODEL
-    return Cost(
-        time_s=ready.time_s,
-        energy_j=reading.value * (ready.time_s / reading.duration_s if estimated else 1.0),
-        energy_provenance=meter.provenance,
-    )
+    worker = launcher.server(replica.layout, prepared.source).fork()
+    with CostMeter(meter) as metered:
+        try:
+            ready: messages.Ready = worker.ask(request, TIMEOUT_S, metered.notice)
+        finally:
+            worker.close()
+    return ready, metered.cost(ready)

@@ -1,12 +1,13 @@
 """What the launcher and a worker say to each other, pickled over a socket pair.
 
-Every request gets exactly one reply: the value named beside it, or a ``Failure``.
+Every request gets exactly one reply: the value named beside it, or a ``Failure``. ``Prepare`` sends two
+``Notice`` before it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from leanmark.record import Case, Finding, ModelFacts, Quality
@@ -30,7 +31,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepare:
-    """Apply the last link of ``chain`` (``fp32``: make the baseline). Reply: ``Ready``."""
+    """Apply the last link of ``chain`` (``fp32``: make the baseline). Reply: two ``Notice``, ``Ready``."""
 
     workload: WorkloadSpec
     folder: str
@@ -39,12 +40,27 @@ class Prepare:
     place: Place
 
 
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What applying a technique costs begins now, or has ended: energy is metered in between."""
+
+    what: Literal["begins", "ended"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """``model`` and ``refusals`` (why a backend cannot run this model) are by backend."""
+    """``model`` and ``refusals`` (why a backend cannot run this model) are by backend.
+
+    ``epochs`` and ``steps`` are those of training the baseline, ``None`` for all else.
+
+    ``work_parts`` are what ``work`` is the hash of, to tell what differs where two hashes do.
+    """
 
     work: str
+    work_parts: Mapping[str, str]
     time_s: float
+    epochs: int | None = None
+    steps: int | None = None
     model: Mapping[str, ModelFacts]
     refusals: Mapping[str, str]
     verified: Mapping[str, Any]
@@ -53,7 +69,10 @@ class Ready:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Open:
-    """Load a prepared case, assert that it is what it says, warm it up. Reply: ``Opened``."""
+    """Load a prepared case, assert that it is what it says, warm it up. Reply: ``Opened``.
+
+    Its quality is paired with that of the same technique in ``rival_folder``, or of its own baseline.
+    """
 
     case: Case
     workload: WorkloadSpec
@@ -62,6 +81,7 @@ class Open:
     warmup_s: float
     block_s: float
     judge_quality: bool
+    rival_folder: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,11 +106,18 @@ class RunBlock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockTime:
-    """``flags`` say what disturbed the block, as far as its own process can tell."""
+    """``flags`` say what disturbed the block, as far as its own process can tell.
+
+    ``host_s`` is until all steps were asked for. ``device_s`` and ``cold_device_s`` are per step what the
+    device itself needed, ``None`` where it is the host.
+    """
 
     start_s: float
     wall_s: float
     cpu_s: float
+    host_s: float = 0.0
+    device_s: float | None = None
+    cold_device_s: float | None = None
     flags: tuple[str, ...] = ()
     clock_hz: float | None = None
 
@@ -100,6 +127,17 @@ class RunWindow:
     """Run steps until ``seconds`` have passed. Reply: ``Window``."""
 
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunPaced:
+    """Begin a step at each of ``rate_hz`` ticks a second, for ``seconds``. Reply: ``Window``.
+
+    Its ``steps`` are fewer than the ticks where the work could not keep up.
+    """
+
+    seconds: float
+    rate_hz: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +158,19 @@ class CheckAgain:
     """Assert once more, after the rounds, what ran. Reply: the executed facts."""
 
 
+@dataclass(frozen=True, slots=True)
+class CountStep:
+    """Count what a step does, after all else: nothing is timed any more. Reply: ``Counted``."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedFrom:
+    """Which modules were imported from ``folder``, but for ``besides``. Reply: their names, a tuple."""
+
+    folder: str
+    besides: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeakMemory:
     """In a spawned process: import, load, run ``steps``. Reply: ``MemoryReading``."""
@@ -135,22 +186,37 @@ class PeakMemory:
 class MemoryReading:
     """Resident bytes: after importing the backend, after loading the model, and the peak of the steps.
 
-    ``parts`` are bytes of tensors by what they are for, as far as the backend knows.
+    ``host`` are others by metric: before any import, and between steps, as far as the system tells.
+    ``parts`` are bytes of tensors by what they are for, as far as the backend knows. ``device`` is the memory
+    of a device that has its own, by metric.
     """
 
     import_bytes: int
     loaded_bytes: int
     peak_bytes: int
+    host: Mapping[str, int]
     parts: Mapping[str, int]
+    device: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """``kind`` decides the status: unsupported -> skipped, took_no_effect -> invalid, raised -> failed."""
+    """``kind`` decides the status: skipped, invalid, invalid, failed, failed."""
 
-    kind: Literal["unsupported", "took_no_effect", "raised"]
+    kind: Literal["unsupported", "took_no_effect", "implausible", "out_of_memory", "raised"]
     summary: str
     traceback: str
 
 
-Request = Prepare | Open | RunBlock | RunWindow | RunSamples | CheckAgain | PeakMemory
+Request = (
+    Prepare
+    | Open
+    | RunBlock
+    | RunWindow
+    | RunPaced
+    | RunSamples
+    | CheckAgain
+    | LoadedFrom
+    | CountStep
+    | PeakMemory
+)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from leanmark.errors import NotComparable
-from leanmark.reading.compare import Side, compare_series
-from leanmark.record import Comparison
+from leanmark.reading.compare import Side, check_comparable, compare_series
+from leanmark.reading.counts import PASSES, Counted, counted
+from leanmark.record import Case, Comparison, Measurement
 from leanmark.statistics.merge import merged
 from leanmark.store import Records
 
@@ -25,11 +27,47 @@ def compare_runs(a: Records, b: Records) -> tuple[Comparison, ...]:
     return found
 
 
+def compare_counts(a: Records, b: Records) -> tuple[Counted, ...]:
+    """What a step does in B beside what it did in A, for every case that both counted.
+
+    The machines may differ: only instructions depend on them, and are left out then.
+
+    Raises:
+        NotComparable: they share no case, or differ in software or work.
+    """
+    found = tuple(_counted(a, b))
+    if not found:
+        raise NotComparable(f"{a.path.name} and {b.path.name} have no counted case in common")
+    return found
+
+
+def _counted(a: Records, b: Records) -> Iterator[Counted]:
+    theirs, ours = _counting(a), _counting(b)
+    machines = a.run.environment.machine, b.run.environment.machine
+    here = replace(a.run, environment=replace(a.run.environment, machine=machines[1]))
+    for case in ours:
+        if case not in theirs or case.commit:
+            continue
+        before, after = theirs[case], ours[case]
+        check_comparable(here, b.run, case, case, before[0].work, after[0].work)
+        found = counted(case, after, before)
+        yield found if machines[0] == machines[1] else found.without("instructions", "another machine")
+
+
+def _counting(records: Records) -> dict[Case, list[Measurement]]:
+    """The passes of each case that count."""
+    found: dict[Case, list[Measurement]] = {}
+    for one in merged(records.measurements):
+        if one.pass_name in PASSES and one.status == "ok":
+            found.setdefault(one.case, []).append(one)
+    return {case: sorted(each, key=lambda one: PASSES.index(one.pass_name)) for case, each in found.items()}
+
+
 def _comparisons(a: Records, b: Records) -> Iterator[Comparison]:
     theirs = {(one.case, one.pass_name): one for one in merged(a.measurements) if one.status == "ok"}
     for ours in merged(b.measurements):
         before = theirs.get((ours.case, ours.pass_name))
-        if before is None or ours.status != "ok":
+        if before is None or ours.status != "ok" or ours.case.commit is not None:
             continue
         for metric in _METRICS:
             if ours.find(metric) and before.find(metric):

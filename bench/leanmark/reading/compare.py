@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from statistics import median
 
+from leanmark import units
 from leanmark.errors import NotComparable
 from leanmark.record import (
     NOT_STEADY,
@@ -23,12 +25,13 @@ from leanmark.record import (
     Series,
     Verdict,
 )
-from leanmark.statistics import rounds, stats
+from leanmark.statistics import instrument, rounds, stats
+from leanmark.thresholds import DEFAULTS, kind_of
 
-MARGIN = 0.02
-"""The relative difference that counts."""
+MARGIN = DEFAULTS["latency"]
+"""The relative difference that counts unless a run's plan says otherwise."""
 
-QUALITY_MARGIN = 0.01
+QUALITY_MARGIN = DEFAULTS["accuracy"]
 """The difference in accuracy that counts: one percentage point."""
 
 ESTIMATED = "not measured: an estimate derived from time adds nothing to the latency ratio"
@@ -84,21 +87,24 @@ def judge_quality(
     return "inconclusive"
 
 
-def compare_series(baseline: Side, candidate: Side, metric: str, margin: float = MARGIN) -> Comparison:
+def compare_series(baseline: Side, candidate: Side, metric: str) -> Comparison:
     """Compare one metric: round by round where both took part in one contest, unpaired otherwise.
+
+    Which differences count is what the plan of the candidate's run says.
 
     Raises:
         NotComparable: machine, software or work differ.
     """
     ours, theirs = candidate.measurement, baseline.measurement
     check_comparable(baseline.run, candidate.run, theirs.case, ours.case, theirs.work, ours.work)
+    thresholds = candidate.run.plan.thresholds
     blank = Comparison(
         metric=metric,
         baseline=theirs.case,
         candidate=ours.case,
         ratio=None,
         verdict="inconclusive",
-        margin=margin,
+        margin=thresholds.margin(kind_of(metric)),
         allowance=0.0,
     )
     for measurement in (theirs, ours):
@@ -109,8 +115,12 @@ def compare_series(baseline: Side, candidate: Side, metric: str, margin: float =
         absent = theirs if below is None else ours
         return replace(blank, reason=f"{absent.case.id}: {absent.reason or f'no {metric}'}")
     _check_same_meter(below, above)
+    typical = stats.summarize(rounds.bounded(below)).value
+    floor = thresholds.floor(kind_of(metric), typical)
+    blank = replace(blank, floor=floor, margin=max(blank.margin, floor))
     paired = ours.contest is not None and (ours.run, ours.contest) == (theirs.run, theirs.contest)
-    return _demoted(_compare(blank, below, above, paired=paired), theirs, ours)
+    compared = _compare(blank, below, above, paired=paired)
+    return _demoted(_with_time(compared, ours) if paired else compared, theirs, ours)
 
 
 def _compare(blank: Comparison, below: Series, above: Series, *, paired: bool) -> Comparison:
@@ -121,13 +131,14 @@ def _compare(blank: Comparison, below: Series, above: Series, *, paired: bool) -
     if min(*below.values, *above.values) <= 0:
         return replace(blank, reason="a value is not above zero, so there is no ratio")
     if paired:
-        pair = rounds.set_aside(below, above)
+        pair = instrument.matched(rounds.set_aside(below, above))
         ratios = stats.paired_log_ratios(pair.baseline, pair.candidate)
         interval, processes = stats.ratio_interval(ratios), len(ratios)
         pairs = sum(len(values) for values in ratios.values())
         blank = replace(blank, processes=processes, pairs=pairs, findings=pair.findings)
     else:
         interval = stats.unpaired_ratio(below, above)
+    interval = instrument.widened(interval, below, above)
     if interval is None:
         return replace(blank, reason=_too_few(blank, paired=paired))
     return _with_verdict(blank, interval, below.direction)
@@ -137,14 +148,14 @@ def _with_verdict(blank: Comparison, interval: Interval, direction: Direction) -
     processes, margin = blank.processes, blank.margin
     allowance = stats.allowance(processes)
     verdict = judge(interval, margin, allowance, direction)
-    return replace(
+    compared = replace(
         blank,
         ratio=interval,
         verdict=verdict,
         allowance=allowance,
         detectable=stats.detectable(interval, processes, margin),
-        reason=_unsettled(interval, processes, margin) if verdict == "inconclusive" else None,
     )
+    return _unsettled(compared, interval) if verdict == "inconclusive" else compared
 
 
 def _demoted(comparison: Comparison, *sides: Measurement) -> Comparison:
@@ -158,15 +169,28 @@ def _demoted(comparison: Comparison, *sides: Measurement) -> Comparison:
     return replace(comparison, verdict="inconclusive", reason=reason, demoted=True)
 
 
-def _unsettled(interval: Interval, processes: int, margin: float) -> str:
+def _unsettled(compared: Comparison, interval: Interval) -> Comparison:
+    """Says how many processes would settle it."""
+    processes, margin = compared.processes, compared.margin
     if processes < stats.MIN_PROCESSES:
-        return (
+        reason = (
             f"{processes} of the {stats.MIN_PROCESSES} processes that a difference this small needs at least"
         )
+        return replace(compared, reason=reason, more_processes=stats.MIN_PROCESSES - processes)
     needed = stats.processes_to_settle(interval, processes, margin)
     if needed is None:
-        return f"the effect is too close to the margin of {margin:.0%} to settle"
-    return f"{processes} processes seen, about {needed} would settle it"
+        return replace(compared, reason=f"the effect is too close to the margin of {margin:.1%} to settle")
+    reason = f"{processes} processes seen, about {needed} would settle it"
+    return replace(compared, reason=reason, more_processes=needed - processes)
+
+
+def _with_time(compared: Comparison, measurement: Measurement) -> Comparison:
+    """What the processes still needed would take, from what those of this contest took."""
+    took = [place["wall_s"] for place in measurement.executed.get("processes", ()) if "wall_s" in place]
+    if compared.more_processes is None or not took:
+        return compared
+    more_s = compared.more_processes * median(took)
+    return replace(compared, more_s=more_s, reason=f"{compared.reason}: about {units.seconds(more_s)} more")
 
 
 def _too_few(blank: Comparison, *, paired: bool) -> str:

@@ -2,19 +2,25 @@
 
 A rule names a metric and, if it is not the usual one, the difference that counts:
 ``worse:latency,accuracy`` or ``worse:latency=2.5%,accuracy=0.5%``. For latency and memory that is a share
-of the baseline's value, for accuracy it is percentage points.
+of the baseline's value, for accuracy it is percentage points. Counters such as ``worse:operator_calls`` need
+neither margin nor repetition: any difference counts, but for instructions (0.3 %).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from leanmark import thresholds
 from leanmark.errors import UnknownName, UsageError
-from leanmark.reading.compare import MARGIN, QUALITY_MARGIN, judge, judge_quality
+from leanmark.machine.counters import METRICS
+from leanmark.reading import across, counts
+from leanmark.reading.compare import judge, judge_quality
+from leanmark.reading.counts import Counted
 from leanmark.reading.tabulate import Metric, Row, Table
 from leanmark.record import Case, Comparison, Provenance, Verdict
+from leanmark.store import Records
+from leanmark.thresholds import DEFAULTS, Thresholds
 
 GATE_FAILED = 3
 """Exit code: something is worse, and a second pass confirmed it."""
@@ -22,27 +28,25 @@ GATE_FAILED = 3
 UNDECIDED = 4
 """Exit code under ``--require-conclusive``: nothing is worse, but not everything could be judged."""
 
-Gated = Literal["latency", "memory", "energy", "accuracy"]
-
-_DEFAULTS: dict[Gated, float] = {
-    "latency": MARGIN,
-    "memory": MARGIN,
-    "energy": MARGIN,
-    "accuracy": QUALITY_MARGIN,
-}
-
-
-_SERIES: dict[Gated, str] = {
+_SERIES: dict[str, str] = {
     "latency": "latency_s",
     "memory": "working_memory_bytes",
     "energy": "energy_j",
 }
 
 
+_JUDGED = ("technique", "backend switch", "commit")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    metric: Gated
+    metric: str
     margin: float
+
+    @property
+    def exact(self) -> bool:
+        """Whether its metric is counted: nothing is left to confirm."""
+        return self.metric in METRICS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +59,8 @@ class Ruling:
     reason: str | None = None
 
 
-def parse(text: str) -> tuple[Rule, ...]:
-    """The rules of a ``--fail-on``.
+def parse(text: str, usual: Thresholds | None = None) -> tuple[Rule, ...]:
+    """The rules of a ``--fail-on``; one without a margin has that of ``usual``, a run's own thresholds.
 
     Raises:
         UsageError: the text is no rule; UnknownName: no such metric.
@@ -66,33 +70,29 @@ def parse(text: str) -> tuple[Rule, ...]:
         raise UsageError(
             f"'{text}': write worse:METRIC[=MARGIN%],..., for example worse:latency=2.5%,accuracy"
         )
-    return tuple(_rule(part.strip()) for part in metrics.split(","))
+    return tuple(_rule(part.strip(), usual or Thresholds()) for part in metrics.split(","))
 
 
-def _rule(text: str) -> Rule:
+def _rule(text: str, usual: Thresholds) -> Rule:
     name, equals, margin = text.partition("=")
-    for metric, default in _DEFAULTS.items():
+    for metric in DEFAULTS:
         if metric == name:
-            return Rule(metric=metric, margin=_share(margin, text) if equals else default)
-    raise UnknownName("metric", name, _DEFAULTS)
-
-
-def _share(text: str, whole: str) -> float:
-    try:
-        share = float(text.removesuffix("%")) / 100
-    except ValueError as error:
-        raise UsageError(f"'{whole}': a margin is a percentage such as 2.5%") from error
-    if not text.endswith("%") or not 0 < share < 1:
-        raise UsageError(f"'{whole}': a margin is a percentage such as 2.5%, above 0 and below 100")
-    return share
+            return Rule(
+                metric=metric, margin=thresholds.share(margin, text) if equals else usual.margin(metric)
+            )
+    if name in METRICS:
+        allowed = 0.0 if margin == "0%" else thresholds.share(margin, text) if equals else None
+        return Rule(metric=name, margin=counts.tolerance(name) if allowed is None else allowed)
+    raise UnknownName("metric", name, (*DEFAULTS, *METRICS))
 
 
 def rulings(tables: Iterable[Table], rules: Iterable[Rule]) -> Iterator[Ruling]:
-    """Every rule applied to every technique that was measured, and to those that are invalid or failed."""
+    """Every rule applied to all that is compared to something, and to what of that is invalid or failed."""
     wanted = tuple(rules)
     for table in tables:
         for row in table.rows:
-            if row.role in ("technique", "backend switch") and row.status != "skipped":
+            lost = row.case.commit is not None and row.status != "ok"  # then nothing was compared to it
+            if (lost or row.role in _JUDGED) and row.status != "skipped":
                 yield from (_apply(rule, row) for rule in wanted)
 
 
@@ -105,6 +105,35 @@ def rulings_across(found: Iterable[Comparison], rules: Iterable[Rule]) -> Iterat
             yield _judged(one.candidate, rule, one)
 
 
+def rulings_counted(found: Iterable[Counted], rules: Iterable[Rule]) -> Iterator[Ruling]:
+    """Every rule about a counter applied to every case."""
+    wanted = tuple(rule for rule in rules if rule.exact)
+    for one in found:
+        yield from (_counted(rule, one) for rule in wanted)
+
+
+def since(older: Records, newer: Records, rules: Sequence[Rule]) -> Iterator[Ruling]:
+    """Every rule applied to each case of ``newer`` against itself in ``older``.
+
+    Raises:
+        NotComparable: they share no case, or differ in software, work or, for what is timed, machine.
+    """
+    if any(not rule.exact for rule in rules):
+        yield from rulings_across(across.compare_runs(older, newer), rules)
+    if any(rule.exact for rule in rules):
+        yield from rulings_counted(across.compare_counts(older, newer), rules)
+
+
+def _counted(rule: Rule, found: Counted) -> Ruling:
+    count = found.counts.get(rule.metric)
+    if count is None:
+        return _undecided(rule, found.case, found.missing.get(rule.metric, "not counted"))
+    if count.before is None:
+        return _undecided(rule, found.case, count.reason or "nothing to compare to was counted")
+    verdict = counts.judge(count, rule.margin)
+    return Ruling(case=found.case, rule=rule, verdict=verdict, reason=count.change)
+
+
 def _apply(rule: Rule, row: Row) -> Ruling:
     if row.status != "ok":
         return Ruling(case=row.case, rule=rule, verdict="invalid", reason=f"{row.status}: {row.reason}")
@@ -113,6 +142,8 @@ def _apply(rule: Rule, row: Row) -> Ruling:
         if change is None:
             return _undecided(rule, row.case, "there is no interval of the change")
         return Ruling(case=row.case, rule=rule, verdict=judge_quality(change, rule.margin))
+    if rule.exact:
+        return _counted(rule, row.counted or Counted(case=row.case))
     metrics = {"latency": row.latency, "memory": row.working_memory, "energy": row.energy}
     return _ratio(rule, row, metrics[rule.metric])
 
@@ -128,7 +159,8 @@ def _judged(case: Case, rule: Rule, compared: Comparison) -> Ruling:
         return _undecided(rule, case, "an estimate enters no gate")
     if compared.ratio is None or compared.demoted:
         return _undecided(rule, case, compared.reason or "no interval")
-    verdict = judge(compared.ratio, rule.margin, compared.allowance, "lower")
+    margin = max(rule.margin, compared.floor)
+    verdict = judge(compared.ratio, margin, compared.allowance, "lower")
     return Ruling(case=case, rule=rule, verdict=verdict)
 
 

@@ -2,7 +2,8 @@
 
 The passes of a case (prepare, latency, memory, energy) meet here, and each row is compared to the
 unchanged model on the same backend. The unchanged model on another backend is compared to the unchanged
-model in eager PyTorch and named for what it is: a switch of backend, no technique.
+model in eager PyTorch and named for what it is: a switch of backend, no technique. In a run against another
+commit, each row is compared to the same case there.
 """
 
 from __future__ import annotations
@@ -12,9 +13,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from leanmark import chain
-from leanmark.reading import carbon
-from leanmark.reading.carbon import Intensity
+from leanmark.intensity import Intensity
+from leanmark.reading import carbon, memory
 from leanmark.reading.compare import Side, compare_series, judge_quality
+from leanmark.reading.cost import total
+from leanmark.reading.counts import PASSES, Counted, counted
+from leanmark.reading.device import OnDevice, on_device
+from leanmark.reading.energetics import Energetics, energetics
+from leanmark.reading.memory import Split
 from leanmark.record import (
     BASELINE,
     REFERENCE_BACKEND,
@@ -26,19 +32,21 @@ from leanmark.record import (
     Measurement,
     ModelFacts,
     Pass,
-    Provenance,
     Quality,
     Run,
     Status,
     Summary,
     Verdict,
 )
+from leanmark.rival import reference_among
 from leanmark.statistics import rounds, stats
 from leanmark.statistics.merge import merged
 from leanmark.statistics.percentiles import Percentile, percentiles
 from leanmark.store import Records
+from leanmark.thresholds import Thresholds
 
-Role = Literal["baseline", "sentinel", "backend switch", "technique"]
+Role = Literal["baseline", "sentinel", "backend switch", "technique", "commit"]
+"""Cases of the other commit of a run against one are baselines; their twins of this tree are "commit"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +93,13 @@ class Row:
     peak_memory: Metric | None = None
     import_memory: Metric | None = None
     working_memory: Metric | None = None
-    memory_parts: Mapping[str, float] = field(default_factory=dict)
+    steady_memory: Metric | None = None
+    memory: Split | None = None
+    device: OnDevice | None = None
+    counted: Counted | None = None
     energy: Metric | None = None
+    energy_at_rate: Metric | None = None
+    energetics: Energetics | None = None
     co2_g: float | None = None
     model: ModelFacts | None = None
     reference_model: ModelFacts | None = None
@@ -177,23 +190,28 @@ class _Passes:
     def __init__(self, records: Records) -> None:
         self.run = records.run
         self._found = {(one.case, one.pass_name): one for one in merged(records.measurements)}
+        self._cases = [case for case, name in self._found if name == "latency"]
 
     def get(self, case: Case, name: Pass) -> Measurement | None:
         return self._found.get((case, name))
+
+    def counters(self, case: Case | None) -> list[Measurement | None]:
+        """The passes that count, in the order in which they are believed."""
+        return [self.get(case, name) for name in PASSES] if case else []
 
     def prepared(self, case: Case) -> Measurement | None:
         """The prepare pass; facts of a model hold for every phase and batch it runs in."""
         own = self.get(case, "prepare")
         if own is not None:
             return own
-        same = (case.workload, case.technique, case.backend)  # also that of a sentinel
+        same = (case.workload, case.technique, case.backend, case.commit)  # also that of a sentinel
         return next(
             (
                 one
                 for (other, name), one in self._found.items()
                 if name == "prepare"
                 and one.status == "ok"
-                and (other.workload, other.technique, other.backend) == same
+                and (other.workload, other.technique, other.backend, other.commit) == same
             ),
             None,
         )
@@ -206,18 +224,11 @@ class _Passes:
         costs = [one.cost for one in made if one is not None and one.cost is not None]
         if len(costs) < len(names):
             return None
-        joules = [cost.energy_j for cost in costs if cost.energy_j is not None]
-        measured = len(joules) == len(costs)
-        return Cost(
-            time_s=sum(cost.time_s for cost in costs),
-            energy_j=sum(joules) if measured else None,
-            energy_provenance=Provenance.worst(cost.energy_provenance for cost in costs),
-            energy_reason=next((cost.energy_reason for cost in costs if cost.energy_j is None), None),
-        )
+        return total(costs)
 
     def reference(self, case: Case) -> Case | None:
         """What ``case`` is compared to; ``None`` for the baseline itself."""
-        reference = case.reference()
+        reference = reference_among(case, self._cases)
         if reference is None or (case.is_baseline and self.get(reference, "latency") is None):
             return None
         return reference
@@ -249,7 +260,8 @@ def _row(case: Case, passes: _Passes, intensity: Intensity | None) -> Row:
     status, reason = _status(prepared, timed)
     latency = _metric("latency", "latency_s", case, reference, passes)
     energy = _metric("energy", "energy_j", case, reference, passes)
-    judged = _judge(timed.quality) if timed and timed.quality else None
+    thresholds = passes.run.plan.thresholds
+    judged = _judge(timed.quality, thresholds) if timed and timed.quality else None
     before = passes.prepared(reference) if reference else None
     role = _role(case, reference)
     return Row(
@@ -264,8 +276,13 @@ def _row(case: Case, passes: _Passes, intensity: Intensity | None) -> Row:
         peak_memory=_metric("memory", "peak_memory_bytes", case, reference, passes),
         import_memory=_metric("memory", "import_memory_bytes", case, None, passes),
         working_memory=_metric("memory", "working_memory_bytes", case, reference, passes),
-        memory_parts=_memory_parts(found["memory"]),
+        steady_memory=_metric("memory", "steady_memory_bytes", case, reference, passes),
+        memory=memory.split(found["memory"]),
+        device=on_device(timed),
+        counted=counted(case, passes.counters(case), passes.counters(reference)),
         energy=energy,
+        energy_at_rate=_metric("energy", "energy_at_rate_j", case, reference, passes),
+        energetics=energetics(found["energy"], energy.summary) if found["energy"] and energy else None,
         co2_g=carbon.grams(energy.summary.value, intensity) if energy and intensity else None,
         model=prepared.model if prepared else None,
         reference_model=before.model if before else None,
@@ -273,26 +290,17 @@ def _row(case: Case, passes: _Passes, intensity: Intensity | None) -> Row:
         cost=passes.cost(case),
         executed={**(prepared.executed if prepared else {}), **(timed.executed if timed else {})},
         missing={name: _absence(one) for name, one in found.items() if one is None or one.status != "ok"},
-        findings=_findings(found.values(), latency),
+        findings=_findings(found.values(), (latency, energy)),
     )
-
-
-def _memory_parts(measurement: Measurement | None) -> dict[str, float]:
-    """Bytes of working memory by what they are for; the rest is workspace and what the allocator keeps."""
-    found = {}
-    for part in ("weights", "gradients", "optimizer_state", "activations"):
-        series = measurement.find(f"{part}_bytes") if measurement else None
-        if series is not None:
-            found[part] = stats.summarize(series).value
-    working = measurement.find("working_memory_bytes") if measurement else None
-    if found and working is not None:
-        found["workspace and allocator"] = stats.summarize(working).value - sum(found.values())
-    return found
 
 
 def _role(case: Case, reference: Case | None) -> Role:
     if case.sentinel:
         return "sentinel"
+    if case.commit is not None:
+        return "baseline"
+    if reference is not None and reference.commit is not None:
+        return "commit"
     if not case.is_baseline:
         return "technique"
     return "backend switch" if reference else "baseline"
@@ -331,7 +339,7 @@ def _metric(name: Pass, metric: str, case: Case, reference: Case | None, passes:
     )
 
 
-def _judge(quality: Quality) -> Judged:
+def _judge(quality: Quality, thresholds: Thresholds) -> Judged:
     if quality.correct is None:
         return Judged(quality=quality)
     interval = stats.wilson(quality.correct, quality.count)
@@ -342,7 +350,7 @@ def _judge(quality: Quality) -> Judged:
         quality=quality,
         interval=interval,
         change=change,
-        verdict=judge_quality(change, direction=quality.direction),
+        verdict=judge_quality(change, thresholds.margin("accuracy"), quality.direction),
     )
 
 
@@ -367,8 +375,10 @@ def _verdict(role: Role, status: Status, latency: Metric | None, judged: Judged 
     return f"{speed} · {name} {judged.verdict or 'not judged'}"
 
 
-def _findings(measurements: Iterable[Measurement | None], latency: Metric | None) -> tuple[Finding, ...]:
+def _findings(
+    measurements: Iterable[Measurement | None], metrics: Iterable[Metric | None]
+) -> tuple[Finding, ...]:
     found = [finding for one in measurements if one is not None for finding in one.findings]
-    if latency is not None and latency.comparison is not None:
-        found.extend(latency.comparison.findings)
+    compared = (metric.comparison for metric in metrics if metric is not None)
+    found.extend(finding for one in compared if one is not None for finding in one.findings)
     return tuple(dict.fromkeys(found))

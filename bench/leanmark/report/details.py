@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from leanmark import units
+from leanmark.reading.counts import Counted
+from leanmark.reading.memory import Split
 from leanmark.reading.tabulate import Judged, Row
-from leanmark.record import Comparison, Cost, ModelFacts, Run
-from leanmark.report import cells
+from leanmark.record import Comparison, ModelFacts, Run
+from leanmark.report import cells, energy_details
 
 Detail = tuple[str, str]
 
@@ -17,10 +19,12 @@ def details(row: Row) -> list[Detail]:
     return [
         *_time(row),
         *_memory(row),
+        *(_counters(row.counted) if row.counted else ()),
         *_energy(row),
-        *(_quality(row.judged, changed=row.role != "baseline") if row.judged else ()),
+        *(_quality(row.judged, _unchanged(row), changed=row.role != "baseline") if row.judged else ()),
         *(_model(row.model, row.reference_model) if row.model else ()),
-        *(_cost(row.cost) if row.cost else ()),
+        *energy_details.cost(row),
+        *energy_details.pay_back(row),
         *_executed(row),
         *((f"No {name} pass", reason) for name, reason in row.missing.items()),
         *(("Finding", finding.message) for finding in row.findings),
@@ -35,6 +39,7 @@ def run_facts(run: Run) -> dict[str, list[Detail]]:
             ("started", run.started),
             ("leanmark", run.leanmark),
             ("commit", run.commit or "not known"),
+            *([("against", str(run.against))] if run.against else ()),
             ("command", " ".join(run.command)),
             ("plan", f"{plan.profile}: {_plural(plan.processes, 'process')} of {plan.rounds} rounds"),
             ("seed", str(plan.seed)),
@@ -60,6 +65,11 @@ def _time(row: Row) -> Iterator[Detail]:
         extent = f"[{units.seconds(found.low)}, {units.seconds(found.high)}]" if found else ""
         text = f"{units.seconds(found.value)} {extent}" if found else one.refusal or ""
         yield f"Single steps, {one.name}", f"{text}; {one.count} steps of one process"
+    if row.device:
+        yield "On the device itself", units.seconds(row.device.hot.value)
+        if row.device.cold:
+            yield "The same, its cache emptied", units.seconds(row.device.cold.value)
+        yield "Added by the host", units.seconds(row.device.host_overhead.value)
     yield "Throughput", f"{units.rate(row.samples_per_s)} (samples)"
     if row.latency.comparison:
         yield "Latency ratio", _comparison(row.latency.comparison)
@@ -72,11 +82,11 @@ def _memory(row: Row) -> Iterator[Detail]:
         ("Peak memory", row.peak_memory),
         ("Memory after the imports", row.import_memory),
         ("Working memory (peak less imports)", row.working_memory),
+        ("Memory between steps", row.steady_memory),
     ):
         if metric:
             yield label, cells.with_interval(metric, units.size)
-    for part, value in row.memory_parts.items():
-        yield f"Of it, {part.replace('_', ' ')}", units.size(value)
+    yield from _split(row.memory) if row.memory else ()
     if row.working_memory and row.working_memory.comparison:
         yield (
             "Working memory ratio",
@@ -84,28 +94,66 @@ def _memory(row: Row) -> Iterator[Detail]:
         )
 
 
+def _split(memory: Split) -> Iterator[Detail]:
+    for label, parts in (("Peak memory is", memory.peak), ("Memory between steps is", memory.steady)):
+        if parts:
+            yield label, " + ".join(f"{units.size(value)} {part}" for part, value in parts.items())
+    if memory.shared_out is not None and memory.own is not None:
+        yield (
+            "Of it, by the kernel",
+            f"{units.size(memory.own)} of its own (USS), {units.size(memory.shared_out)} with its share of "
+            "what others use too (PSS)",
+        )
+
+
+_COUNTERS = {
+    "flops": "FLOPs per step",
+    "operator_calls": "Operators per step",
+    "read_bytes": "Bytes that operators read per step",
+    "written_bytes": "Bytes that operators write per step",
+    "allocations": "Allocations per step",
+    "allocated_bytes": "Bytes allocated per step",
+    "instructions": "Instructions per step",
+}
+
+
+def _counters(counted: Counted) -> Iterator[Detail]:
+    for metric, label in _COUNTERS.items():
+        if metric in counted.counts:
+            count = counted.counts[metric]
+            by = ", by callgrind" if count.meter == "callgrind" else ""
+            yield label, f"{count.change}{by}"
+        elif metric in counted.missing:
+            yield label, f"not counted: {counted.missing[metric]}"
+
+
 def _energy(row: Row) -> Iterator[Detail]:
     if row.energy is None:
         return
-    kind = row.energy.summary.provenance.value.replace("_", " ")
-    yield "Energy per step", f"{cells.with_interval(row.energy, units.joules)} ({kind})"
+    yield from energy_details.energy(row, row.energy)
     if row.energy.comparison:
         yield "Energy ratio", _comparison(row.energy.comparison)
     yield "CO2e per step", cells.co2(row) if row.co2_g is not None else "no grid intensity is known"
+    if row.energy_at_rate:
+        rate = row.energetics.rate_hz if row.energetics else None
+        text = cells.with_interval(row.energy_at_rate, units.joules)
+        yield f"Energy per request at {rate:g} requests/s", text
+        if row.energy_at_rate.comparison:
+            yield "Energy ratio at that rate", _comparison(row.energy_at_rate.comparison)
 
 
 def _comparison(compared: Comparison) -> str:
     if compared.ratio is None:
         return _conclusion(compared)
     parts = [
-        f"{cells.comparison(compared)} of {compared.baseline.technique} · {compared.baseline.backend}",
+        f"{cells.comparison(compared)} of {compared.baseline.label} · {compared.baseline.backend}",
         _conclusion(compared),
-        f"margin {compared.margin:.1%}",
+        f"margin {compared.margin:.1%}" + (" (the floor)" if 0 < compared.floor == compared.margin else ""),
     ]
     if compared.allowance:
         parts.append(f"allowance {compared.allowance:.1%}")
     if compared.detectable is not None:
-        parts.append(f"detectable {compared.detectable:.1%}")
+        parts.append(f"smallest effect found with 80 % probability {compared.detectable:.1%}")
     parts.append(f"{_plural(compared.processes, 'process')}, {_plural(compared.pairs, 'shared round')}")
     return "; ".join(parts)
 
@@ -114,7 +162,12 @@ def _conclusion(compared: Comparison) -> str:
     return compared.verdict + (f" ({compared.reason})" if compared.reason else "")
 
 
-def _quality(judged: Judged, *, changed: bool) -> Iterator[Detail]:
+def _unchanged(row: Row) -> str:
+    """Whom the predictions are paired with."""
+    return "the other commit" if row.role == "commit" else "fp32"
+
+
+def _quality(judged: Judged, unchanged: str, *, changed: bool) -> Iterator[Detail]:
     quality = judged.quality
     text = cells.quality_value(judged)
     if judged.interval:
@@ -128,7 +181,7 @@ def _quality(judged: Judged, *, changed: bool) -> Iterator[Detail]:
             f"{quality.lost} lost; {judged.verdict}",
         )
     if changed and quality.agreement is not None:
-        yield "Same prediction as fp32", units.percent(quality.agreement)
+        yield f"Same prediction as {unchanged}", units.percent(quality.agreement)
     if quality.relative_error is not None:
         yield "Relative error of the outputs", f"{quality.relative_error:.2g}"
 
@@ -144,17 +197,13 @@ def _with_ratio(text: str, value: int, before: int) -> str:
     return f"{text} ({units.ratio(value / before)})" if before not in (0, value) else text
 
 
-def _cost(cost: Cost) -> Iterator[Detail]:
-    text = units.seconds(cost.time_s)
-    if cost.energy_j is not None:
-        text += f", {cost.energy_provenance.mark}{units.joules(cost.energy_j)}"
-    elif cost.energy_reason:
-        text += f"; energy not measured: {cost.energy_reason}"
-    yield "Cost of making it, once", text
-
-
 def _executed(row: Row) -> Iterator[Detail]:
-    yield from ((f"Ran: {key.replace('_', ' ')}", _plain(value)) for key, value in row.executed.items())
+    yield from ((f"Ran: {key.replace('_', ' ')}", _plain(value)) for key, value in _ran(row).items())
+
+
+def _ran(row: Row) -> dict[str, object]:
+    """What ran; what was not counted of it has its place beside the counters."""
+    return {key: value for key, value in row.executed.items() if key != "not_counted"}
 
 
 def _plain(value: object) -> str:

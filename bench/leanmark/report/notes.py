@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from leanmark import units
 from leanmark.machine.disturbance import UNOBSERVED
 from leanmark.reading.compare import ESTIMATED
 from leanmark.reading.tabulate import Row, Table
-from leanmark.record import Comparison, Provenance
+from leanmark.record import NO_COUNTER, Comparison, Provenance
 from leanmark.report import cells
 from leanmark.statistics import multiplicity
+from leanmark.thresholds import Judged, Thresholds
 
 METHOD = (
     "Every variant runs in its own processes, pinned to the same cores; only one runs at a time. In each "
@@ -33,7 +34,9 @@ def notes(table: Table) -> list[str]:
     return [
         *_statuses(table.rows),
         *_gaps(table.rows),
+        *_energy_ratios(table.rows),
         *_unsettled(table.rows),
+        *_detectable(table.rows),
         *_findings(table),
     ]
 
@@ -43,7 +46,7 @@ def legend(tables: Sequence[Table]) -> list[str]:
     sentences = (
         sentence
         for table in tables
-        for sentence in (*_reading(table.rows), *_estimates(table.rows), *_co2(table))
+        for sentence in (*_ratios(table), *_reading(table.rows), *_estimates(table.rows), *_co2(table))
     )
     rows = [row for table in tables for row in table.rows]
     return [*_noise(rows), *_together(rows), *dict.fromkeys(sentences), *_unobserved(rows)]
@@ -62,7 +65,12 @@ def _noise(rows: Iterable[Row]) -> Iterator[str]:
         if row.role != "sentinel" or compared is None or compared.ratio is None:
             continue
         ratio = compared.ratio
-        found = f", and would have found {compared.detectable:.1%}" if compared.detectable else ""
+        found = (
+            f"; the smallest effect that such a comparison finds with 80 % probability is "
+            f"{compared.detectable:.1%}"
+            if compared.detectable
+            else ""
+        )
         yield (
             f"A/A, {row.case.workload} {row.case.phase} batch {row.case.batch}: the baseline against itself "
             f"came out at {units.ratio_interval(ratio.value, ratio.low, ratio.high)}{found}."
@@ -101,6 +109,12 @@ def _gaps(rows: Iterable[Row]) -> Iterator[str]:
     yield from _gathered(gaps)
 
 
+def _energy_ratios(rows: Iterable[Row]) -> Iterator[str]:
+    """What measured energy came to: the column shows joules only."""
+    for row, compared in _energies(rows):
+        yield f"{cells.name(row)}: energy {cells.comparison(compared)}, {compared.verdict}"
+
+
 def _unsettled(rows: Iterable[Row]) -> Iterator[str]:
     yield from _gathered(
         (f"{compared.verdict}: {compared.reason}", row)
@@ -109,10 +123,26 @@ def _unsettled(rows: Iterable[Row]) -> Iterator[str]:
     )
 
 
+def _detectable(rows: Iterable[Row]) -> Iterator[str]:
+    """How blind each comparison was, for those that found no difference."""
+    found = [
+        f"{cells.name(row)} {compared.detectable:.1%}"
+        for row, compared in _compared(rows)
+        if compared.detectable and not compared.demoted and row.role != "sentinel"
+        if compared.verdict in ("same", "inconclusive")
+    ]
+    if found:
+        effects = ", ".join(found)
+        yield f"Smallest effect on latency that would have been found with 80 % probability: {effects}"
+
+
 def _findings(table: Table) -> Iterator[str]:
     yield from (finding.message for finding in table.findings)
     yield from _gathered(
-        (finding.message, row) for row in table.rows for finding in row.findings if finding.code != UNOBSERVED
+        (finding.message, row)
+        for row in table.rows
+        for finding in row.findings
+        if finding.code not in (UNOBSERVED, NO_COUNTER)
     )
 
 
@@ -124,18 +154,58 @@ def _gathered(pairs: Iterable[tuple[str, Row]]) -> Iterator[str]:
         yield f"{', '.join(names)}: {text}"
 
 
+def _ratios(table: Table) -> Iterator[str]:
+    """What is divided by what."""
+    compared = [one for _, one in _compared(table.rows)]
+    if not compared:
+        return
+    run, quantities = table.run, "to fp32 on the same backend"
+    if run.against is not None:
+        quantities = (
+            f"of this tree ({run.commit}) to the same case at {run.against}, each built and its models made "
+            "by its own code"
+        )
+    yield f"Ratios are {quantities}; below 1 is better. {_margins(run.plan.thresholds)}"
+
+
+_AMOUNTS: Mapping[Judged, Callable[[float], str]] = {
+    "latency": units.seconds,
+    "memory": units.size,
+    "energy": units.joules,
+}
+
+
+def _margins(thresholds: Thresholds) -> str:
+    """The differences that count, and those too small to: as the run's plan had them."""
+    shares: dict[str, list[str]] = {}
+    for kind in _AMOUNTS:
+        shares.setdefault(f"{100 * thresholds.margin(kind):g} %", []).append(kind)
+    points = 100 * thresholds.margin("accuracy")
+    margins = [f"{share} for {_listed(kinds)}" for share, kinds in shares.items()]
+    margins.append(f"{points:g} percentage point{'' if points == 1 else 's'} for accuracy")
+    floors = [
+        f"{unit(thresholds.floors[kind])} of {kind}"
+        for kind, unit in _AMOUNTS.items()
+        if kind in thresholds.floors
+    ]
+    never = f" Less than {' or '.join(floors)} never counts." if floors else ""
+    return f"Margins: {', '.join(margins)}.{never}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """``latency, memory and energy``."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
+
+
 def _reading(rows: tuple[Row, ...]) -> Iterator[str]:
     compared = [one for _, one in _compared(rows)]
-    if compared:
-        yield (
-            "Ratios are to fp32 on the same backend; below 1 is better. "
-            f"Margins: {compared[0].margin:.0%} for latency, 1 percentage point for accuracy."
-        )
     if any(row.working_memory for row in rows):
         yield "Memory is working memory, the peak less what the imports took, as a ratio."
     for row in rows:
         if row.role == "backend switch":
             yield f"{cells.name(row)} is compared to fp32 · eager: a backend switch, no technique."
+    compared += [one for _, one in _energies(rows)]
     few = [one for one in compared if one.ratio and one.ratio.scope == "within-process"]
     if few:
         widest = max(few, key=lambda one: one.allowance)
@@ -153,6 +223,8 @@ def _estimates(rows: Iterable[Row]) -> Iterator[str]:
     energies = [row.energy for row in rows if row.energy]
     if any(one.summary.provenance is Provenance.ESTIMATED_MODEL for one in energies):
         yield "~ is an estimate by a model of power; no sensor was read."
+    reasons = dict.fromkeys(one.message for row in rows for one in row.findings if one.code == NO_COUNTER)
+    yield from (f"Why energy is not measured: {reason}." for reason in reasons)
     if any(one.comparison and one.comparison.reason == ESTIMATED for one in energies):
         yield f"No energy ratio: {ESTIMATED}."
 
@@ -171,3 +243,11 @@ def _compared(rows: Iterable[Row]) -> Iterator[tuple[Row, Comparison]]:
     for row in rows:
         if row.latency is not None and row.latency.comparison is not None:
             yield row, row.latency.comparison
+
+
+def _energies(rows: Iterable[Row]) -> Iterator[tuple[Row, Comparison]]:
+    """The rows whose measured energy has a ratio."""
+    for row in rows:
+        compared = row.energy.comparison if row.energy else None
+        if compared is not None and compared.ratio is not None and row.status == "ok":
+            yield row, compared

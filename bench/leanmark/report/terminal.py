@@ -93,9 +93,10 @@ def _grid(leading: int = 0) -> Grid:
 
 
 def _subject(row: Row) -> Text:
-    links = [str(link) for link in chain.parse(row.case.technique)] or [row.case.label]
+    links = [str(link) for link in chain.parse(row.case.technique)] or [row.case.label.partition("@")[0]]
     lines = [link.replace("(", "\n(") if len(link) > _LONG else link for link in links]
-    return Text("\n+".join(lines) + f"\n{row.case.backend}")
+    commit = f"\n@{row.case.commit}" if row.case.commit else ""
+    return Text("\n+".join(lines) + f"{commit}\n{row.case.backend}")
 
 
 def _lines(text: str) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from leanmark.record import Case, Measurement, SamplingPlan
+from leanmark.rival import reference_among
 from leanmark.statistics import stats
 from leanmark.statistics.rounds import set_aside
 from leanmark.statistics.stats import Ratios
@@ -29,7 +30,7 @@ def ratios(measurements: Iterable[Measurement]) -> dict[Case, Ratios]:
     found = {one.case: series for one in measurements if (series := one.find("latency_s"))}
     pairs: dict[Case, Ratios] = {}
     for case, series in found.items():
-        reference = case.reference()
+        reference = reference_among(case, found)
         below = found.get(reference) if reference else None
         if below is not None:
             pair = set_aside(below, series)

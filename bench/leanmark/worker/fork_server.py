@@ -4,9 +4,10 @@ Each has its own address layout, hash seed and environment padding, so several o
 samples of what a fresh interpreter would be. No thread may run before a fork, so nothing is computed
 here.
 
-Protocol on the control socket, one JSON object a line: ``{"fork": log}`` with the worker's socket as
-an attached file descriptor is answered by ``{"pid": n}``; ``{"wait": pid}`` by ``{"status": n}`` or
-``{"status": null}`` while it still runs.
+Protocol on the control socket, one JSON object a line: once it is ready it says which messages its workers
+understand, ``{"protocol": text}``. ``{"fork": log}`` with the worker's socket as an attached file descriptor
+is answered by ``{"pid": n}``; ``{"wait": pid}`` by ``{"status": n}`` or ``{"status": null}`` while it still
+runs.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from leanmark import registry
 from leanmark.protocol.process import die_with_parent, redirect_output
+from leanmark.protocol.version import protocol
 from leanmark.worker.serve import serve
 
 _PRELOADED = (
@@ -43,8 +46,10 @@ def main() -> None:
     for name in _PRELOADED:
         if find_spec(name.partition(".")[0]):
             importlib.import_module(name)
+    for kind in registry.KINDS:
+        registry.rows(kind)  # reads the metadata of every installed package: once, not in each worker
     gc.freeze()  # the workers' collections need not touch, and so copy, these pages
-    control.sendall(b"{}\n")
+    control.sendall(json.dumps({"protocol": protocol()}).encode() + b"\n")
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 65536, 1)
         if not message:

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,11 @@ from leanmark.chain import Link
 from leanmark.errors import Unsupported
 from leanmark.models.artifact import Artifact, Samples
 from leanmark.models.macs import count_macs
-from leanmark.protocol.messages import Ready
+from leanmark.protocol.messages import Notice, Ready
 from leanmark.record import BASELINE, ModelFacts, short_hash
 from leanmark.techniques.base import Context, Technique
 from leanmark.workloads.base import Dataset, Workload
-from leanmark.workloads.training import outputs, train
+from leanmark.workloads.training import outputs, train, training_steps
 
 _STEP_SAMPLES = 256
 """Training samples kept to step on: no larger batch can be measured."""
@@ -37,18 +37,40 @@ _STEP_SAMPLES = 256
 _EXAMPLE_BATCH = 32
 
 
+class Stopwatch:
+    """Times what applying a technique costs; ``tell`` is told when that begins and when it has ended."""
+
+    def __init__(self, tell: Callable[[Notice], None] = lambda notice: None) -> None:
+        self.time_s = 0.0
+        self._tell = tell
+        self._started = 0.0
+
+    def __enter__(self) -> None:
+        self._tell(Notice("begins"))
+        self._started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.time_s = time.perf_counter() - self._started
+        self._tell(Notice("ended"))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Made:
     """What one call of ``run`` made; ``model`` and ``refusals`` are by backend."""
 
-    time_s: float
     model: Mapping[str, ModelFacts]
     refusals: Mapping[str, str]
     verified: Mapping[str, Any]
+    steps: int | None = None
 
 
 def run(
-    workload: Workload, name: str, links: tuple[Link, ...], folder: Path, backends: Iterable[str]
+    workload: Workload,
+    name: str,
+    links: tuple[Link, ...],
+    folder: Path,
+    backends: Iterable[str],
+    watch: Stopwatch | None = None,
 ) -> Ready:
     """Make the baseline (no ``links``), or apply the last of ``links`` to the artifact of those before.
 
@@ -63,11 +85,21 @@ def run(
     offered, refusals = _offered(dict.fromkeys(backends), links)
     if refusals and not offered:
         raise Unsupported("; ".join(refusals.values()))
-    made = _link(workload, links, artifact, offered) if links else _baseline(workload, artifact, offered)
+    watch = watch or Stopwatch()
+    if links:
+        made = _link(workload, links, artifact, offered, watch)
+    else:
+        made = _baseline(workload, artifact, offered, watch)
+    recipe = None if links else workload.recipe
+    samples = Samples.load(folder)
+    tokens = samples.test_inputs.shape[1] if workload.sequences else None
     ready = Ready(
-        work=work_hash(name, workload, Samples.load(folder)),
-        time_s=made.time_s,
-        model=made.model,
+        work=work_hash(name, workload, samples),
+        work_parts=work_parts(name, workload, samples),
+        time_s=watch.time_s,
+        epochs=recipe.epochs if recipe else None,
+        steps=made.steps,
+        model={backend: dataclasses.replace(facts, tokens=tokens) for backend, facts in made.model.items()},
         refusals={**refusals, **made.refusals},
         verified=made.verified,
         doubts=chain.build(links[-1]).doubts(made.verified) if links else (),
@@ -78,13 +110,31 @@ def run(
 
 def work_hash(name: str, workload: Workload, samples: Samples) -> str:
     """Equal only where the same version of a workload trains by the same recipe on the same bytes."""
+    return short_hash([name, workload.version, _recipe(workload), _digest(samples)])
+
+
+def work_parts(name: str, workload: Workload, samples: Samples) -> dict[str, str]:
+    """The same in words: what differs where two hashes do."""
+    recipe = _recipe(workload) or {"none": ""}
+    return {
+        "workload": name,
+        "version": str(workload.version),
+        "recipe": ", ".join(f"{key} {value}".strip() for key, value in recipe.items()),
+        "data": _digest(samples)[:12],
+    }
+
+
+def _recipe(workload: Workload) -> dict[str, Any] | None:
+    return dataclasses.asdict(workload.recipe) if workload.recipe else None
+
+
+def _digest(samples: Samples) -> str:
     digest = hashlib.sha256()
     for field in dataclasses.fields(samples):
         array = getattr(samples, field.name)
         digest.update(f"{field.name} {array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())
-    recipe = workload.recipe and dataclasses.asdict(workload.recipe)
-    return short_hash([name, workload.version, recipe, digest.hexdigest()])
+    return digest.hexdigest()
 
 
 def _offered(names: Iterable[str], links: tuple[Link, ...]) -> tuple[dict[str, Backend], dict[str, str]]:
@@ -104,18 +154,27 @@ def _offered(names: Iterable[str], links: tuple[Link, ...]) -> tuple[dict[str, B
     return offered, refusals
 
 
-def _baseline(workload: Workload, artifact: Artifact, offered: Mapping[str, Backend]) -> _Made:
+def _baseline(
+    workload: Workload, artifact: Artifact, offered: Mapping[str, Backend], watch: Stopwatch
+) -> _Made:
     dataset = workload.dataset()
     _samples(dataset).save(artifact.folder.parent)
-    start = time.perf_counter()
-    module = workload.model()
-    if workload.recipe is not None:
-        train(module, dataset.train, workload.recipe, workload.loss)
-    return _keep_module(module, artifact, offered, time.perf_counter() - start, {})
+    with watch:
+        module = workload.model()
+        if workload.recipe is not None:
+            train(module, dataset.train, workload.recipe, workload.loss)
+    made = _keep_module(module, artifact, offered, {})
+    recipe = workload.recipe
+    steps = None if recipe is None else training_steps(len(dataset.train.inputs), recipe)
+    return dataclasses.replace(made, steps=steps)
 
 
 def _link(
-    workload: Workload, links: tuple[Link, ...], artifact: Artifact, offered: Mapping[str, Backend]
+    workload: Workload,
+    links: tuple[Link, ...],
+    artifact: Artifact,
+    offered: Mapping[str, Backend],
+    watch: Stopwatch,
 ) -> _Made:
     *before, last = (chain.build(link) for link in links)
     folder = artifact.folder.parent
@@ -126,8 +185,8 @@ def _link(
     workload.dataset()  # loading it is not what the technique costs
     context = Context(workload=workload, baseline=Artifact.of(folder, BASELINE).load_module())
     if last.level == "graph":
-        return _change_graph(last, source, artifact, context, offered)
-    return _change_module(last, source, artifact, context, offered)
+        return _change_graph(last, source, artifact, context, offered, watch)
+    return _change_module(last, source, artifact, context, offered, watch)
 
 
 def _change_module(
@@ -136,12 +195,24 @@ def _change_module(
     artifact: Artifact,
     context: Context,
     offered: Mapping[str, Backend],
+    watch: Stopwatch,
 ) -> _Made:
     before = source.load_module()
-    start = time.perf_counter()
-    after = technique.apply(before, context)
-    time_s = time.perf_counter() - start
-    return _keep_module(after, artifact, offered, time_s, technique.verify(before, after))
+    with watch:
+        after = technique.apply(before, context)
+    made = _keep_module(after, artifact, offered, technique.verify(before, after))
+    return _as_before(made, source) if technique.repacks else made
+
+
+def _as_before(made: _Made, source: Artifact) -> _Made:
+    """With the parameters and MACs of ``source``: packed weights are no parameters, and torch's counter does
+    not know the operators that read them."""
+    facts: Mapping[str, Mapping[str, int]] = json.loads(source.facts_file.read_text())["model"]
+    model = {
+        name: dataclasses.replace(one, parameters=facts[name]["parameters"], macs=facts[name]["macs"])
+        for name, one in made.model.items()
+    }
+    return dataclasses.replace(made, model=model)
 
 
 def _change_graph(
@@ -150,6 +221,7 @@ def _change_graph(
     artifact: Artifact,
     context: Context,
     offered: Mapping[str, Backend],
+    watch: Stopwatch,
 ) -> _Made:
     """The model's parameters and MACs stay those of the float model; its file is the changed graph."""
     facts = json.loads(source.facts_file.read_text())
@@ -157,22 +229,20 @@ def _change_graph(
         reasons = "; ".join(facts["refusals"].values()) or "no backend that needs one was asked for"
         raise Unsupported(f"there is no ONNX graph of {source.folder.name} to change: {reasons}")
     artifact.folder.mkdir(parents=True, exist_ok=True)
-    start = time.perf_counter()
-    technique.apply_graph(source.graph_file, artifact.graph_file, context)
-    time_s = time.perf_counter() - start
+    with watch:
+        technique.apply_graph(source.graph_file, artifact.graph_file, context)
     verified = technique.verify_graph(source.graph_file, artifact.graph_file)
     model = {
         name: ModelFacts(**{**facts["model"][name], "size_bytes": backend.shipped_bytes(artifact)})
         for name, backend in offered.items()
     }
-    return _Made(time_s=time_s, model=model, refusals={}, verified=verified)
+    return _Made(model=model, refusals={}, verified=verified)
 
 
 def _keep_module(
     module: nn.Module,
     artifact: Artifact,
     offered: Mapping[str, Backend],
-    time_s: float,
     verified: Mapping[str, Any],
 ) -> _Made:
     """Save ``module`` and its outputs, and build every backend that takes it."""
@@ -192,7 +262,7 @@ def _keep_module(
             continue
         size_bytes = backend.shipped_bytes(artifact)
         model[name] = ModelFacts(parameters=parameters, macs=macs, size_bytes=size_bytes)
-    return _Made(time_s=time_s, model=model, refusals=refusals, verified=verified)
+    return _Made(model=model, refusals=refusals, verified=verified)
 
 
 def _samples(dataset: Dataset) -> Samples:

@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,7 +19,8 @@ import numpy as np
 
 from leanmark import chain, registry
 from leanmark.backends.base import Backend, Executable, Work
-from leanmark.errors import TookNoEffect, Unsupported
+from leanmark.devices.base import Accelerator
+from leanmark.errors import Implausible, TookNoEffect, Unsupported
 from leanmark.machine.disturbance import block_flags, unobserved
 from leanmark.machine.probes import BlockProbe
 from leanmark.meters.host_memory import HostMemory
@@ -28,7 +29,7 @@ from leanmark.models.artifact import Artifact, Samples
 from leanmark.protocol import messages
 from leanmark.protocol.process import die_with_parent, pin
 from leanmark.record import Case, Quality
-from leanmark.worker import runner
+from leanmark.worker import counting, plausible, runner
 
 if TYPE_CHECKING:
     from leanmark.workloads.base import Workload
@@ -43,7 +44,7 @@ def main() -> None:
 def serve(connection: Connection) -> None:
     """Answer requests until the other side closes the connection."""
     registry.search_here()  # a user's model may be defined there, and is unpickled here
-    session = Session()
+    session = Session(connection.send)
     while True:
         try:
             request = connection.recv()
@@ -60,7 +61,13 @@ def _answer(session: Session, request: messages.Request) -> object:
         return messages.Failure("unsupported", str(error), "")
     except TookNoEffect as error:
         return messages.Failure("took_no_effect", str(error), "")
+    except Implausible as error:
+        return messages.Failure("implausible", str(error), "")
+    except MemoryError as error:
+        return messages.Failure("out_of_memory", str(error) or "of the host", "")
     except (Exception, SystemExit) as error:  # a user's model may raise anything: it ends in a record
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which may not be imported here
+            return messages.Failure("out_of_memory", str(error).partition("\n")[0], "")
         summary = f"{type(error).__name__}: {error}".strip()
         return messages.Failure("raised", summary, traceback.format_exc())
 
@@ -70,39 +77,56 @@ class _Opened:
     case: Case
     artifact: Artifact
     executable: Executable
+    device: Accelerator
 
 
 class Session:
     """The state of one worker: at most one open case."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[messages.Notice], None] = lambda notice: None) -> None:
+        self._tell = tell
         self._open: _Opened | None = None
         self._probe: BlockProbe | None = None
 
     def handle(self, request: messages.Request) -> object:
         match request:
             case messages.Prepare():
-                return prepare(request)
+                return prepare(request, self._tell)
             case messages.PeakMemory():
                 return peak_memory(request)
             case messages.Open():
                 return self.open(request)
             case messages.RunBlock(loops):
                 return self.run_block(loops)
-            case messages.RunWindow(seconds):
-                return runner.run_window(self.opened.executable.step, seconds)
+            case messages.RunWindow() | messages.RunPaced():
+                return self.run_window(request)
             case messages.RunSamples(count):
-                return tuple(runner.run_samples(self.opened.executable.step, count))
+                return tuple(runner.run_samples(self.opened.executable.step, count, self.opened.device))
             case messages.CheckAgain():
-                return assert_executed(self.opened)
+                return check_again(self.opened)
+            case messages.CountStep():
+                return counting.count(self.opened.executable, self.opened.case.threads)
+            case messages.LoadedFrom(folder, besides):
+                return loaded_from(Path(folder), tuple(map(Path, besides)))
+
+    def run_window(self, request: messages.RunWindow | messages.RunPaced) -> messages.Window:
+        step, device = self.opened.executable.step, self.opened.device
+        if isinstance(request, messages.RunPaced):
+            return runner.run_paced(step, request.seconds, request.rate_hz, device)
+        return runner.run_window(step, request.seconds, device)
 
     def run_block(self, loops: int) -> messages.BlockTime:
         """One block between two looks at what could have disturbed it."""
         opened, probe = self.opened, self._probe
         assert probe is not None, "an open case has a probe"
+        step, device = opened.executable.step, opened.device
+        if device.queues:
+            step()  # others had its memory and caches meanwhile
         before = probe.read()
-        block = runner.run_block(opened.executable.step, loops)
+        block = runner.run_block(step, loops, device)
         after = probe.read()
+        block = runner.with_device_times(step, loops, block, device)
+        device.release()
         return replace(block, flags=block_flags(before, after), clock_hz=after.clock_hz)
 
     @property
@@ -115,14 +139,18 @@ class Session:
         """Load, check, warm up. Checks come first: a wrong model's steps are never timed."""
         _settle(request.place, request.case.backend)
         artifact = Artifact.of(Path(request.folder), request.case.technique)
+        device = _device(request.case)
         start = time.perf_counter()
-        executable = _load(request.case, request.workload, artifact, request.place)
+        executable = _load(request.case, request.workload, artifact, request.place, device)
         executable.step()
+        device.synchronize()
         cold_start_s = time.perf_counter() - start
-        opened = _Opened(request.case, artifact, executable)
-        quality = _judge(opened, Path(request.folder), full=request.judge_quality)
-        warm = runner.warm_up(executable.step, request.warmup_s, request.block_s)
-        executed = assert_executed(opened)
+        plausible.seconds(cold_start_s, "the first step")
+        opened = _Opened(request.case, artifact, executable, device)
+        rival = Path(request.rival_folder) if request.rival_folder else None
+        quality = _judge(opened, Path(request.folder), rival, full=request.judge_quality)
+        warm = runner.warm_up(executable.step, request.warmup_s, request.block_s, device)
+        executed = {**assert_executed(opened), **device.facts()}
         gc.collect()
         gc.disable()  # a collection inside a block would be billed to whichever variant it hits
         self._open = opened
@@ -138,10 +166,10 @@ class Session:
         )
 
 
-def prepare(request: messages.Prepare) -> messages.Ready:
+def prepare(request: messages.Prepare, tell: Callable[[messages.Notice], None]) -> messages.Ready:
     """Apply one link of a chain, or make the baseline, in this process."""
     _settle(request.place, "eager")
-    from leanmark.worker.prepare import run
+    from leanmark.worker.prepare import Stopwatch, run
 
     return run(
         load_workload(request.workload),
@@ -149,36 +177,55 @@ def prepare(request: messages.Prepare) -> messages.Ready:
         chain.parse(request.chain),
         Path(request.folder),
         request.backends,
+        Stopwatch(tell),
     )
 
 
 def peak_memory(request: messages.PeakMemory) -> messages.MemoryReading:
     """Resident memory of a process that does nothing but run this case."""
-    _settle(request.place, request.case.backend)
     meter = HostMemory()
+    interpreter = meter.resident_bytes()
+    _settle(request.place, request.case.backend)
     for name in _backend(request.case).runtime_modules(request.case.phase):
         importlib.import_module(name)
     gc.collect()
     imported = meter.resident_bytes()
     artifact = Artifact.of(Path(request.folder), request.case.technique)
-    executable = _load(request.case, request.workload, artifact, request.place)
+    device = _device(request.case)
+    executable = _load(request.case, request.workload, artifact, request.place, device)
     loaded = meter.resident_bytes()
+    device.start_memory()
     token = meter.start()
     for _ in range(request.steps):
         executable.step()
+    device.synchronize()
     peak = meter.stop(token)
+    on_device = device.memory()
+    gc.collect()
+    steady = meter.steady()
     return messages.MemoryReading(
         import_bytes=imported,
         loaded_bytes=loaded,
         peak_bytes=round(peak.value),
+        host={"interpreter_memory_bytes": interpreter, **steady},
         parts=executable.memory_parts(),  # after the peak: asking runs a step
+        device=on_device,
     )
+
+
+def load_case(request: messages.PeakMemory) -> Executable:
+    """The case of a request, ready to run in this process."""
+    _settle(request.place, request.case.backend)
+    artifact = Artifact.of(Path(request.folder), request.case.technique)
+    return _load(request.case, request.workload, artifact, request.place, _device(request.case))
 
 
 def load_workload(spec: messages.WorkloadSpec) -> Workload:
     """The workload a spec names."""
     if spec.data is None:
-        workload: Workload = registry.load("workloads", spec.name)()
+        name, _, parameters = spec.name.partition(":")
+        kind = registry.load("workloads", name)
+        workload: Workload = kind(parameters) if parameters else kind()
         return workload
     custom: Workload = registry.load_target("leanmark.workloads.custom:Custom")(spec.name, spec.data)
     return custom
@@ -204,6 +251,24 @@ def assert_executed(opened: _Opened) -> Mapping[str, Any]:
     }
 
 
+def loaded_from(folder: Path, besides: tuple[Path, ...]) -> tuple[str, ...]:
+    """The modules of this process whose file lies in ``folder`` and in none of ``besides``."""
+    files = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
+    paths = {name: Path(file).resolve() for name, file in files.items() if file}
+    return tuple(
+        name
+        for name, path in paths.items()
+        if path.is_relative_to(folder) and not any(path.is_relative_to(one) for one in besides)
+    )
+
+
+def check_again(opened: _Opened) -> Mapping[str, Any]:
+    """After the rounds: nothing is still being worked on, and what runs is still what the case says."""
+    if opened.case.threads == 1:  # helper threads of some libraries spin on for a while
+        plausible.idle()
+    return assert_executed(opened)
+
+
 def _settle(place: messages.Place, backend: str) -> None:
     pin(place.cores)
     if backend != "onnxruntime":  # an ONNX Runtime process stays free of torch; threads go to its session
@@ -212,12 +277,23 @@ def _settle(place: messages.Place, backend: str) -> None:
         torch.set_num_threads(place.threads)
 
 
+def _device(case: Case) -> Accelerator:
+    accelerator: Accelerator = registry.load("devices", case.device)().accelerator()
+    return accelerator
+
+
 def _backend(case: Case) -> Backend:
     backend: Backend = registry.load("backends", case.backend)()
     return backend
 
 
-def _load(case: Case, spec: messages.WorkloadSpec, artifact: Artifact, place: messages.Place) -> Executable:
+def _load(
+    case: Case,
+    spec: messages.WorkloadSpec,
+    artifact: Artifact,
+    place: messages.Place,
+    device: Accelerator,
+) -> Executable:
     samples = Samples.load(artifact.folder.parent)
     training = case.phase == "training"
     chosen = np.arange(case.batch) % len(samples.batch_inputs)  # a batch larger than what is kept repeats it
@@ -228,17 +304,28 @@ def _load(case: Case, spec: messages.WorkloadSpec, artifact: Artifact, place: me
         threads=place.threads,
         device=case.device,
         workload=load_workload(spec) if training else None,
+        techniques=tuple(chain.build(link) for link in chain.parse(case.technique)),
+        accelerator=device,
     )
     return _backend(case).open(artifact, work)
 
 
-def _judge(opened: _Opened, folder: Path, *, full: bool) -> Quality | None:
+def _judge(opened: _Opened, folder: Path, rival: Path | None, *, full: bool) -> Quality | None:
     """Assert that the outputs are still the model's; with ``full``, on all test samples, judge them too."""
     samples = Samples.load(folder)
     count = len(samples.test_inputs) if full else min(64, len(samples.test_inputs))
+    plausible.repeatable(opened.executable, samples.test_inputs)
     outputs = opened.executable.predict(samples.test_inputs[:count])
     error = fidelity.check(opened.case, outputs, folder)
-    return fidelity.judge(outputs, samples, folder, error) if full else None
+    if not full:
+        return None
+    if rival is None:
+        return fidelity.judge(outputs, samples, folder, error)
+    twin = Artifact.of(rival, opened.case.technique)
+    if twin.outputs_file.exists():
+        return fidelity.judge(outputs, samples, folder, error, twin)
+    alone = fidelity.judge(outputs, samples, folder, error)  # a graph keeps no outputs to pair with
+    return replace(alone, gained=None, lost=None, agreement=None)
 
 
 if __name__ == "__main__":

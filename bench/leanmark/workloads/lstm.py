@@ -28,6 +28,7 @@ class RowReader(nn.Module):
 
 
 class Lstm(Workload):
+    sequences = True
     quantization = "dynamic"
     recipe: ClassVar[Recipe | None] = Recipe(epochs=30, batch=32, learning_rate=1e-2, weight_decay=1e-4)
     finetune: ClassVar[Recipe] = Recipe(epochs=5, batch=32, learning_rate=3e-3)

@@ -49,15 +49,22 @@ def train(model: nn.Module, split: Split, recipe: Recipe, loss: Loss) -> float:
     return error.item()
 
 
-def outputs(model: nn.Module, inputs: Tensor) -> Tensor:
+def training_steps(count: int, recipe: Recipe) -> int:
+    """How many steps ``train`` takes on ``count`` samples."""
+    return sum(1 for _ in _batches(count, recipe))
+
+
+def outputs(model: nn.Module, inputs: Tensor, batch: int = _CHUNK) -> Tensor:
     """What ``model`` (in evaluation mode) says to ``inputs`` [N, ...]: float32 [N, ...] on the CPU.
+
+    At most ``batch`` and 256 inputs go in at once.
 
     Raises:
         UsageError: the model returns something else than one tensor with a row per input.
     """
     found = []
     with torch.inference_mode():
-        for chunk in inputs.split(_CHUNK):
+        for chunk in inputs.split(min(batch, _CHUNK)):
             result = model(chunk)
             if not isinstance(result, Tensor) or result.shape[:1] != chunk.shape[:1]:
                 raise UsageError(

@@ -35,6 +35,7 @@ class RowEncoder(nn.Module):
 
 
 class Transformer(Workload):
+    sequences = True
     quantization = "dynamic"
     recipe: ClassVar[Recipe | None] = Recipe(epochs=20, batch=64, learning_rate=3e-3)
     finetune: ClassVar[Recipe] = Recipe(epochs=8, batch=32, learning_rate=3e-3)
