@@ -116,3 +116,9 @@ def test_stored_runs_are_judged_case_by_case() -> None:
     assert {one.reason for one in found if one.rule.metric == "energy"} == {"an estimate enters no gate"}
     same = gate.rulings_across(across.compare_runs(older, older), gate.parse("worse:latency"))
     assert "worse" not in {one.verdict for one in same}
+
+
+def test_stored_runs_do_not_pass_by_an_accuracy_that_nobody_compared() -> None:
+    records = synthetic.records()
+    with pytest.raises(UsageError, match="cannot be judged by accuracy"):
+        list(gate.since(records, records, gate.parse("worse:latency,accuracy")))

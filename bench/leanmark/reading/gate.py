@@ -117,7 +117,14 @@ def since(older: Records, newer: Records, rules: Sequence[Rule]) -> Iterator[Rul
 
     Raises:
         NotComparable: they share no case, or differ in software, work or, for what is timed, machine.
+        UsageError: a rule is about accuracy.
     """
+    if any(rule.metric == "accuracy" for rule in rules):
+        raise UsageError(
+            "two stored runs cannot be judged by accuracy: which samples each got right is not stored. "
+            "Leave --since out to judge it within the run, or measure both commits in one: "
+            "leanmark run --against REF --fail-on worse:accuracy"
+        )
     if any(not rule.exact for rule in rules):
         yield from rulings_across(across.compare_runs(older, newer), rules)
     if any(rule.exact for rule in rules):
