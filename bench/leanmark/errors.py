@@ -60,6 +60,13 @@ class Unsupported(LeanmarkError):
     pass
 
 
+class OutOfTime(Unsupported):
+    """Nobody looked: the case is skipped, and a gate has not judged it."""
+
+    def __init__(self) -> None:
+        super().__init__("the time budget ended before its turn came")
+
+
 class TookNoEffect(LeanmarkError):
     pass
 

@@ -52,6 +52,14 @@ def test_a_verdict_needs_the_whole_interval(low, value, high, verdict):
     assert judge(interval(low, value, high), 0.02, 0.0, "higher") == TURNED[verdict]
 
 
+@pytest.mark.parametrize(("ratio", "floor", "verdict"), [
+    (0.60, 0.5, "same"), (0.40, 0.5, "better"), (0.01, 2.0, "same"),
+    (1.40, 0.5, "same"), (1.60, 0.5, "worse"),
+])  # fmt: skip
+def test_a_difference_below_the_floor_never_counts_in_either_direction(ratio, floor, verdict):
+    assert judge(interval(ratio - 1e-3, ratio, ratio + 1e-3), 0.02, 0.0, "lower", floor) == verdict
+
+
 @given(ratios, st.floats(0.001, 0.5), st.floats(0, 0.2))
 def test_turning_the_ratio_round_turns_the_verdict_round(bounds, margin, allowance):
     low, value, high = bounds

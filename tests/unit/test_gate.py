@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from leanmark.errors import UnknownName, UsageError
+from leanmark.errors import OutOfTime, UnknownName, UsageError
 from leanmark.reading import across, carbon, gate, tabulate
 from leanmark.reading.gate import Rule, Ruling
 from leanmark.record import Provenance
@@ -113,9 +113,45 @@ def test_stored_runs_are_judged_case_by_case() -> None:
         one.case.technique: one for one in found if one.rule.metric == "latency" and one.case.batch == 1
     }
     assert latency["distill"].verdict == "worse"
-    assert {one.reason for one in found if one.rule.metric == "energy"} == {"an estimate enters no gate"}
+    assert {one.reason for one in found if one.rule.metric == "energy"} == {
+        "an estimate enters no gate",
+        "not measured in both runs",
+    }
     same = gate.rulings_across(across.compare_runs(older, older), gate.parse("worse:latency"))
     assert "worse" not in {one.verdict for one in same}
+
+
+def test_a_case_that_no_longer_works_does_not_pass_for_lack_of_a_number() -> None:
+    older = synthetic.records()
+    broken = tuple(
+        replace(one, status="failed", reason="it raised", series=())
+        if one.case.technique == "distill" and one.pass_name == "latency"
+        else one
+        for one in older.measurements
+    )
+    found = list(gate.since(older, replace(older, measurements=broken), gate.parse("worse:latency")))
+    assert {(one.verdict, one.reason) for one in found if one.case.technique == "distill"} == {
+        ("invalid", "failed: it raised")
+    }
+
+
+def test_a_baseline_that_failed_and_a_case_without_its_turn_are_told() -> None:
+    records = synthetic.records()
+    stopped = {
+        "fp32": replace(records.measurements[0], status="failed", reason="it raised", series=()),
+        "bf16": replace(
+            records.measurements[0], status="skipped", reason=f"unsupported: {OutOfTime()}", series=()
+        ),
+    }
+    changed = tuple(
+        replace(stopped[one.case.technique], case=one.case)
+        if one.case.technique in stopped and one.pass_name == "latency"
+        else one
+        for one in records.measurements
+    )
+    tables = tabulate.build([replace(records, measurements=changed)], None)
+    found = {(one.case.technique, one.verdict) for one in gate.rulings(tables, gate.parse("worse:latency"))}
+    assert {("fp32", "invalid"), ("bf16", "inconclusive")} <= found
 
 
 def test_stored_runs_do_not_pass_by_an_accuracy_that_nobody_compared() -> None:

@@ -41,6 +41,14 @@ def compare_counts(a: Records, b: Records) -> tuple[Counted, ...]:
     return found
 
 
+def lost(a: Records, b: Records) -> Iterator[tuple[Case, str]]:
+    """The cases that A measured and that failed or turned out invalid in B, each with the reason."""
+    sound = {one.case for one in a.measurements if one.pass_name == "latency" and one.status == "ok"}
+    for one in merged(b.measurements):
+        if one.pass_name == "latency" and one.status in ("failed", "invalid") and one.case in sound:
+            yield one.case, f"{one.status}: {one.reason}"
+
+
 def _counted(a: Records, b: Records) -> Iterator[Counted]:
     theirs, ours = _counting(a), _counting(b)
     machines = a.run.environment.machine, b.run.environment.machine

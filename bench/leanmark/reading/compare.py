@@ -62,14 +62,21 @@ def check_comparable(run_a: Run, run_b: Run, case_a: Case, case_b: Case, work_a:
         raise NotComparable(f"{case_a.id} and {case_b.id} differ in {'; '.join(differences)}")
 
 
-def judge(interval: Interval, margin: float, allowance: float, direction: Direction) -> Verdict:
-    """The verdict on a ratio; ``allowance`` widens the interval by that much on either side."""
+def judge(
+    interval: Interval, margin: float, allowance: float, direction: Direction, floor: float = 0.0
+) -> Verdict:
+    """The verdict on a ratio; ``allowance`` widens the interval by that much on either side.
+
+    ``floor`` is what an absolute difference that never counts is of the baseline's value: a candidate that
+    much above or below it is the same.
+    """
     low, high = interval.low / (1 + allowance), interval.high * (1 + allowance)
-    if 1 / (1 + margin) < low and high < 1 + margin:
+    least, most = min(1 / (1 + margin), 1 - floor), 1 + max(margin, floor)
+    if least < low and high < most:
         return "same"
-    if high < 1 / (1 + margin):
+    if high < least:
         return "better" if direction == "lower" else "worse"
-    if low > 1 + margin:
+    if low > most:
         return "worse" if direction == "lower" else "better"
     return "inconclusive"
 
@@ -147,7 +154,7 @@ def _compare(blank: Comparison, below: Series, above: Series, *, paired: bool) -
 def _with_verdict(blank: Comparison, interval: Interval, direction: Direction) -> Comparison:
     processes, margin = blank.processes, blank.margin
     allowance = stats.allowance(processes)
-    verdict = judge(interval, margin, allowance, direction)
+    verdict = judge(interval, margin, allowance, direction, blank.floor)
     compared = replace(
         blank,
         ratio=interval,

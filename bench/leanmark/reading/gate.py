@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from leanmark import thresholds
-from leanmark.errors import UnknownName, UsageError
+from leanmark.errors import OutOfTime, UnknownName, UsageError
 from leanmark.machine.counters import METRICS
 from leanmark.reading import across, counts
 from leanmark.reading.compare import judge, judge_quality
@@ -91,18 +91,24 @@ def rulings(tables: Iterable[Table], rules: Iterable[Rule]) -> Iterator[Ruling]:
     wanted = tuple(rules)
     for table in tables:
         for row in table.rows:
-            lost = row.case.commit is not None and row.status != "ok"  # then nothing was compared to it
-            if (lost or row.role in _JUDGED) and row.status != "skipped":
+            lost = row.status in ("failed", "invalid")  # a baseline too: then nothing was compared to it
+            unseen = row.status == "skipped" and str(OutOfTime()) in (row.reason or "")
+            if lost or unseen or (row.role in _JUDGED and row.status != "skipped"):
                 yield from (_apply(rule, row) for rule in wanted)
 
 
 def rulings_across(found: Iterable[Comparison], rules: Iterable[Rule]) -> Iterator[Ruling]:
     """Every rule applied to what two stored runs have in common, with the wider interval of unpaired runs."""
     wanted = {_SERIES[rule.metric]: rule for rule in rules if rule.metric in _SERIES}
+    by_case: dict[Case, dict[str, Comparison]] = {}
     for one in found:
-        rule = wanted.get(one.metric)
-        if rule is not None:
-            yield _judged(one.candidate, rule, one)
+        by_case.setdefault(one.candidate, {})[one.metric] = one
+    for case, metrics in by_case.items():
+        for metric, rule in wanted.items():
+            if metric in metrics:
+                yield _judged(case, rule, metrics[metric])
+            else:
+                yield _undecided(rule, case, "not measured in both runs")
 
 
 def rulings_counted(found: Iterable[Counted], rules: Iterable[Rule]) -> Iterator[Ruling]:
@@ -125,8 +131,12 @@ def since(older: Records, newer: Records, rules: Sequence[Rule]) -> Iterator[Rul
             "Leave --since out to judge it within the run, or measure both commits in one: "
             "leanmark run --against REF --fail-on worse:accuracy"
         )
+    lost = dict(across.lost(older, newer))
+    for case, reason in lost.items():
+        yield from (Ruling(case=case, rule=rule, verdict="invalid", reason=reason) for rule in rules)
     if any(not rule.exact for rule in rules):
-        yield from rulings_across(across.compare_runs(older, newer), rules)
+        found = across.compare_runs(older, newer)
+        yield from rulings_across((one for one in found if one.candidate not in lost), rules)
     if any(rule.exact for rule in rules):
         yield from rulings_counted(across.compare_counts(older, newer), rules)
 
@@ -142,6 +152,8 @@ def _counted(rule: Rule, found: Counted) -> Ruling:
 
 
 def _apply(rule: Rule, row: Row) -> Ruling:
+    if row.status == "skipped":
+        return _undecided(rule, row.case, row.reason or "skipped")
     if row.status != "ok":
         return Ruling(case=row.case, rule=rule, verdict="invalid", reason=f"{row.status}: {row.reason}")
     if rule.metric == "accuracy":
@@ -166,8 +178,7 @@ def _judged(case: Case, rule: Rule, compared: Comparison) -> Ruling:
         return _undecided(rule, case, "an estimate enters no gate")
     if compared.ratio is None or compared.demoted:
         return _undecided(rule, case, compared.reason or "no interval")
-    margin = max(rule.margin, compared.floor)
-    verdict = judge(compared.ratio, margin, compared.allowance, "lower")
+    verdict = judge(compared.ratio, rule.margin, compared.allowance, "lower", compared.floor)
     return Ruling(case=case, rule=rule, verdict=verdict)
 
 

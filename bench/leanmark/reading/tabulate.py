@@ -174,14 +174,24 @@ def _demoted(table: Table, failed: Sequence[Row]) -> Table:
 
 
 def _without_verdict(row: Row, reason: str) -> Row:
-    compared = row.latency.comparison if row.latency else None
-    if row.latency is None or compared is None or row.role == "sentinel" or row.status != "ok":
+    if row.role == "sentinel" or row.status != "ok":
         return row
-    latency = replace(
-        row.latency, comparison=replace(compared, verdict="inconclusive", reason=reason, demoted=True)
+    latency = _taken_back(row.latency, reason)
+    return replace(
+        row,
+        latency=latency,
+        energy=_taken_back(row.energy, reason),
+        energy_at_rate=_taken_back(row.energy_at_rate, reason),
+        verdict=_verdict(row.role, row.status, latency, row.judged),
     )
-    verdict = _verdict(row.role, row.status, latency, row.judged)
-    return replace(row, latency=latency, verdict=verdict)
+
+
+def _taken_back(metric: Metric | None, reason: str) -> Metric | None:
+    compared = metric.comparison if metric else None
+    if metric is None or compared is None:
+        return metric
+    without = replace(compared, verdict="inconclusive", reason=reason, demoted=True)
+    return replace(metric, comparison=without)
 
 
 class _Passes:
