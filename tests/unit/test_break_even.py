@@ -38,6 +38,12 @@ def test_the_count_is_the_cost_over_the_saving_per_sample_with_its_interval() ->
     assert counts(found) == pytest.approx((10.0 / 1.2e-3, 10.0 / 1e-3, 10.0 / 0.8e-3))
 
 
+def test_processes_that_nobody_saw_may_have_saved_nothing() -> None:
+    found = break_even("time", COST, compared(0.96, 0.97, 0.98, allowance=0.05), 2e-3, 1)
+    assert counts(found)[2] == math.inf
+    assert counts(found)[0] == pytest.approx(10.0 / (2e-3 * (1 - 0.96 / 1.05)))
+
+
 def test_a_batch_is_as_many_inferences() -> None:
     found = break_even("time", COST, compared(0.4, 0.5, 0.6), 2e-3, 32)
     assert found.count == pytest.approx(32 * 10.0 / 1e-3)

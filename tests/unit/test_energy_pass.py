@@ -118,6 +118,40 @@ def test_a_board_without_power_sensors_says_that_nothing_was_checked() -> None:
     assert [finding.code for finding in one.findings] == ["no-cross-check"]
 
 
+class Stuck(Meter[None]):
+    """Starts and never stops well; ``stopped`` counts the tries."""
+
+    unit, scope, covers = "j", "device", "gpu"
+    provenance = Provenance.MEASURED_COUNTER
+    resolution = min_window_s = 0.0
+
+    def __init__(self, second: Meter[None] | None = None) -> None:
+        self.second, self.stopped = second, 0
+
+    def unavailable(self) -> str | None:
+        return None
+
+    def second_opinion(self) -> Meter[None] | None:
+        return self.second
+
+    def start(self) -> None:
+        return None
+
+    def stop(self, token: None) -> Reading:
+        self.stopped += 1
+        raise MeterError("the counter is stuck")
+
+
+def test_a_counter_that_fails_leaves_no_sensor_sampling() -> None:
+    sensor = Stuck()
+    counter = Stuck(second=sensor)
+    energy = EnergyPass(QUICK, FIRST, counter)
+    with pytest.raises(KeyError), energy._cross_checked(counter):
+        raise KeyError
+    assert (counter.stopped, sensor.stopped) == (1, 1)
+    assert [one.code for one in energy._findings] == ["no-cross-check"] * 2
+
+
 def test_a_gpu_that_disappears_costs_the_measurement_it_was_needed_for() -> None:
     with gpu() as stage:
         entrants = stage.entrants(*HALF)
@@ -203,6 +237,18 @@ def test_an_estimate_is_its_power_times_the_latency_of_the_rounds(tmp_path: Path
     assert above.find("idle_bare_w") is None
     found = compared(below, above)
     assert (found.ratio, found.reason) == (None, ESTIMATED)
+
+
+def test_an_estimate_is_made_under_the_first_variant_that_lives(tmp_path: Path) -> None:
+    stage = replace(processor(tmp_path), meter=Model())
+    entrants = stage.entrants(*HALF)
+    entrants[0].worker.dies = True  # type: ignore[attr-defined]
+    [one] = stage.play(entrants)
+    assert (one.case, one.find("energy_j").values[0]) == (CASES[1], pytest.approx(25.0 * 5e-4))
+    entrants = stage.entrants(*HALF)
+    for each in entrants:
+        each.worker.dies = True  # type: ignore[attr-defined]
+    assert stage.play(entrants) == []
 
 
 def test_an_estimate_says_nothing_of_a_request_rate(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -129,3 +130,18 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
     GpuLock(FIRST, tmp_path).close()
+
+
+def test_a_lock_that_another_user_made_is_read_only_and_locks_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    GpuLock(FIRST, tmp_path).close()
+
+    def refused(*_: object) -> int:
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(os, "open", refused)
+    theirs = GpuLock(FIRST, tmp_path)
+    with pytest.raises(DeviceBusy):
+        GpuLock(FIRST, tmp_path)
+    theirs.close()

@@ -6,6 +6,7 @@ plays the contest it belongs to, and measures its memory.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from types import TracebackType
 from typing import Self
 
 import leanmark
-from leanmark.errors import LeanmarkError, Unsupported
+from leanmark.errors import LeanmarkError, OutOfTime
 from leanmark.measuring import contest, count_pass, environment, memory_pass, prepare_pass, schedule
 from leanmark.measuring.engine import Contest, Engine
 from leanmark.measuring.gpu_lock import GpuLock
@@ -64,13 +65,20 @@ class Campaign:
         check_budget(plan)
         self._prepared: dict[tuple[str, str | None], Prepared] = {}
         self._contests: dict[tuple[str, ...], Contest | None] = {}
-        self._lock = GpuLock(plan.gpu) if plan.gpu else None
-        self._launcher = Launcher(plan.gpu)
-        self._greet(rival)
-        self._meter = energy_meter(plan.gpu)
-        # models are made on the processor, whatever they run on
-        self._making_meter = energy_meter("") if plan.gpu else self._meter
-        self._writer = RunWriter.create(results, self.run)
+        with contextlib.ExitStack() as stack:  # what was opened is closed where the rest cannot be
+            if plan.gpu:
+                stack.callback(GpuLock(plan.gpu).close)
+            self._meter = energy_meter(plan.gpu)
+            # models are made on the processor, whatever they run on
+            self._making_meter = energy_meter("") if plan.gpu else self._meter
+            for meter in {self._meter, self._making_meter}:
+                if meter is not None:
+                    stack.callback(meter.close)
+            self._launcher = stack.enter_context(Launcher(plan.gpu))
+            self._greet(rival)
+            self._writer = RunWriter.create(results, self.run)
+            stack.callback(self._writer.close)
+            self._open = stack.pop_all()
         self._engine = Engine(plan.sampling, self._launcher, self._cores, self._meter, self._keep)
 
     @property
@@ -87,24 +95,14 @@ class Campaign:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._launcher.__exit__(kind, error, trace)
-        for meter in {self._meter, self._making_meter}:
-            if meter is not None:
-                meter.close()
-        if self._lock is not None:
-            self._lock.close()
-        self._writer.close()
+        self._open.__exit__(kind, error, trace)
 
     def _greet(self, rival: Source | None) -> None:
         """Find out whether the other commit takes part before anything is measured or written."""
         if rival is None:
             return
         first = schedule.replica(self.plan.sampling, self.plan.cases[0].threads, self._cores, 0)
-        try:
-            self._launcher.server(first.layout, rival).greet()
-        except BaseException:
-            self._launcher.__exit__(None, None, None)
-            raise
+        self._launcher.server(first.layout, rival).greet()
 
     def run_all(self) -> None:
         """A first look at every case, in the order of the plan; then precision where it is needed most."""
@@ -135,7 +133,7 @@ class Campaign:
         self._contests[case.pair_key] = None
         rivals = [other for other in self.plan.cases if other.pair_key == case.pair_key]
         if self._engine.out_of_time:
-            error = Unsupported("the time budget ended before its turn came")
+            error = OutOfTime()
             for rival in rivals:
                 self._keep(failure(self.run.id, rival, "latency", UNPREPARED, error))
             return

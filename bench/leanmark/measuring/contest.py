@@ -118,7 +118,10 @@ def play(
     place = _place(replica, played - started)
     records = [_latency(stage, variant, place) for variant in variants]
     sound = {one.case: stage.works[one.case] for one in variants if one.error is None}
-    records += energy.records(stage.run, stage.contest, sound)
+    warming = {one.case for one in variants if one.opened and not one.opened.steady}
+    for one in energy.records(stage.run, stage.contest, sound):
+        findings = (*one.findings, _UNSTEADY) if one.case in warming else one.findings
+        records.append(replace(one, findings=findings))
     return Played(
         measurements=tuple(records),
         open_s=opened - started,

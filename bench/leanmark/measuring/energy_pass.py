@@ -30,6 +30,9 @@ from leanmark.record import Block, Case, Finding, Measurement, Provenance, Sampl
 ESTIMATE_S = 0.3
 """How long a model of power is asked about one contest: its load counts in ticks of 10 ms."""
 
+SETTLE_S = 1.0
+"""What has just worked, or is still ending, is given this long before it counts as idle."""
+
 LEAST_HELD = 0.98
 """The share of its requests that a paced window must have served in time to be one."""
 
@@ -91,6 +94,8 @@ class EnergyPass:
         if meter is None or self._replica.index or meter.provenance is Provenance.ESTIMATED_MODEL:
             return
         blocks = self._idle.setdefault(kind, [])
+        if blocks:
+            self._sleep(SETTLE_S)
         started = time.perf_counter()
         try:
             token = meter.start()
@@ -195,19 +200,25 @@ class EnergyPass:
 
     def _estimate(self, meter: Meter[Any]) -> None:
         """The modelled power of this contest, times the latency of each entrant."""
-        first = self._entrants[0]
-        found = self._window(meter, first, messages.RunWindow(ESTIMATE_S))
-        if found is None:
-            for one in self._entrants:
-                one.outcome.refusal = first.outcome.refusal
-            return
-        reading = found[1]
-        watts = reading.value / reading.duration_s
+        watts = self._modelled_power(meter)
         for one in self._entrants:
+            if isinstance(watts, MeterError):
+                one.outcome.refusal = watts
+                continue
             one.outcome.power_w = watts
             one.outcome.estimated = tuple(replace(block, value=watts * block.value) for block in one.latency)
             if self._plan.request_rate is not None and one.case.phase == "inference":
                 one.outcome.rate_refusal = "there is only an estimate here, which knows nothing of idling"
+
+    def _modelled_power(self, meter: Meter[Any]) -> float | MeterError:
+        """In watts, while the first entrant that can runs; or why there is none."""
+        for one in self._entrants:
+            found = self._window(meter, one, messages.RunWindow(ESTIMATE_S))
+            if found is not None:
+                return found[1].value / found[1].duration_s
+            if one.outcome.refusal is not None:
+                return one.outcome.refusal
+        return MeterError("power could not be estimated: no process lived to run under it")
 
     @contextlib.contextmanager
     def _cross_checked(self, meter: Meter[Any]) -> Iterator[None]:
@@ -216,19 +227,29 @@ class EnergyPass:
         if other is None:
             yield
             return
-        try:
-            counting, sampling = meter.start(), other.start()
-        except MeterError as error:
-            self._unchecked(error)
+        with self._open(meter) as counted, self._open(other) as sampled:
             yield
-            return
-        yield
+        if counted and sampled:
+            finding = cross_check(*counted, *sampled)
+            self._findings += [finding] if finding else []
+
+    @contextlib.contextmanager
+    def _open(self, meter: Meter[Any]) -> Iterator[list[Reading]]:
+        """One window of ``meter``, closed in any case; its reading on leaving, none where it failed."""
+        found: list[Reading] = []
         try:
-            finding = cross_check(meter.stop(counting), other.stop(sampling))
+            token = meter.start()
         except MeterError as error:
             self._unchecked(error)
-        else:
-            self._findings += [finding] if finding else []
+            yield found
+            return
+        try:
+            yield found
+        finally:
+            try:
+                found.append(meter.stop(token))
+            except MeterError as error:
+                self._unchecked(error)
 
     def _unchecked(self, error: MeterError) -> None:
         message = f"the counter could not be checked against sampled power: {error}"

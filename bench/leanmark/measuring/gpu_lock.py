@@ -31,9 +31,10 @@ class GpuLock:
                 f"another run measures on {uuid}: {holder}. Wait for it, or choose another GPU with "
                 "--device cuda:N"
             ) from error
-        self._file.truncate(0)
-        self._file.write(f"process {os.getpid()}, {' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])}")
-        self._file.flush()
+        if self._file.writable():
+            self._file.truncate(0)
+            self._file.write(f"process {os.getpid()}, {' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])}")
+            self._file.flush()
 
     def close(self) -> None:
         """The file stays: taking it away would let two runs lock two files of one name."""
@@ -41,6 +42,9 @@ class GpuLock:
 
 
 def _open(path: Path) -> IO[str]:
-    """Of everybody on this machine: whoever comes first makes it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    """Of everybody on this machine: whoever comes first makes it; for others, reading is enough to lock."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except PermissionError:
+        return path.open()
     return os.fdopen(descriptor, "r+")

@@ -1,7 +1,8 @@
 """After how many inferences a technique has paid back what applying it cost. Pure.
 
 The saving is per sample: the reference's value times (1 - ratio), over the batch. The ratio's interval gives
-the interval of the count; where it reaches 1, there may be no saving at all, and the count has no end.
+the interval of the count, with the allowance for processes not seen; where it reaches 1, there may be no
+saving at all, and the count has no end.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ def break_even(
         return BreakEven(
             quantity=quantity, cost=spent, refusal=compared.reason or "the ratio has no interval"
         )
-    saved = [reference * (1 - each) / batch for each in (ratio.low, ratio.value, ratio.high)]
+    wider = 1 + compared.allowance  # while too few processes were seen
+    ratios = (ratio.low / wider, ratio.value, ratio.high * wider)
+    saved = [reference * (1 - each) / batch for each in ratios]
     low, count, high = (spent / each if each > 0 else math.inf for each in saved)
     return BreakEven(quantity=quantity, cost=spent, count=count, low=low, high=high)
 
