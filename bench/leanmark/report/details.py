@@ -78,15 +78,21 @@ def _time(row: Row) -> Iterator[Detail]:
 
 
 def _memory(row: Row) -> Iterator[Detail]:
+    host = row.case.device == "cpu"
     for label, metric in (
-        ("Peak memory", row.peak_memory),
+        ("Peak memory" if host else "Peak memory of the host", row.peak_memory),
         ("Memory after the imports", row.import_memory),
-        ("Working memory (peak less imports)", row.working_memory),
+        (
+            "Working memory (peak less imports)" if host else "Working memory (peak of the GPU's allocator)",
+            row.working_memory,
+        ),
         ("Memory between steps", row.steady_memory),
     ):
         if metric:
             yield label, cells.with_interval(metric, units.size)
-    yield from _split(row.memory) if row.memory else ()
+    yield from (
+        _split(row.memory, "Peak memory" if host else "Memory in use on the board") if row.memory else ()
+    )
     if row.working_memory and row.working_memory.comparison:
         yield (
             "Working memory ratio",
@@ -94,8 +100,8 @@ def _memory(row: Row) -> Iterator[Detail]:
         )
 
 
-def _split(memory: Split) -> Iterator[Detail]:
-    for label, parts in (("Peak memory is", memory.peak), ("Memory between steps is", memory.steady)):
+def _split(memory: Split, peak: str) -> Iterator[Detail]:
+    for label, parts in ((f"{peak} is", memory.peak), ("Memory between steps is", memory.steady)):
         if parts:
             yield label, " + ".join(f"{units.size(value)} {part}" for part, value in parts.items())
     if memory.shared_out is not None and memory.own is not None:

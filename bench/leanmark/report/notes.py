@@ -21,7 +21,8 @@ METHOD = (
     "A verdict needs the whole interval: beyond the margin for better or worse, inside it for same. "
     "Anything else is inconclusive, and says what would settle it.",
     "A training step is forward, backward and update of the changed model on the task's own loss.",
-    "Latency, memory and energy are separate passes. Working memory is the peak less what the imports took.",
+    "Latency, memory and energy are separate passes. Working memory is the peak less what the imports took; "
+    "on a GPU, the peak of its allocator.",
     "Quality is judged on the very model that was timed. Its change against the unchanged model is paired "
     "by test sample.",
     "What ran (operators, threads, device) is asserted before and after measuring; where it is not what the "
@@ -201,7 +202,9 @@ def _listed(names: Sequence[str]) -> str:
 def _reading(rows: tuple[Row, ...]) -> Iterator[str]:
     compared = [one for _, one in _compared(rows)]
     if any(row.working_memory for row in rows):
-        yield "Memory is working memory, the peak less what the imports took, as a ratio."
+        on_host = all(row.case.device == "cpu" for row in rows)
+        peak = "the peak less what the imports took" if on_host else "the peak of the GPU's allocator"
+        yield f"Memory is working memory, {peak}, as a ratio."
     for row in rows:
         if row.role == "backend switch":
             yield f"{cells.name(row)} is compared to fp32 · eager: a backend switch, no technique."
