@@ -270,6 +270,8 @@ def _started(results: Path, *options: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         cwd=HERE,
+        # a shell that starts the tests in the background has it ignored by all that they start
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import importlib.util
 import os
 import re
 import shutil
@@ -118,7 +117,7 @@ def _environment(rival: Rival, folder: Path, mapped: Mapped, here: Path) -> Sour
 
 def _install(project: Path, interpreter: Path, rival: Rival, variables: dict[str, str]) -> None:
     """With the pip of the current interpreter, which the other one sees too."""
-    if importlib.util.find_spec("pip") is None:
+    if not any(importlib.metadata.distributions(name="pip")):
         raise CannotBuild(f"building {rival} needs pip in this environment: {sys.executable} -m ensurepip")
     options = ("--isolated", "--no-deps", "--no-build-isolation", "--no-index", "--ignore-installed")
     command = [str(interpreter), "-P", "-m", "pip", "install", "--disable-pip-version-check", *options, "."]
