@@ -22,6 +22,7 @@ def main(count: int) -> None:
     assert torch.empty(100).isnan().all(), "memory is not poisoned"
     checks = (check_sparse_linear, check_sparse_conv2d, check_depthwise, check_inverted_residual)
     with torch.no_grad():
+        check_wide_images()
         for seed in range(count):
             torch.manual_seed(seed)
             torch.set_num_threads(1 + seed // 4 % 3)
@@ -69,9 +70,12 @@ def check_sparse_conv2d(draw: random.Random) -> None:
         (1, 1) if plain else (draw.randint(1, most), draw.randint(1, most)) for most in (5, 3, 3)
     )
     padding = (0, 0) if plain else (draw.randint(0, 3), draw.randint(0, 3))
+    sides = [draw.choice([draw.randint(1, 18), 16]) for _ in "hw"]
+    if draw.random() < 0.15:  # tiles that begin and end within a row
+        sides = [draw.randint(1, 6), draw.randint(130, 600)]
     height, width = (
-        max(1, (k - 1) * d + 1 - 2 * p, draw.choice([draw.randint(1, 18), 16]))
-        for k, d, p in zip(kernel, dilation, padding, strict=True)
+        max(1, (k - 1) * d + 1 - 2 * p, side)
+        for k, d, p, side in zip(kernel, dilation, padding, sides, strict=True)
     )
     groups, block = draw.choice([1, 1, 1, 2, 3]), draw.choice([1, 4])
     channels, filters = groups * draw.choice([1, draw.randint(1, 20), 40]), groups * draw.randint(1, 14)
@@ -93,6 +97,23 @@ def check_sparse_conv2d(draw: random.Random) -> None:
     per_pixel = None if bias is None else bias[:, None, None]
     depth = weight[0].numel()
     expect(actual, exact, per_pixel, residual, relu, ROUNDING * (4 + 2 * depth**0.5) * size)
+
+
+def check_wide_images() -> None:
+    """A whole tile within one row that is not the first, where rows of the grid have room for the filter."""
+    torch.manual_seed(0)
+    for height, width in ((6, 300), (224, 224)):
+        input, weight = torch.randn(1, 3, height, width), torch.randn(5, 3, 3, 3)
+        residual = torch.randn(1, 5, height, width)
+        exact = F.conv2d(input.double(), weight.double(), padding=1)
+        size = F.conv2d(input.double().abs(), weight.double().abs(), padding=1)
+        for block in (1, 4):
+            for added in (None, residual):
+                actual = sparse_conv2d(
+                    input, pack_sparse(weight, block), None, added,
+                    out_channels=5, kernel_size=(3, 3), padding=(1, 1),
+                )  # fmt: skip
+                expect(actual, exact, None, added, False, ROUNDING * (4 + 2 * 27**0.5) * size)
 
 
 def check_depthwise(draw: random.Random) -> None:

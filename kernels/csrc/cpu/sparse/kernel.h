@@ -25,9 +25,12 @@ constexpr int64_t kRows = 16;
 template <int kLanes, int kBlock>
 LEANMARK_INLINE void convolve(const Plan& p, const Item& item, const Runs& runs, float* packed, float* sums) {
   const Weights& w = p.weights;
-  const int64_t area = p.grid.out_height * p.grid.out_width, start = item.image * w.rows * area + item.tile * p.tile;
+  const int64_t area = p.grid.out_height * p.grid.out_width;
   const bool together = runs.out.size() == 1 && runs.out[0].count == p.tile;
-  Target target{packed, sums, true, nullptr, p.residual ? p.residual + start : nullptr, p.bias, floor_of(p), area};
+  // A tile counts columns of the grid, whose rows are longer than the output's: its run says where it lies there.
+  const int64_t start = item.image * w.rows * area + (together ? runs.out[0].to : 0);
+  const float* residual = together && p.residual ? p.residual + start : nullptr;
+  Target target{packed, sums, true, nullptr, residual, p.bias, floor_of(p), area};
   for (int64_t slab = 0; slab < w.slabs; ++slab) {
     const int64_t channel = slab * w.slab_channels;
     const int64_t channels = std::min(w.slab_channels, w.channels - channel);
