@@ -13,7 +13,10 @@ Capability supported() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-  if (avx2 && __builtin_cpu_supports("avx512f")) return Capability::kAvx512;
+  // compiled for what every server processor with AVX-512 has; Xeon Phi has only the foundation
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  if (avx2 && avx512) return Capability::kAvx512;
   if (avx2) return Capability::kAvx2;
 #endif
   return Capability::kPortable;
