@@ -317,6 +317,29 @@ def test_a_model_that_counts_on_changes_in_place_is_refused() -> None:
         convert(trained(InPlace()), images(), UNCACHED)
 
 
+def test_timings_of_three_one_by_one_hold_only_for_what_the_three_became(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def timed(calls: Mapping[str, object], rounds: int) -> dict[str, float]:
+        return {name: 1e-6 if name in ("torch", "one by one") else 2e-6 for name in calls}
+
+    monkeypatch.setattr(choosing, "interleaved", timed)
+    model, recipe = trained(nn.Sequential(Inverted(4))), Recipe(rounds=1, cache=tmp_path)
+    assert not convert(model, images(), recipe).choices[-1].cached
+    assert convert(model, images(), recipe).choices[-1].cached
+    (file,) = tmp_path.iterdir()
+    content = json.loads(file.read_text())
+    (triple,) = (what for what in content["seconds"] if ";" in what)
+    assert triple.count(" by torch") == 3
+    for what, times in content["seconds"].items():
+        if what != triple:
+            times["oneDNN prepacked"] = 5e-7
+    file.write_text(json.dumps(content))
+    again = convert(model, images(), recipe).choices
+    assert [choice.chosen for choice in again] == ["oneDNN prepacked"] * 3 + ["one by one"]
+    assert [choice.cached for choice in again] == [True, True, True, False]
+
+
 def test_a_converted_model_is_for_inference() -> None:
     converted = convert(trained(Residual()), images(), UNCACHED)
     assert isinstance(converted, Converted)

@@ -101,7 +101,8 @@ def _choose_triple(
     fused = triple.fused().eval()
     modules = {"one by one": triple, triples.NAME: fused}
     what = "; ".join(choice.what for choice in apart)
-    key = f"{rules.weights}: {what}"
+    # what "one by one" takes depends on what the three became
+    key = f"{rules.weights}: " + "; ".join(f"{choice.what} by {choice.chosen}" for choice in apart)
     known = cache.get(key, list(modules))
     times = known or interleaved(
         {each: partial(module, *arguments) for each, module in modules.items()}, rules.rounds

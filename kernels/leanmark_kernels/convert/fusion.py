@@ -171,13 +171,28 @@ def _follower(node: fx.Node) -> fx.Node | None:
 
 
 def _other_summand(node: fx.Node, one: fx.Node) -> fx.Node | None:
-    """What ``node`` adds to ``one``, if that is a tensor of the same shape and nothing is scaled."""
+    """What ``node`` adds to ``one``, if that is a tensor of the same shape and nothing is scaled.
+
+    A parameter is none: that of a model whose example is a batch of 1 is broadcast to any other batch.
+    """
     if node.target not in _ADDITIONS or node.kwargs or len(node.args) != 2:
         return None
     other = node.args[1] if node.args[0] is one else node.args[0]
-    if not isinstance(other, fx.Node) or other is one:
+    if not isinstance(other, fx.Node) or other is one or not _from_input(other):
         return None
     return other if _shape(one) is not None and _shape(one) == _shape(other) else None
+
+
+def _from_input(node: fx.Node) -> bool:
+    """Whether any input of the model is computed into ``node``."""
+    seen, open_nodes = {node}, [node]
+    while open_nodes:
+        one = open_nodes.pop()
+        if one.op == "placeholder":
+            return True
+        open_nodes += [each for each in one.all_input_nodes if each not in seen]
+        seen.update(one.all_input_nodes)
+    return False
 
 
 def _shape(node: fx.Node) -> tuple[int, ...] | None:

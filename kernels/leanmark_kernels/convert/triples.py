@@ -85,6 +85,11 @@ def _triple(traced: fx.GraphModule, project: fx.Node) -> tuple[fx.Node, fx.Node]
     if kinds != ["relu6", "relu6", None] or not alone or not around:
         return None
     convs = [block.layer for block in (first, middle, last) if isinstance(block.layer, nn.Conv2d)]
+    calls = [
+        node for node in traced.graph.nodes if node.op == "call_module" and node.target == project.target
+    ]
+    if len(calls) > 1:
+        return None  # its place in the model is needed as it is
     if len(convs) < 3 or InvertedResidual.why_not(convs[0], convs[1], convs[2], last.residual):
         return None
     return expand, depthwise

@@ -1,0 +1,125 @@
+"""``convert`` on models that are easily fused wrongly: computed the same, or refused with a reason."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from leanmark_kernels.convert import Converted, Recipe, conversion, convert
+
+UNCACHED = Recipe(rounds=1, cache=None)
+
+
+def images(batch: int) -> Tensor:
+    return torch.randn(batch, 4, 6, 6, generator=torch.Generator().manual_seed(1))
+
+
+def largest_error(converted: Converted, model: nn.Module, input: Tensor) -> float:
+    with torch.no_grad():
+        exact = model.double()(input.double())
+        model.float()
+        return float((converted(input) - exact).abs().max() / exact.abs().max())
+
+
+class Positioned(nn.Module):
+    """Adds a parameter for one image, perhaps scaled first, to every image of a batch."""
+
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 8, 3, padding=1)
+        self.position = nn.Parameter(torch.randn(1, 8, 6, 6))
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        position = self.position if self.scale == 1 else self.position * self.scale
+        result: Tensor = self.conv(x) + position
+        return result
+
+
+class SharedProjection(nn.Module):
+    """An inverted residual whose last layer is also called on something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expand, self.depthwise = nn.Conv2d(4, 16, 1), nn.Conv2d(16, 16, 3, padding=1, groups=16)
+        self.project, self.wide, self.relu6 = nn.Conv2d(16, 6, 1), nn.Conv2d(4, 16, 1), nn.ReLU6()
+
+    def forward(self, x: Tensor) -> Tensor:
+        inverted = self.project(self.relu6(self.depthwise(self.relu6(self.expand(x)))))
+        result: Tensor = inverted + 2 * self.project(self.wide(x))
+        return result
+
+
+class Viewing(nn.Module):
+    """Not traced, since it branches on values, and its view needs images that are not in channels_last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.conv(x)
+        return features.view(len(x), -1) if features.sum() > 0 else -features.view(len(x), -1)
+
+
+class Overwriting(nn.Module):
+    """Changes its input in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.linear(x.mul_(2).to(self.linear.weight.dtype))
+        return result
+
+
+class NineTenths(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.9 * x
+
+
+def test_a_model_that_is_fused_wrongly_is_refused_however_wide_the_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(conversion, "fuse", lambda *_: NineTenths())
+    with pytest.raises(ValueError, match=r"computes something else .* its outputs are off by 0\.1 of"):
+        convert(nn.Identity().eval(), torch.ones(2, 4), Recipe(weights="w4a8", rounds=1, cache=None))
+
+
+def test_a_part_in_training_mode_is_named() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 8, 1), nn.BatchNorm2d(8)).eval()
+    model[1].train()
+    with pytest.raises(ValueError, match=r"'1' is in training mode; call model.eval\(\) first"):
+        convert(model, images(2), UNCACHED)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_a_parameter_that_is_added_is_broadcast_to_any_batch(scale: int) -> None:
+    model = Positioned(scale).eval()
+    converted = convert(model, images(1), UNCACHED)
+    assert converted(images(2)).shape == (2, 8, 6, 6)
+    assert largest_error(converted, model, images(2)) < 1e-5
+    assert [choice.what for choice in converted.choices] == ["conv 4->8 3x3 padding 1x1 + bias of 1x4x6x6"]
+
+
+def test_an_inverted_residual_whose_projection_is_shared_stays_in_parts() -> None:
+    model = SharedProjection().eval()
+    converted = convert(model, images(2), UNCACHED)
+    assert largest_error(converted, model, images(3)) < 1e-5
+    layers = [choice.layer for choice in converted.choices]
+    assert sorted(layers) == ["depthwise", "expand", "project", "wide"]
+
+
+def test_code_that_takes_no_channels_last_and_cannot_be_traced_is_named() -> None:
+    model = nn.Sequential(Viewing(), nn.ReLU()).eval()
+    expected = "convert: Sequential, 0 cannot be traced, .* view size is not .* Use flatten or reshape in it"
+    with pytest.raises(ValueError, match=expected):
+        convert(model, images(2), UNCACHED)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+def test_the_example_stays_as_it_was(dtype: torch.dtype) -> None:
+    example = torch.arange(12).reshape(2, 6).to(dtype)
+    converted = convert(Overwriting().eval(), example, UNCACHED)
+    assert example.equal(torch.arange(12).reshape(2, 6))
+    assert converted.error < 1e-5
