@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from leanmark_kernels.triton import choices, device_limits, gemm, tuning
+from leanmark_kernels.triton import choices, device_limits, gemm, tuning, weight_only
 from leanmark_kernels.triton.choices import Choices
 from leanmark_kernels.triton.device_limits import Limits, on_paper
 from leanmark_kernels.triton.tuning import Candidate
@@ -58,6 +58,19 @@ def test_k_is_split_only_where_tiles_are_few() -> None:
 def test_a_gpu_that_nothing_fits_is_named() -> None:
     with pytest.raises(ValueError, match=r"no configuration of descriptor_gemm, gemm fits.*\(7, 5\)"):
         tuning.candidates(gemm.kernels(torch.float16), product(64, 64, 64), Limits((7, 5), 1024, 40))
+
+
+def test_more_rows_than_a_grid_has_blocks_for_are_refused_with_the_reason() -> None:
+    def found(rows: int) -> list[Candidate]:
+        input, output = (torch.empty(rows, 128, dtype=torch.float16, device="meta") for _ in "io")
+        weight = torch.empty(1, 128, 128, dtype=torch.int8, device="meta")
+        scale = torch.empty(1, 128, device="meta")
+        problem = weight_only.Problem(input, weight, scale, None, output, 128, "none")
+        return tuning.candidates((weight_only.ROWS, weight_only.TILES), problem, HOPPER)
+
+    assert {each.config["BLOCK_M"] for each in found(64 * 65535)} == {64}
+    with pytest.raises(ValueError, match="65536 blocks of 64 rows; a grid has at most 65535"):
+        found(64 * 65535 + 1)
 
 
 @pytest.fixture

@@ -50,9 +50,11 @@ def candidates(kernels: Sequence[Kernel], problem: Any, limits: Limits) -> list[
     """
     found = [Candidate(kernel, each) for kernel in kernels for each in kernel.legal(problem, limits)]
     if not found:
+        last = kernels[-1]
         raise ValueError(
             f"no configuration of {', '.join(kernel.name for kernel in kernels)} fits "
-            f"'{kernels[0].key(problem)}' on compute capability {limits.capability}"
+            f"'{kernels[0].key(problem)}' on compute capability {limits.capability}; "
+            f"the last one: {last.why_not(problem, last.space[-1], limits)}"
         )
     return found
 

@@ -45,7 +45,7 @@ def weight_only_linear(
     sqrt(K) 6e-8 |input| |w|; what rounding to 8 or 4 bits costs comes on top.
 
     Raises ``TypeError`` for dtypes, ``ValueError`` for shapes, group size, devices or an activation that do
-    not fit. The backward pass raises ``NotImplementedError``.
+    not fit, on a GPU also for more than 64 x 65535 rows. The backward pass raises ``NotImplementedError``.
     """
     require_floating("weight_only_linear", input, bias=bias)
     require_dtype("weight_only_linear", torch.float32, scale=scale)
@@ -77,6 +77,10 @@ def _check_shapes(input: Tensor, weight: Tensor, scale: Tensor, group_size: int)
         )
     groups = pieces(units * packing.UNIT, group_size)
     require_shape("weight_only_linear", "scale", scale, groups, columns)
+
+
+MOST_ROW_BLOCKS = 65535
+"""Largest z dimension of a grid (CUDA C++ programming guide, 'technical specifications')."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,7 +117,10 @@ def _why_not(problem: Problem, config: Config, limits: Limits) -> str | None:
     m, n, k = problem.sizes
     if config["BLOCK_M"] != min(max(rows_bucket(m), 16), 64):
         return f"tiles of {config['BLOCK_M']} rows for {m}"
-    blocks = pieces(m, config["BLOCK_M"]) * pieces(n, config["BLOCK_N"])
+    row_blocks = pieces(m, config["BLOCK_M"])
+    if row_blocks > MOST_ROW_BLOCKS:
+        return f"{row_blocks} blocks of {config['BLOCK_M']} rows; a grid has at most {MOST_ROW_BLOCKS}"
+    blocks = row_blocks * pieces(n, config["BLOCK_N"])
     if config["SPLIT_K"] > 1 and blocks >= 4 * limits.multiprocessors:
         return f"{blocks} blocks keep {limits.multiprocessors} multiprocessors busy without splitting K"
     if config["SPLIT_K"] > pieces(k, packing.UNIT):
