@@ -27,6 +27,8 @@ from leanmark.record import Measurement
 from leanmark.rival import Rival
 from leanmark.store import Records
 
+pytestmark = pytest.mark.slow
+
 BESIDE = Path(__file__).parent
 IDENTITY = ("-c", "user.name=n", "-c", "user.email=e@x", "-c", "commit.gpgsign=false")
 LAYOUT = Layout(hash_seed=1, padding_bytes=0, threads=1, wait="passive")

@@ -223,6 +223,7 @@ def test_a_technique_that_does_not_apply_is_skipped_with_its_reason(tmp_path: Pa
     assert "student" in str(skipped.reason)
 
 
+@pytest.mark.slow
 def test_processes_are_added_until_the_budget_ends_and_never_for_a_difference(tmp_path: Path) -> None:
     made = planned("fp32", backends=("eager",))
     enough = replace(SAMPLING, processes=2, max_processes=4, precision=1e-9, budget_s=600.0)
@@ -333,6 +334,7 @@ def test_ctrl_c_keeps_what_is_finished_prints_it_and_leaves_no_process(tmp_path:
     assert _gone(pids)
 
 
+@pytest.mark.slow
 def test_a_gate_fails_only_on_what_a_second_pass_confirms(tmp_path: Path) -> None:
     slow = "tiny:Misbehaving(at=0,what=sleep)"
     command = [

@@ -15,6 +15,8 @@ from leanmark.protocol.messages import WorkloadSpec
 from leanmark.record import Measurement
 from leanmark.statistics.merge import merged
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 SAMPLING = replace(QUICK, processes=1, rounds=8, block_s=0.002, warmup_s=0.02, timeout_s=60.0)
 

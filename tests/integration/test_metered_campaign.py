@@ -20,6 +20,8 @@ from leanmark.reading.tabulate import Row
 from leanmark.record import Measurement, Provenance
 from leanmark.report.details import details
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 TINY = WorkloadSpec(name="tiny:model", data="tiny:loaders")
 WATTS = 100.0

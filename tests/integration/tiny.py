@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import threading
@@ -124,9 +125,10 @@ def misbehave(what: str) -> None:
     if what == "clock":
         time.perf_counter = lambda: float("nan")
     if what == "return-early":
-        threading.Thread(target=_spin, daemon=True).start()
+        for _ in range(8):  # so many that others who want this core leave it most of the time
+            threading.Thread(target=_work_on, daemon=True).start()
 
 
-def _spin() -> None:
+def _work_on() -> None:
     while True:
-        pass
+        hashlib.pbkdf2_hmac("sha256", b"tiny", b"trap", 100_000)  # without the interpreter's lock

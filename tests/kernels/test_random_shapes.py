@@ -43,6 +43,7 @@ def test_every_instruction_set_up_to_this_machines(capability: str) -> None:
     assert run(count, ATEN_CPU_CAPABILITY=capability) == f"{capability} {count}"
 
 
+@pytest.mark.slow
 @needs_native
 @pytest.mark.parametrize("capability", ORDER)
 def test_sparse_and_depthwise_on_every_instruction_set_up_to_this_machines(capability: str) -> None:
@@ -52,11 +53,13 @@ def test_sparse_and_depthwise_on_every_instruction_set_up_to_this_machines(capab
     assert run(count, "sparse_shapes.py", ATEN_CPU_CAPABILITY=capability) == f"{capability} {count}"
 
 
+@pytest.mark.slow
 def test_without_native_code() -> None:
     assert run(150, LEANMARK_NATIVE="0") == "reference 150"
     assert run(120, "sparse_shapes.py", LEANMARK_NATIVE="0") == "reference 120"
 
 
+@pytest.mark.slow
 @needs_native
 @pytest.mark.parametrize(("capability", "count"), [("default", 600), ("avx2", 1800)])
 def test_integers_on_every_instruction_set_up_to_this_machines(capability: str, count: int) -> None:
@@ -65,6 +68,7 @@ def test_integers_on_every_instruction_set_up_to_this_machines(capability: str, 
     assert run(count, "integer_shapes.py", ATEN_CPU_CAPABILITY=capability) == f"{capability} {count}"
 
 
+@pytest.mark.slow
 def test_integers_without_native_code() -> None:
     assert run(90, "integer_shapes.py", LEANMARK_NATIVE="0") == "reference 90"
 
