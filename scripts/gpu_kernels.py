@@ -69,7 +69,7 @@ def main() -> int:
             return say(f"no time for {case.name} and what follows: run this again to go on", 1)
         try:
             found = measure(case)
-        except Exception:
+        except Exception:  # of the compiler, the driver or a library: told in its file, and the others go on
             failed.write_text(traceback.format_exc())
             say(f"{case.name} FAILED: see {failed}, and delete it to try again", 1)
             torch.cuda.synchronize()  # raises where the failure broke the context: then nothing more runs
