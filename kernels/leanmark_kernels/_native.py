@@ -36,9 +36,11 @@ def why_unavailable() -> str | None:
 
 
 def instruction_set() -> str:
-    """What the CPU operators use: ``avx512``, ``avx2`` or ``default`` (portable C++), else ``reference``.
+    """What the CPU operators use: ``avx512_vnni``, ``avx512``, ``avx2`` or ``default`` (portable C++), else
+    ``reference``.
 
-    The environment variable ``ATEN_CPU_CAPABILITY``, which torch's own kernels obey, can lower it.
+    The environment variable ``ATEN_CPU_CAPABILITY``, which torch's own kernels obey, can lower it; its
+    ``avx512`` is without VNNI.
     """
     if not available():
         return "reference"

@@ -8,7 +8,7 @@ from leanmark_kernels import ceilings
 
 pytestmark = pytest.mark.skipif(not leanmark_kernels.available(), reason="needs the native operators")
 
-LANES = {"default": 4, "avx2": 8, "avx512": 16}
+LANES = {"default": 4, "avx2": 8, "avx512": 16, "avx512_vnni": 16}
 
 
 def test_it_says_how_much_was_done() -> None:

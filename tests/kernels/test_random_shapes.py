@@ -11,7 +11,7 @@ import pytest
 import leanmark_kernels
 
 ROOT = Path(__file__).parents[2]
-ORDER = ["default", "avx2", "avx512"]
+ORDER = ["default", "avx2", "avx512", "avx512_vnni"]
 needs_native = pytest.mark.skipif(
     not leanmark_kernels.available(), reason=f"{leanmark_kernels.why_unavailable()}"
 )

@@ -16,6 +16,7 @@ Capability supported() {
   // compiled for what every server processor with AVX-512 has; Xeon Phi has only the foundation
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  if (avx2 && avx512 && __builtin_cpu_supports("avx512vnni")) return Capability::kAvx512Vnni;
   if (avx2 && avx512) return Capability::kAvx512;
   if (avx2) return Capability::kAvx2;
 #endif
@@ -27,11 +28,13 @@ Capability allowed() {
   const std::string name = value ? value : "";
   if (name == "default") return Capability::kPortable;
   if (name == "avx2") return Capability::kAvx2;
-  return Capability::kAvx512;
+  if (name == "avx512") return Capability::kAvx512;
+  return Capability::kAvx512Vnni;
 }
 
 std::string capability_name() {
   switch (capability()) {
+    case Capability::kAvx512Vnni: return "avx512_vnni";
     case Capability::kAvx512: return "avx512";
     case Capability::kAvx2: return "avx2";
     case Capability::kPortable: break;

@@ -114,8 +114,8 @@ __attribute__((target("avx512f"))) void columns_avx512(const Problem& p, int64_t
 
 Columns columns_for(Capability capability) {
 #if defined(__x86_64__)
-  if (capability == Capability::kAvx512) return columns_avx512;
-  if (capability == Capability::kAvx2) return columns_avx2;
+  if (capability >= Capability::kAvx512) return columns_avx512;
+  if (capability >= Capability::kAvx2) return columns_avx2;
 #endif
   (void)capability;
   return columns_portable;

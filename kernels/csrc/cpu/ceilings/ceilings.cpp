@@ -20,8 +20,8 @@ volatile float sink;  // or the compiler would see that nobody needs the results
 
 Kernels kernels() {
 #if defined(__x86_64__)
-  if (capability() == Capability::kAvx512) return kernels_avx512();
-  if (capability() == Capability::kAvx2) return kernels_avx2();
+  if (capability() >= Capability::kAvx512) return kernels_avx512();
+  if (capability() >= Capability::kAvx2) return kernels_avx2();
 #endif
   return kernels_portable();
 }

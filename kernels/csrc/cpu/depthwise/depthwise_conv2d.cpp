@@ -82,8 +82,8 @@ Tensor depthwise_conv2d(const Tensor& input, const Tensor& weight, const std::op
 
 Kernel kernel() {
 #if defined(__x86_64__)
-  if (capability() == Capability::kAvx512) return kernel_avx512();
-  if (capability() == Capability::kAvx2) return kernel_avx2();
+  if (capability() >= Capability::kAvx512) return kernel_avx512();
+  if (capability() >= Capability::kAvx2) return kernel_avx2();
 #endif
   return kernel_portable();
 }

@@ -100,8 +100,8 @@ Tensor packed_linear(const Tensor& input, const Tensor& weight, const std::optio
 
 Kernel kernel(Weights weights, int64_t rows) {
 #if defined(__x86_64__)
-  if (capability() == Capability::kAvx512) return kernel_avx512(weights, rows);
-  if (capability() == Capability::kAvx2) return kernel_avx2(weights, rows);
+  if (capability() >= Capability::kAvx512) return kernel_avx512(weights, rows);
+  if (capability() >= Capability::kAvx2) return kernel_avx2(weights, rows);
 #endif
   return kernel_portable(weights, rows);
 }

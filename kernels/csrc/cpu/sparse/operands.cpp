@@ -52,11 +52,11 @@ void check_residual(const char* name, const std::optional<Tensor>& residual, con
 const Kernel& kernel(int64_t block) {
   static const Kernel kernels[2] = {
 #if defined(__x86_64__)
-      capability() == Capability::kAvx512 ? kernel_avx512(1)
-      : capability() == Capability::kAvx2 ? kernel_avx2(1)
+      capability() >= Capability::kAvx512 ? kernel_avx512(1)
+      : capability() >= Capability::kAvx2 ? kernel_avx2(1)
                                           : kernel_portable(1),
-      capability() == Capability::kAvx512 ? kernel_avx512(4)
-      : capability() == Capability::kAvx2 ? kernel_avx2(4)
+      capability() >= Capability::kAvx512 ? kernel_avx512(4)
+      : capability() >= Capability::kAvx2 ? kernel_avx2(4)
                                           : kernel_portable(4),
 #else
       kernel_portable(1), kernel_portable(4),

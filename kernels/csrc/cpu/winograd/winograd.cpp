@@ -27,8 +27,8 @@ constexpr int64_t kAlign = 16;
 
 const Phases& phases(bool large) {
 #if defined(__x86_64__)
-  if (capability() == Capability::kAvx512) return phases_avx512(large);
-  if (capability() == Capability::kAvx2) return phases_avx2(large);
+  if (capability() >= Capability::kAvx512) return phases_avx512(large);
+  if (capability() >= Capability::kAvx2) return phases_avx2(large);
 #endif
   return phases_portable(large);
 }
