@@ -23,7 +23,7 @@ import tables
 from journal import RESULTS, folder_here
 from torch.utils.benchmark import Timer
 
-from leanmark.measuring import prepare_pass, schedule
+from leanmark.measuring import memory_pass, prepare_pass, schedule
 from leanmark.measuring.launcher import Launcher
 from leanmark.measuring.prepare_pass import Prepared
 from leanmark.plan import FULL
@@ -113,23 +113,20 @@ def latency(subject: Subject, turns: int) -> tuple[float, float]:
     return median(ours), median(theirs)
 
 
-def memory(subject: Subject) -> Iterator[tuple[str, float, float, float]]:
-    """Peak bytes by leanmark, by a bare run, and by one that has leanmark's own modules beside it.
-
-    For inference and training in eager, and for the graph.
-    """
+def memory(subject: Subject) -> Iterator[tuple[str, float, float]]:
+    """Peak bytes by leanmark and by a bare run: of inference and training in eager, and of the graph."""
     for what, phase, backend in (
         ("inference", "inference", "eager"),
         ("training", "training", "eager"),
         ("onnxruntime", "inference", "onnxruntime"),
     ):
         case = Case(workload=subject.prepared.spec.name, backend=backend, phase=phase, batch=BATCH)
-        yield what, our_peak(subject, case), bare_peak(subject, what), bare_peak(subject, what, "beside")
+        yield what, our_peak(subject, case), bare_peak(subject, what)
 
 
 def our_peak(subject: Subject, case: Case) -> float:
     layout = schedule.replica(FULL, 1, subject.cores, 0).layout
-    worker = subject.launcher.spawn(layout)
+    worker = subject.launcher.spawn(layout, memory_pass.imports(case))
     request = messages.PeakMemory(
         case=case,
         workload=subject.prepared.spec,
@@ -144,11 +141,11 @@ def our_peak(subject: Subject, case: Case) -> float:
         worker.close()
 
 
-def bare_peak(subject: Subject, what: str, *modules: str) -> float:
+def bare_peak(subject: Subject, what: str) -> float:
     script = Path(__file__).with_name("bare.py")
     artifact = subject.prepared.folder / BASELINE
     done = subprocess.run(
-        [sys.executable, str(script), str(artifact), what, str(BATCH), str(STEPS), *modules],
+        [sys.executable, str(script), str(artifact), what, str(BATCH), str(STEPS)],
         env=schedule.replica(FULL, 1, subject.cores, 0).layout.environment(),
         capture_output=True,
         text=True,

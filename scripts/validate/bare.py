@@ -1,12 +1,10 @@
 """A bare run of a prepared model: what a user's own script would do, with none of leanmark's measuring.
 
-Prints what the kernel says of the peak of this process (VmHWM) in bytes. With ``beside`` as its last argument
-it imports leanmark's worker first, and nothing of it runs.
+Prints what the kernel says of the peak of this process (VmHWM) in bytes.
 """
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 
@@ -15,8 +13,6 @@ import numpy as np
 
 def main() -> None:
     folder, phase, batch, steps = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-    if sys.argv[-1] == "beside":
-        importlib.import_module("leanmark.worker.serve")
     with np.load(folder.parent / "samples.npz") as samples:
         inputs, targets = samples["batch_inputs"][:batch], samples["batch_targets"][:batch]
     run = {"inference": infer, "training": train, "onnxruntime": infer_graph}[phase]

@@ -101,10 +101,8 @@ def agreement(found: Mapping[str, Sequence[Sequence[Any]]]) -> Iterator[str]:
     yield "| :-- | --: | --: | --: |"
     for name, ours, theirs in found["latency"]:
         yield _beside(f"latency, {name}, torch.utils.benchmark", ours, theirs, units.seconds)
-    for name, what, ours, bare, beside in found["memory"]:
-        peak = f"peak memory, {name} {what}, VmHWM of a bare run"
-        yield _beside(peak, ours, bare, units.size)
-        yield _beside(f"{peak} beside leanmark's modules", ours, beside, units.size)
+    for name, what, ours, bare in found["memory"]:
+        yield _beside(f"peak memory, {name} {what}, VmHWM of a bare run", ours, bare, units.size)
     for name, ours, by_torch, expected in found["work"]:
         known = "torch's counter" if by_torch == expected else f"by hand; torch's counter says {by_torch:,}"
         yield f"| MACs, {name}, {known} | {ours:,} | {expected:,} | {ours - expected:,} |"

@@ -140,6 +140,21 @@ def test_memory_is_split_into_the_import_and_the_work(records: Records) -> None:
     assert imported.values[0] < 0.6 * eager.values[0]
 
 
+def test_imports_are_those_of_a_script_without_leanmark(records: Records) -> None:
+    one = only(records, "memory", technique="fp32", backend="onnxruntime")
+    imported, own = (one.find(f"{name}_memory_bytes") for name in ("import", "leanmark"))
+    assert imported is not None
+    assert own is not None
+    script = (
+        "import onnxruntime, zipfile, gc, pathlib; gc.collect()\n"
+        "lines = pathlib.Path('/proc/self/status').read_text().splitlines()\n"
+        "print(next(int(line.split()[1]) * 1024 for line in lines if line.startswith('VmRSS:')))"
+    )
+    bare = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True)
+    assert imported.values[0] == pytest.approx(int(bare.stdout), rel=0.03)
+    assert 1e6 < own.values[0] < 30e6
+
+
 def test_energy_without_a_counter_is_an_estimate(records: Records) -> None:
     one = only(records, "energy", technique="int8").find("energy_j")
     assert one is not None

@@ -18,6 +18,7 @@ from leanmark.devices.cpu import Cpu
 from leanmark.devices.torch_cuda import TorchCuda
 from leanmark.measuring.launcher import _as_error
 from leanmark.measuring.outcome import failure
+from leanmark.meters.host_memory import Held
 from leanmark.protocol import messages
 from leanmark.protocol.process import allowed_cores
 from leanmark.record import Case
@@ -122,7 +123,8 @@ def test_the_record_says_which_gpu_it_was(log: list[str], folder: Path) -> None:
 
 def test_peak_memory_of_the_device_is_beside_that_of_the_host(log: list[str], folder: Path) -> None:
     Device.fake.hold(7, 8)
-    reading = serve.Session().handle(
+    tare = serve.Tare(interpreter=Held(resident=5), imported=Held(resident=6), own=Held(resident=3))
+    reading = serve.Session(tare=tare).handle(
         messages.PeakMemory(
             case=CASE,
             workload=SPEC,
@@ -138,6 +140,8 @@ def test_peak_memory_of_the_device_is_beside_that_of_the_host(log: list[str], fo
         "gpu_fragments_bytes": 1,
         "gpu_board_memory_bytes": 408,
     }
+    assert (reading.import_bytes, reading.host["interpreter_memory_bytes"]) == (6, 5)
+    assert reading.host["leanmark_memory_bytes"] == 3
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from leanmark.meters.host_memory import HostMemory
+from leanmark.meters.host_memory import Held, HostMemory
 from leanmark.reading import memory
 from leanmark.record import Block, Case, Measurement, Series
 
@@ -22,6 +22,7 @@ TRAINING = {
     "allocator_slack_bytes": 3.0,
     "pss_memory_bytes": 250.0,
     "uss_memory_bytes": 200.0,
+    "leanmark_memory_bytes": 9.0,
 }
 
 ROLLUP = """\
@@ -53,7 +54,7 @@ def test_the_parts_of_training_sum_up_to_the_peak_and_to_what_is_held() -> None:
     found = memory.split(measured(**TRAINING))
     assert found is not None
     assert found.peak == {
-        "interpreter with leanmark": 40.0,
+        "interpreter": 40.0,
         "imports": 200.0,
         "weights": 10.0,
         "gradients": 10.0,
@@ -64,7 +65,7 @@ def test_the_parts_of_training_sum_up_to_the_peak_and_to_what_is_held() -> None:
     assert found.steady["allocator slack"] == 3.0
     assert "activations" not in found.steady
     assert (sum(found.peak.values()), sum(found.steady.values())) == (300.0, 280.0)
-    assert (found.shared_out, found.own) == (250.0, 200.0)
+    assert (found.shared_out, found.own, found.left_out) == (250.0, 200.0, 9.0)
 
 
 def test_where_the_backend_knows_no_parts_the_model_is_in_the_rest() -> None:
@@ -88,6 +89,23 @@ def test_the_kernels_rollup_is_read(tmp_path: Path) -> None:
     assert found["pss_memory_bytes"] == 40 * 2**20
     assert found["uss_memory_bytes"] == 30 * 2**20
     assert found.get("allocator_slack_bytes", 0) == 0
+
+
+def test_what_leanmark_takes_is_left_out_of_every_figure(tmp_path: Path) -> None:
+    (tmp_path / "status").write_text("VmHWM:\t61440 kB\nVmRSS:\t51200 kB\n")
+    (tmp_path / "smaps_rollup").write_text(ROLLUP)
+    meter = HostMemory(tmp_path, own=Held(resident=10 * 2**20, private=8 * 2**20, shared_out=9 * 2**20))
+    found = meter.steady()
+    assert meter.stop(0.0).value == 50 * 2**20
+    assert meter.resident_bytes() == found["steady_memory_bytes"] == 40 * 2**20
+    assert found["pss_memory_bytes"] == 31 * 2**20
+    assert found["uss_memory_bytes"] == 22 * 2**20
+
+
+def test_a_kernel_without_a_peak_is_an_error_and_no_zero(tmp_path: Path) -> None:
+    (tmp_path / "status").write_text("VmRSS:\t51200 kB\n")
+    with pytest.raises(OSError, match="no VmHWM"):
+        HostMemory(tmp_path).stop(0.0)
 
 
 def test_an_old_kernel_has_no_rollup(tmp_path: Path) -> None:

@@ -10,13 +10,14 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import leanmark
 from leanmark.errors import (
     Implausible,
     NotComparable,
@@ -35,6 +36,7 @@ from leanmark.protocol.version import protocol
 from leanmark.rival import Rival
 
 _START_TIMEOUT_S = 120.0
+_WEIGH = Path(leanmark.__file__).parent / "worker" / "weigh.py"
 
 OnNotice = Callable[[messages.Notice], None]
 
@@ -144,9 +146,8 @@ class ForkServer:
         self._source = source
         self._count = 0
         ours, theirs = socket.socketpair()
-        self._child = _start(
-            "leanmark.worker.fork_server", theirs, layout, folder / "fork-server.log", source
-        )
+        server = ("-m", "leanmark.worker.fork_server")
+        self._child = _start(server, theirs, layout, folder / "fork-server.log", source)
         self._control = ours
         self._ready = False
         self._refusal: str | None = None
@@ -246,12 +247,12 @@ class Launcher:
             self._servers[layout, source] = ForkServer(layout, folder, source)
         return self._servers[layout, source]
 
-    def spawn(self, layout: Layout, source: Source = HERE) -> Worker:
-        """A worker in a fresh interpreter that has imported nothing heavy yet."""
+    def spawn(self, layout: Layout, modules: Sequence[str] = (), source: Source = HERE) -> Worker:
+        """A worker in a fresh interpreter that imports ``modules``, and weighs itself, before leanmark."""
         layout = replace(layout, gpu=self._gpu)
         log = self._folder / f"spawned-{len(self._spawned)}.log"
         ours, theirs = socket.socketpair()
-        child = _start("leanmark.worker.serve", theirs, layout, log, source)
+        child = _start((str(_WEIGH),), theirs, layout, log, source, modules)
         worker = Worker(Connection(ours.detach()), log, _Process(pid=child.pid, child=child))
         self._spawned.append(worker)
         return worker
@@ -282,13 +283,18 @@ def _cannot_talk(rival: Rival | None, why: str) -> str:
 
 
 def _start(
-    module: str, theirs: socket.socket, layout: Layout, log: Path, source: Source
+    script: Sequence[str],
+    theirs: socket.socket,
+    layout: Layout,
+    log: Path,
+    source: Source,
+    arguments: Sequence[str] = (),
 ) -> subprocess.Popen[bytes]:
-    """Run ``module`` in a fresh interpreter, in a session of its own: Ctrl-C is ours to handle."""
+    """Run ``script`` in a fresh interpreter, in a session of its own: Ctrl-C is ours to handle."""
     with theirs, log.open("ab") as output:
         return subprocess.Popen(
             # -P: the folder leanmark is started in must not shadow installed packages
-            [source.interpreter, "-P", "-m", module, str(theirs.fileno()), str(os.getpid())],
+            [source.interpreter, "-P", *script, str(theirs.fileno()), str(os.getpid()), *arguments],
             cwd=source.folder,
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -10,12 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from leanmark import registry
+from leanmark.backends.base import Backend
 from leanmark.errors import LeanmarkError
 from leanmark.measuring.launcher import Launcher, Worker
 from leanmark.measuring.source import HERE, Source
 from leanmark.protocol import messages
 from leanmark.protocol.layout import Layout
-from leanmark.record import Block, Measurement, Series
+from leanmark.record import Block, Case, Measurement, Series
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ def measure(
     """The reading of each job, or what went wrong in it, in their order."""
     for start in range(0, len(jobs), side_by_side):
         group = jobs[start : start + side_by_side]
-        workers = [launcher.spawn(job.layout, job.source) for job in group]
+        workers = [launcher.spawn(job.layout, imports(job.request.case), job.source) for job in group]
         try:
             for worker, job in zip(workers, group, strict=True):
                 worker.tell(job.request)
@@ -42,6 +44,12 @@ def measure(
         finally:
             for worker in workers:
                 worker.close()
+
+
+def imports(case: Case) -> tuple[str, ...]:
+    """What a script that only runs this case would import."""
+    backend: Backend = registry.load("backends", case.backend)()
+    return (*backend.runtime_modules(case.phase), "zipfile")  # numpy reads its inputs with it
 
 
 def _answer(worker: Worker, timeout_s: float) -> messages.MemoryReading | LeanmarkError:
@@ -61,7 +69,7 @@ def record(
     not_counted: Mapping[str, str] = MappingProxyType({}),
 ) -> Measurement:
     """Working memory is what the model and its steps add to the imported backend; on a GPU, the peak that
-    its allocator gave them there.
+    its allocator gave them there. What leanmark takes of the host's is in none of the figures but its own.
 
     ``counts`` are what was counted of its steps beside, and ``not_counted`` says what could not be.
     """

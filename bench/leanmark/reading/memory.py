@@ -21,13 +21,15 @@ class Split:
 
     ``peak`` ends with the workspace of the steps, ``steady`` with what is cached between them. ``shared_out``
     is the steady memory with every shared page divided among its users (PSS), ``own`` that which no other
-    process has (USS); ``None`` where the kernel does not say.
+    process has (USS); ``None`` where the kernel does not say. ``left_out`` is what leanmark itself took of
+    the process; it is in none of the others.
     """
 
     peak: Mapping[str, float]
     steady: Mapping[str, float]
     shared_out: float | None = None
     own: float | None = None
+    left_out: float | None = None
 
 
 def split(measurement: Measurement | None) -> Split | None:
@@ -41,6 +43,7 @@ def split(measurement: Measurement | None) -> Split | None:
         steady=_split(measurement, "steady_memory_bytes", (*_TENSORS, "allocator_slack"), "caches"),
         shared_out=_value(measurement, "pss_memory_bytes"),
         own=_value(measurement, "uss_memory_bytes"),
+        left_out=_value(measurement, "leanmark_memory_bytes"),
     )
 
 
@@ -52,7 +55,7 @@ def _split(measurement: Measurement, whole: str, names: Sequence[str], rest: str
     if _value(measurement, "weights_bytes") is None:  # then they are in what is left
         rest = f"model and {rest}"
     before = _value(measurement, "interpreter_memory_bytes") or 0.0
-    parts = {"interpreter with leanmark": before, "imports": imported - before}
+    parts = {"interpreter": before, "imports": imported - before}
     for name in names:
         value = _value(measurement, f"{name}_bytes")
         if value is not None:

@@ -110,6 +110,8 @@ def _split(memory: Split, peak: str) -> Iterator[Detail]:
             f"{units.size(memory.own)} of its own (USS), {units.size(memory.shared_out)} with its share of "
             "what others use too (PSS)",
         )
+    if memory.left_out is not None:
+        yield "Left out", f"{units.size(memory.left_out)} that leanmark itself takes of the process"
 
 
 _COUNTERS = {

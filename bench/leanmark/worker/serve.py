@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import os
 import socket
 import sys
@@ -23,7 +22,7 @@ from leanmark.devices.base import Accelerator
 from leanmark.errors import Implausible, TookNoEffect, Unsupported
 from leanmark.machine.disturbance import block_flags, unobserved
 from leanmark.machine.probes import BlockProbe
-from leanmark.meters.host_memory import HostMemory
+from leanmark.meters.host_memory import Held, HostMemory
 from leanmark.models import fidelity
 from leanmark.models.artifact import Artifact, Samples
 from leanmark.protocol import messages
@@ -35,16 +34,24 @@ if TYPE_CHECKING:
     from leanmark.workloads.base import Workload
 
 
-def main() -> None:
-    """``python -m leanmark.worker.serve <socket fd> <parent pid>``: a spawned worker."""
+def spawned(interpreter: str, imported: str) -> None:
+    """Serve over the file descriptor of the command line, with what the kernel said of this process.
+
+    Everything since ``imported`` is leanmark's own.
+    """
     die_with_parent(int(sys.argv[2]))
-    serve(Connection(socket.socket(fileno=int(sys.argv[1])).detach()))
+    for kind in registry.KINDS:
+        registry.rows(kind)  # reads the metadata of every installed package
+    gc.collect()  # what importing leanmark left behind is no part of it
+    before = Held.read(imported)
+    tare = Tare(Held.read(interpreter), before, own=HostMemory().held().less(before))
+    serve(Connection(socket.socket(fileno=int(sys.argv[1])).detach()), tare)
 
 
-def serve(connection: Connection) -> None:
+def serve(connection: Connection, tare: Tare | None = None) -> None:
     """Answer requests until the other side closes the connection."""
     registry.search_here()  # a user's model may be defined there, and is unpickled here
-    session = Session(connection.send)
+    session = Session(connection.send, tare)
     while True:
         try:
             request = connection.recv()
@@ -80,11 +87,25 @@ class _Opened:
     device: Accelerator
 
 
-class Session:
-    """The state of one worker: at most one open case."""
+@dataclass(frozen=True, slots=True)
+class Tare:
+    """What a process held before any import, with the backend imported, and what of it is leanmark's own."""
 
-    def __init__(self, tell: Callable[[messages.Notice], None] = lambda notice: None) -> None:
+    interpreter: Held
+    imported: Held
+    own: Held
+
+
+class Session:
+    """The state of one worker: at most one open case. Only a spawned one was weighed."""
+
+    def __init__(
+        self,
+        tell: Callable[[messages.Notice], None] = lambda notice: None,
+        tare: Tare | None = None,
+    ) -> None:
         self._tell = tell
+        self._tare = tare
         self._open: _Opened | None = None
         self._probe: BlockProbe | None = None
 
@@ -93,7 +114,8 @@ class Session:
             case messages.Prepare():
                 return prepare(request, self._tell)
             case messages.PeakMemory():
-                return peak_memory(request)
+                assert self._tare is not None, "a forked worker has its parent's pages"
+                return peak_memory(request, self._tare)
             case messages.Open():
                 return self.open(request)
             case messages.RunBlock(loops):
@@ -181,15 +203,10 @@ def prepare(request: messages.Prepare, tell: Callable[[messages.Notice], None]) 
     )
 
 
-def peak_memory(request: messages.PeakMemory) -> messages.MemoryReading:
-    """Resident memory of a process that does nothing but run this case."""
-    meter = HostMemory()
-    interpreter = meter.resident_bytes()
+def peak_memory(request: messages.PeakMemory, tare: Tare) -> messages.MemoryReading:
+    """Resident memory of a process that does nothing but run this case, less what leanmark takes."""
+    meter = HostMemory(own=tare.own)
     _settle(request.place, request.case.backend)
-    for name in _backend(request.case).runtime_modules(request.case.phase):
-        importlib.import_module(name)
-    gc.collect()
-    imported = meter.resident_bytes()
     artifact = Artifact.of(Path(request.folder), request.case.technique)
     device = _device(request.case)
     executable = _load(request.case, request.workload, artifact, request.place, device)
@@ -202,12 +219,16 @@ def peak_memory(request: messages.PeakMemory) -> messages.MemoryReading:
     peak = meter.stop(token)
     on_device = device.memory()
     gc.collect()
-    steady = meter.steady()
+    host = {
+        "interpreter_memory_bytes": tare.interpreter.resident,
+        "leanmark_memory_bytes": tare.own.resident,
+        **meter.steady(),
+    }
     return messages.MemoryReading(
-        import_bytes=imported,
+        import_bytes=tare.imported.resident,
         loaded_bytes=loaded,
         peak_bytes=round(peak.value),
-        host={"interpreter_memory_bytes": interpreter, **steady},
+        host=host,
         parts=executable.memory_parts(),  # after the peak: asking runs a step
         device=on_device,
     )
@@ -326,7 +347,3 @@ def _judge(opened: _Opened, folder: Path, rival: Path | None, *, full: bool) -> 
         return fidelity.judge(outputs, samples, folder, error, twin)
     alone = fidelity.judge(outputs, samples, folder, error)  # a graph keeps no outputs to pair with
     return replace(alone, gained=None, lost=None, agreement=None)
-
-
-if __name__ == "__main__":
-    main()
