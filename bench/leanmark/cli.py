@@ -127,6 +127,7 @@ def run(
     """
     from leanmark import plan
     from leanmark.measuring import target, worktree
+    from leanmark.protocol.process import interrupted_by_sigterm
     from leanmark.reading import gate
 
     rules = gate.parse(fail_on, asked) if fail_on else ()
@@ -139,11 +140,12 @@ def run(
     sampling = replace(plan.with_budget(sampling, budget) if budget else sampling, request_rate=request_rate)
     sampling = plan.with_thresholds(sampling, asked)
     if against is None:
-        sys.exit(_measure(plan.make(selection, sampling), results, rules, grid))
+        with interrupted_by_sigterm():
+            sys.exit(_measure(plan.make(selection, sampling), results, rules, grid))
     rival = worktree.resolve(against, Path.cwd())
     made = plan.against(selection, sampling, rival.commit)
     click.echo(f"leanmark: checking out and building {rival} beside this tree", err=True)
-    with worktree.beside(rival, Path.cwd()) as source:
+    with interrupted_by_sigterm(), worktree.beside(rival, Path.cwd()) as source:
         sys.exit(_measure(made, results, rules, grid, source))
 
 

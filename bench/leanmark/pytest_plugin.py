@@ -104,7 +104,7 @@ class Session:
         self.rules = _rules(config)
         self.worse: tuple[Ruling, ...] = ()
         self.campaign: Campaign | None = None
-        self._beside = contextlib.ExitStack()
+        self._until_finished = contextlib.ExitStack()
         self._source: Source | None = None
         self._selected: list[Case] = []
         self._line = _Line(config)
@@ -127,8 +127,10 @@ class Session:
         if self.campaign is None:
             from leanmark.measuring.campaign import Campaign
             from leanmark.plan import restrict
+            from leanmark.protocol.process import interrupted_by_sigterm
 
             made = restrict(self.plan, self._selected)
+            self._until_finished.enter_context(interrupted_by_sigterm())
             self._check_out()
             self.campaign = Campaign(made, self._results, self._line.notify, self._source)
         found = self.campaign.measure(case)
@@ -141,13 +143,13 @@ class Session:
             return
         from leanmark.measuring import worktree
 
-        self._source = self._beside.enter_context(
+        self._source = self._until_finished.enter_context(
             worktree.beside(self.rival, self.config.invocation_params.dir)
         )
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        with self._beside:
+        with self._until_finished:
             self._finish(session)
 
     def _finish(self, session: pytest.Session) -> None:

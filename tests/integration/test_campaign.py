@@ -336,12 +336,21 @@ def test_a_parent_killed_in_mid_run_loses_no_finished_measurement(tmp_path: Path
     assert _gone(pids), "processes outlived their parent"
 
 
-def test_ctrl_c_keeps_what_is_finished_prints_it_and_leaves_no_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_keeps_and_prints_what_is_finished_and_leaves_nothing(
+    how: signal.Signals,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scratch = tmp_path_factory.mktemp("scratch")
+    monkeypatch.setenv("TMPDIR", str(scratch))
     running = _started(tmp_path, "-t", "int8", "--batch", "1", "--batch", "2", "--batch", "4")
     _wait_for_measurements(tmp_path, 3, running)
     pids = _descendants(running.pid)
-    running.send_signal(signal.SIGINT)
+    running.send_signal(how)
     out, err = running.communicate(timeout=60)
+    assert not list(scratch.glob("leanmark-*"))
     assert running.returncode == 130, err
     assert "batch 1" in out
     assert "interrupted: the finished measurements above are kept" in err
