@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping
 from statistics import fmean, stdev
 from typing import Literal
 
+from pytest_benchmark.utils import PercentageRegressionCheck
 from scipy.special import stdtr
 
 Answer = Literal["worse", "better", "none"]
 Samples = tuple[float, ...]
 
-FAIL_AT = 0.05
+FAIL_AT_PERCENT = 5
 RUNS = 10
 """hyperfine's least number of runs."""
 
@@ -24,9 +25,10 @@ SIGNIFICANT = 0.05
 
 
 def pytest_benchmark(baseline: Samples, candidate: Samples) -> Answer:
-    """``--benchmark-compare-fail=mean:5%``, which looks for worse only; better is its mirror image."""
-    ratio = fmean(candidate) / fmean(baseline)
-    return _answer(ratio, ratio > 1 + FAIL_AT or ratio < 1 - FAIL_AT)
+    """Its own ``--benchmark-compare-fail=mean:5%``. That looks for worse only; better is its mirror image."""
+    check = PercentageRegressionCheck("mean", FAIL_AT_PERCENT)
+    change = check.compute({"mean": fmean(candidate)}, {"mean": fmean(baseline)})
+    return _answer(1 + change / 100, abs(change) > check.threshold)
 
 
 def hyperfine(baseline: Samples, candidate: Samples) -> Answer:
