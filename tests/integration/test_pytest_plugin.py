@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -94,14 +95,22 @@ def test_it_lives_beside_pytest_benchmark(tmp_path: Path) -> None:
     assert len(collected(run(tmp_path, *options.split()))) == 4
 
 
+@pytest.mark.skipif(find_spec("xdist") is None, reason="needs pytest-xdist")
 def test_xdist_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "conftest.py").write_text(
-        "def pytest_addoption(parser):\n"
-        "    parser.addoption('--numprocesses', dest='numprocesses', type=int)\n"  # as pytest-xdist has it
-    )
-    result = run(tmp_path, "--benchmark", "--numprocesses=2")
+    result = run(tmp_path, "--benchmark", "-n", "2")
     assert result.returncode == 4
     assert "leanmark measures one thing at a time" in result.stderr
+
+
+@pytest.mark.skipif(find_spec("xdist") is None, reason="needs pytest-xdist")
+def test_the_fixture_is_refused_in_a_worker_of_xdist(tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text(
+        "def test_mine(leanmark): leanmark.measure(lambda: None)\ndef test_another(): pass\n"
+    )
+    result = run(tmp_path, "-n", "1")
+    assert result.returncode == 1
+    assert "1 failed, 1 passed" in result.stdout
+    assert "run these tests without pytest-xdist (-n 0)" in result.stdout
 
 
 @pytest.mark.parametrize(
