@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 from leanmark.backends.base import Executable, Executed, Work
 from leanmark.backends.eager import Eager
 from leanmark.backends.onnxruntime import OnnxRuntime
+from leanmark.errors import StuckCounter
 from leanmark.machine.counters import METRICS, Counted
 from leanmark.meters.base import Reading
 from leanmark.meters.instructions import Instructions
@@ -76,6 +79,19 @@ def test_instructions_are_per_step(monkeypatch: pytest.MonkeyPatch) -> None:
     executable = Fake()
     assert counting.count(executable, 1).counts == {"flops": 3, "instructions": 1000}
     assert executable.steps == counting.STEPS == 8
+
+
+def test_a_counter_that_fails_costs_no_other_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stuck(self: Instructions, token: object) -> Reading:
+        raise StuckCounter("it stood still")
+
+    monkeypatch.setattr(Instructions, "unavailable", lambda self: None)
+    monkeypatch.setattr(Instructions, "start", lambda self: 0)
+    monkeypatch.setattr(Instructions, "stop", stuck)
+    assert counting.count(Fake(), 1) == Counted(
+        counts={"flops": 3}, missing={"instructions": "it stood still"}
+    )
+    assert gc.isenabled()
 
 
 @pytest.mark.usefixtures("no_counter")

@@ -69,9 +69,9 @@ def score(row: Row, boundary: Boundary) -> Score | None:
 
 def making(tables: Iterable[Table], boundary: Boundary) -> Iterator[str]:
     """What each model emitted once, when it was trained or changed."""
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[str, str, str | None]] = set()
     for row in (row for table in tables for row in table.rows):
-        name = row.case.workload, row.case.technique
+        name = row.case.workload, row.case.technique, row.case.commit
         if name in seen or row.cost is None or not row.cost.energy_j:
             continue
         seen.add(name)
@@ -82,7 +82,7 @@ def making(tables: Iterable[Table], boundary: Boundary) -> Iterator[str]:
         )
         if found.embodied_g is not None:
             text += f", ~{units.grams(found.embodied_g)} embodied"
-        yield f"{row.case.workload}, making {row.case.technique} once: {text}"
+        yield f"{row.case.workload}, making {row.case.label} once: {text}"
 
 
 def terms(tables: Iterable[Table], boundary: Boundary) -> Iterator[str]:

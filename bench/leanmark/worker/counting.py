@@ -7,6 +7,7 @@ import gc
 from dataclasses import replace
 
 from leanmark.backends.base import Executable
+from leanmark.errors import MeterError
 from leanmark.machine.counters import METRICS, Counted
 from leanmark.meters.instructions import Instructions
 
@@ -19,9 +20,12 @@ def count(executable: Executable, threads: int) -> Counted:
     found = _counted(executable)
     alone = threads == 1
     reason = Instructions().unavailable() if alone else "the counter sees one thread of several"
-    if reason is not None:
-        return replace(found, missing={**found.missing, "instructions": reason})
-    return replace(found, counts={**found.counts, "instructions": _instructions(executable)})
+    if reason is None:
+        try:
+            return replace(found, counts={**found.counts, "instructions": _instructions(executable)})
+        except MeterError as error:
+            reason = str(error)
+    return replace(found, missing={**found.missing, "instructions": reason})
 
 
 def _counted(executable: Executable) -> Counted:
@@ -37,9 +41,11 @@ def _instructions(executable: Executable) -> int:
     meter = Instructions()
     gc.collect()
     gc.disable()  # a collection would fall into some readings and not into others
-    token = meter.start()
-    for _ in range(STEPS):
-        executable.step()
-    reading = meter.stop(token)
-    gc.enable()
+    try:
+        token = meter.start()
+        for _ in range(STEPS):
+            executable.step()
+        reading = meter.stop(token)
+    finally:
+        gc.enable()
     return round(reading.value / STEPS)
