@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from kernel_table import contenders
+from kernel_table import contenders, integer_libraries
 from kernel_table.contenders import Contender
 from leanmark_kernels.convert.block import Block
 
@@ -51,6 +51,7 @@ class Case:
         x = self.input()
         found = list(contenders.rows_of_convert(self.block, x))
         found.append(contenders.onnxruntime(self.block, x))
+        found += integer_libraries.rivals(self.block, x)
         if isinstance(self.block.layer, nn.Linear):
             found += contenders.weight_only(self.block, x)
         if with_compiled:

@@ -13,7 +13,7 @@ import onnxruntime
 import torch
 
 import leanmark_kernels
-from kernel_table.rounds import Line, Ratio
+from kernel_table.rounds import COARSENESS, Line, Ratio
 from leanmark import store
 from leanmark.measuring import environment
 from leanmark.record import Environment
@@ -103,12 +103,27 @@ def _page(tables: Sequence[Table], here: Environment, content: dict[str, object]
             f"{ceilings.read_bytes_per_s / 1e9:.1f} GB/s read from memory."
         )
         yield ""
+        yield from _in_short(table)
+        yield ""
         yield "| layer | contender | µs | error | FMA | read | torch / ours | best library / ours |"
         yield "|---|---|---|---|---|---|---|---|"
         for title, lines in table.cases.items():
             for line in lines:
                 yield _row(title, line)
         yield ""
+
+
+def _in_short(table: Table) -> Iterable[str]:
+    """The fastest of ours for each precision of the weights."""
+    yield "| layer | weights | ours | torch / ours | best library / ours |"
+    yield "|---|---|---|---|---|"
+    for title, lines in table.cases.items():
+        ours = sorted((line for line in lines if line.ours), key=lambda line: line.time_us)
+        fastest = {line.weights: line for line in reversed(ours)}
+        for weights in sorted(fastest, key=lambda name: COARSENESS.get(name, 0)):
+            line = fastest[weights]
+            cells = (title, weights, line.name, str(line.over_torch), _best(line.over_best))
+            yield f"| {' | '.join(cells)} |"
 
 
 def _row(title: str, line: Line) -> str:
