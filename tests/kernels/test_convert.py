@@ -162,6 +162,34 @@ def test_what_cannot_be_traced_is_named_and_converted_part_by_part() -> None:
     assert largest_error(converted, model, images()) < 1e-5
 
 
+class PassedBy(nn.Module):
+    """Calls the layers of a part and never the part; ``read`` looks at a layer's weight too."""
+
+    def __init__(self, read: bool) -> None:
+        super().__init__()
+        self.part = nn.Module()
+        self.part.layers = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 3)])
+        self.read = read
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, last = self.part.layers
+        x = first(x) if len(x) else x
+        result: Tensor = last(x * first.weight.mean() if self.read else x)
+        return result
+
+
+def test_layers_of_a_part_whose_code_is_passed_by_are_found() -> None:
+    model = trained(PassedBy(read=False))
+    converted = convert(model, torch.randn(2, 8), UNCACHED)
+    assert [choice.layer for choice in converted.choices] == ["part.layers.0", "part.layers.1"]
+    assert largest_error(converted, model, torch.randn(2, 8)) < 1e-5
+
+
+def test_code_that_cannot_be_traced_and_reads_a_weight_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"PassedBy cannot be traced, .* reads from a layer: .*'weight'"):
+        convert(trained(PassedBy(read=True)), torch.randn(2, 8), UNCACHED)
+
+
 def test_eight_bit_weights_are_taken_wherever_they_are_legal() -> None:
     model = trained(Residual())
     converted = convert(model, images(), Recipe(weights="w8", rounds=1, cache=None))

@@ -25,6 +25,7 @@ from leanmark.workloads.encoder import BertBase
 from leanmark.workloads.mobilenet import MobileNetV2, mobilenet_v2
 from leanmark.workloads.resnet import ResNet18, ResNet50, resnet18, resnet50
 from leanmark.workloads.training import outputs
+from leanmark_kernels.convert import Recipe, convert
 
 TINY: dict[str, Workload] = {
     "resnet18": ResNet18(image=32, width=8),
@@ -118,6 +119,16 @@ def test_decoding_repeats_exactly_and_ships_no_cache(tmp_path: Path) -> None:
     loaded = torch.load(tmp_path / "module.pt", weights_only=False)
     assert loaded.decoder.blocks[0].attention._caches == {}
     assert torch.equal(outputs(loaded, inputs), first)
+
+
+def test_every_matrix_of_the_decoder_can_be_converted() -> None:
+    workload = TINY["gpt2-decode"]
+    model, inputs = workload.model().eval(), workload.dataset().test.inputs[:1]
+    converted = convert(model, inputs, Recipe(weights="w8", rounds=1, cache=None))
+    matrices = sum(isinstance(part, nn.Linear) for part in model.modules())
+    assert len(converted.choices) == matrices == 2 * 4 + 1
+    with torch.no_grad():
+        torch.testing.assert_close(converted(inputs), model(inputs), atol=0.03, rtol=0.03)
 
 
 def test_later_tokens_are_hidden_from_earlier_ones() -> None:

@@ -117,16 +117,20 @@ def _require_same(model: nn.Module, error: float, limit: float) -> None:
 
 
 def _first_output(found: Converted, inputs: tuple[Tensor, ...]) -> Tensor:
-    """With all layers still torch's; code that was not traced may fail on images in channels_last."""
+    """With all layers still torch's; code that was not traced may fail on images in channels_last, or read
+    what a layer has and the block around it has not."""
     try:
         output: Tensor = found(*_copies(inputs))
-    except RuntimeError as error:
+    except (RuntimeError, AttributeError) as error:
         if not found.untraced:
             raise
         modules = ", ".join(one.module for one in found.untraced)
+        reads = isinstance(error, AttributeError)
+        why = "reads from a layer" if reads else "fails on images in channels_last"
+        advice = "Call the layer instead" if reads else "Use flatten or reshape in it where it uses view"
         raise ValueError(
-            f"convert: {modules} cannot be traced, and its code fails on images in channels_last: "
-            f"{str(error).partition(chr(10))[0]} Use flatten or reshape in it where it uses view."
+            f"convert: {modules} cannot be traced, and its code {why}: "
+            f"{str(error).partition(chr(10))[0]}. {advice}."
         ) from error
     return output
 

@@ -57,26 +57,27 @@ def fuse(
     except Exception as error:  # a model's own code may raise anything when it is called with proxies
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         untraced.append(Untraced(name or type(module).__name__, reason))
-    for child_name, child in _children(module):
+    for child_name, child in _called(module, inputs):
         path = f"{name}.{child_name}" if name else child_name
         parent_name, _, own = child_name.rpartition(".")
         setattr(module.get_submodule(parent_name), own, fuse(child, path, inputs, untraced))
     return module
 
 
-def _children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Children by name, those of containers that are never called themselves included."""
+def _called(module: nn.Module, inputs: Mapping[nn.Module, Arguments]) -> Iterator[tuple[str, nn.Module]]:
+    """The nearest parts by name that are called: of a part whose code is passed by, its parts."""
     for name, child in list(module.named_children()):
-        if isinstance(child, nn.ModuleList | nn.ModuleDict):
-            yield from ((f"{name}.{inner}", one) for inner, one in _children(child))
-        else:
+        if child in inputs:
             yield name, child
+        elif not _looks_into_children(child):
+            yield from ((f"{name}.{inner}", one) for inner, one in _called(child, inputs))
 
 
 def _looks_into_children(module: nn.Module) -> bool:
     """torch's own modules read their children's weights, so theirs are left alone."""
-    own = isinstance(module, nn.Sequential) or type(module) in _NORMS
-    return type(module).__module__.startswith("torch.nn") and not own
+    if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
+        return False
+    return type(module).__module__.startswith("torch.nn") and type(module) not in (*_NORMS, nn.Module)
 
 
 def _traced(module: nn.Module, arguments: Arguments) -> fx.GraphModule:
