@@ -94,8 +94,9 @@ class Repacked(Technique):
     def doubts(self, verified: Mapping[str, Any]) -> tuple[Finding, ...]:
         if not verified["untraced"]:
             return ()
-        parts = ", ".join(verified["untraced"])
-        message = f"nothing could be fused in {parts}: torch.fx cannot follow the code"
+        first, *others = verified["untraced"]
+        parts = f"{first} and {len(others)} more" if others else first
+        message = f"nothing could be fused around {parts}: torch.fx cannot follow the code"
         return (Finding(code="untraced", message=message),)
 
     def verify_executed(self, executed: Executed) -> None:

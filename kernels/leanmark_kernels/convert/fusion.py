@@ -56,11 +56,13 @@ def fuse(
         return _fuse_graph(_traced(module, inputs[module]))
     except Exception as error:  # a model's own code may raise anything when it is called with proxies
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        untraced.append(Untraced(name or type(module).__name__, reason))
+    known = len(untraced)
     for child_name, child in _called(module, inputs):
         path = f"{name}.{child_name}" if name else child_name
         parent_name, _, own = child_name.rpartition(".")
         setattr(module.get_submodule(parent_name), own, fuse(child, path, inputs, untraced))
+    if len(untraced) == known:  # or it is only that part of it which cannot be traced
+        untraced.append(Untraced(name or type(module).__name__, reason))
     return module
 
 
