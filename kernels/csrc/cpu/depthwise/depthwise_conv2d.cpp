@@ -11,6 +11,7 @@
 
 #include "cpu/depthwise/plan.h"
 #include "cpu/tensors.h"
+#include "cpu/threads.h"
 
 namespace leanmark::depthwise {
 namespace {
@@ -18,8 +19,6 @@ namespace {
 using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-
-constexpr int64_t kWorkPerThread = 1 << 13;  // outputs that outweigh waking a thread
 
 // The Python entry explains mistakes; these keep a direct call through torch.ops from reading stray memory.
 void check(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias, int64_t stride,
@@ -71,8 +70,9 @@ Tensor depthwise_conv2d(const Tensor& input, const Tensor& weight, const std::op
     }
     run(plan, rows, chunk * kChunk, std::min(channels, (chunk + 1) * kChunk));
   };
-  const int64_t grain = std::max<int64_t>(1, kWorkPerThread / (at_once * plan.out_width * kChunk));
-  torch::stable::parallel_for(0, batch * chunks * bands, grain, [&](int64_t begin, int64_t end) {
+  const double pixels = double(batch) * channels, outputs = pixels * out_height * plan.out_width;
+  const Work work{pixels * height * width * sizeof(float), 9 * outputs};
+  parallel_for(batch * chunks * bands, work, [&](int64_t begin, int64_t end, int64_t) {
     for (int64_t index = begin; index < end; ++index) item(index);
   });
   return y;

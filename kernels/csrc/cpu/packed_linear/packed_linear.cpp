@@ -12,6 +12,7 @@
 #include "cpu/packed_linear/plan.h"
 #include "cpu/panels.h"
 #include "cpu/tensors.h"
+#include "cpu/threads.h"
 
 namespace leanmark::packed_linear {
 namespace {
@@ -20,7 +21,6 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 constexpr int64_t kPageFloats = 1024, kLineFloats = 16;
-constexpr int64_t kWorkPerThread = 1 << 15;  // multiply-adds that outweigh waking a thread
 
 Weights weights_of(const Tensor& weight) {
   switch (weight.scalar_type()) {
@@ -88,9 +88,9 @@ Tensor packed_linear(const Tensor& input, const Tensor& weight, const std::optio
   const Kernel chosen = kernel(weights_of(w), rows);
   const int64_t panels = w.size(0);
   const int64_t groups = divide_up(panels, chosen.at_once);
-  const int64_t work = std::max<int64_t>(1, rows * depth * chosen.at_once * kPanelWidth);
-  const int64_t grain = std::max<int64_t>(1, kWorkPerThread / work);
-  torch::stable::parallel_for(0, groups, grain, [&](int64_t begin, int64_t end) {
+  const double weights = double(depth) * panels * kPanelWidth;
+  const Work work{weights * w.element_size(), weights * rows};
+  parallel_for(groups, work, [&](int64_t begin, int64_t end, int64_t) {
     chosen.run(plan, begin * chosen.at_once, std::min(panels, end * chosen.at_once));
   });
   return y;

@@ -10,6 +10,7 @@
 
 #include "cpu/panels.h"
 #include "cpu/tensors.h"
+#include "cpu/threads.h"
 #include "cpu/w4a8_linear/plan.h"
 
 namespace leanmark::w4a8_linear {
@@ -18,9 +19,7 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-constexpr int64_t kBlockBytes = 128 * 1024;   // of activations, next to the panel in use
-constexpr int64_t kWorkPerThread = 1 << 16;   // multiply-adds that outweigh waking a thread
-constexpr int64_t kFloatsPerThread = 1 << 13;  // floats to quantise that do
+constexpr int64_t kBlockBytes = 128 * 1024;  // of activations, next to the panel in use
 
 const Kernel& kernel() {
 #if defined(__x86_64__)
@@ -56,13 +55,12 @@ void check(const Tensor& input, const Tensor& weight, const Tensor& scale, const
 
 void run(const Plan& plan) {
   const Kernel& chosen = kernel();
-  const int64_t quantize_grain = std::max<int64_t>(1, kFloatsPerThread / std::max<int64_t>(1, kTileRows * plan.depth));
-  torch::stable::parallel_for(0, plan.tiles, quantize_grain, [&](int64_t begin, int64_t end) {
+  const double inputs = double(plan.rows) * plan.depth, weights = double(plan.depth) * plan.panels * kPanelWidth;
+  parallel_for(plan.tiles, {inputs * sizeof(float), 0}, [&](int64_t begin, int64_t end, int64_t) {
     chosen.quantize(plan, begin, end);
   });
   const int64_t items = divide_up(plan.tiles, plan.block_tiles) * plan.panels;
-  const int64_t work = std::max<int64_t>(1, plan.block_tiles * kTileRows * plan.depth * kPanelWidth);
-  torch::stable::parallel_for(0, items, std::max<int64_t>(1, kWorkPerThread / work), [&](int64_t begin, int64_t end) {
+  parallel_for(items, {weights / 2, weights * plan.rows}, [&](int64_t begin, int64_t end, int64_t) {
     chosen.multiply(plan, begin, end);
   });
 }
