@@ -11,6 +11,7 @@ from leanmark_kernels import depthwise_packing, packing
 from leanmark_kernels.depthwise_packing import Activation
 from leanmark_kernels.ops.depthwise_conv2d import depthwise_conv2d
 from leanmark_kernels.ops.inverted_residual import InvertedResidualWeights, inverted_residual
+from leanmark_kernels.ops.registration import for_inference
 from leanmark_kernels.packed_state import PackedModule
 
 _depthwise_conv2d = torch.ops.leanmark.depthwise_conv2d.default
@@ -80,18 +81,17 @@ class DepthwiseConv2d(PackedModule):
         return layer
 
     def forward(self, input: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
-            return self._checked(input)
+        held = self._buffers
         try:
             output: Tensor = _depthwise_conv2d(
-                input, self.weight, self.bias, self.stride, self.padding, self.activation_number
+                input, held["weight"], held["bias"], self.stride, self.padding, self.activation_number
             )
         except RuntimeError:
             return self._checked(input)
-        return output
+        return for_inference("depthwise_conv2d", output) if output.requires_grad else output
 
     def _checked(self, input: Tensor) -> Tensor:
-        """Slower by more than a small layer takes; says what is wrong, and refuses a backward pass."""
+        """Slower by more than a small layer takes; says what is wrong."""
         return depthwise_conv2d(
             input,
             self.weight,

@@ -12,7 +12,10 @@ from leanmark_kernels.integer_packing import PackedInt8, Quantized
 from leanmark_kernels.modules import WinogradConv2d
 from leanmark_kernels.ops import int8_conv2d, int8_linear, int8_winograd_conv2d, quantize_int8, w4a8_linear
 from leanmark_kernels.ops.int8_conv2d import Geometry
+from leanmark_kernels.ops.registration import for_inference
 from leanmark_kernels.packed_state import PackedModule
+
+_w4a8_linear = torch.ops.leanmark.w4a8_linear.default
 
 Pair = tuple[int, int]
 
@@ -85,6 +88,17 @@ class W4A8Linear(PackedModule):
         self.hold(weight=packed.weight, scale=packed.scale, zero=packed.zero, bias=bias)
 
     def forward(self, input: Tensor) -> Tensor:
+        held, columns = self._buffers, self.options["out_features"]
+        try:
+            output: Tensor = _w4a8_linear(
+                input, held["weight"], held["scale"], held["zero"], held["bias"], columns, self.relu
+            )
+        except RuntimeError:
+            return self._checked(input)
+        return for_inference("w4a8_linear", output) if output.requires_grad else output
+
+    def _checked(self, input: Tensor) -> Tensor:
+        """Slower by more than a small layer takes; says what is wrong."""
         return w4a8_linear(
             input,
             self.weight,

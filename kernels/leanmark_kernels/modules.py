@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from leanmark_kernels import packing
 from leanmark_kernels.ops.packed_linear import packed_linear
+from leanmark_kernels.ops.registration import for_inference
 from leanmark_kernels.ops.winograd_conv2d import winograd_conv2d
 from leanmark_kernels.packed_state import PackedModule
 
@@ -102,19 +103,17 @@ class WinogradConv2d(PackedModule):
         return layer
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
-        if torch.is_grad_enabled():
-            return self._checked(input, residual)
-        columns = self.options["out_channels"]
+        held, channels = self._buffers, self.options["out_channels"]
         try:
             output: Tensor = _winograd_conv2d(
-                input, self.weight, self.bias, residual, columns, self.padding, self.relu
+                input, held["weight"], held["bias"], residual, channels, self.padding, self.relu
             )
         except RuntimeError:
             return self._checked(input, residual)
-        return output
+        return for_inference("winograd_conv2d", output) if output.requires_grad else output
 
     def _checked(self, input: Tensor, residual: Tensor | None) -> Tensor:
-        """Slower by more than a small layer takes; says what is wrong, and refuses a backward pass."""
+        """Slower by more than a small layer takes; says what is wrong."""
         return winograd_conv2d(
             input,
             self.weight,
@@ -182,14 +181,14 @@ class PackedLinear(PackedModule):
         return layer
 
     def forward(self, input: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
-            return self._checked(input)
-        columns = self.options["out_features"]
+        held, columns = self._buffers, self.options["out_features"]
         try:
-            output: Tensor = _packed_linear(input, self.weight, self.scale, self.bias, columns, self.relu)
+            output: Tensor = _packed_linear(
+                input, held["weight"], held["scale"], held["bias"], columns, self.relu
+            )
         except RuntimeError:
             return self._checked(input)
-        return output
+        return for_inference("packed_linear", output) if output.requires_grad else output
 
     def _checked(self, input: Tensor) -> Tensor:
         """As that of :class:`WinogradConv2d`."""

@@ -18,11 +18,13 @@ needs_native = pytest.mark.skipif(
 
 
 def run(count: int, program: str = "random_shapes.py", **environment: str) -> str:
+    # Memory from malloc is poisoned too, with 3.4e38.
     # Small shapes would stay on one thread, were waking others not said to cost nothing.
     threads = {"OMP_NUM_THREADS": "3", "OMP_WAIT_POLICY": "passive", "LEANMARK_REGION_NS": "0"}
+    poison = {"MALLOC_PERTURB_": "128", "MALLOC_MMAP_THRESHOLD_": f"{2**30}"}
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests/kernels" / program), str(count)],
-        env={**os.environ, **threads, **environment},
+        env={**os.environ, **threads, **poison, **environment},
         capture_output=True,
         text=True,
         timeout=600,

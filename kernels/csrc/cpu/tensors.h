@@ -4,6 +4,8 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <optional>
 
@@ -14,6 +16,40 @@ inline int64_t divide_up(int64_t value, int64_t by) { return (value + by - 1) / 
 // Row-major; asking first is cheaper than a call through the dispatcher.
 inline torch::stable::Tensor row_major(const torch::stable::Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+// Memory of the CPU, not initialised, so that the caller has to write all of it. Without the dispatcher: its
+// empty takes four times as long, and longer than a small layer.
+inline torch::stable::Tensor allocate(torch::headeronly::IntHeaderOnlyArrayRef sizes, const int64_t* strides,
+                                      int32_t dtype = aoti_torch_dtype_float32()) {
+  AtenTensorHandle tensor;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(sizes.size(), sizes.data(), strides, dtype,
+                                                         aoti_torch_device_type_cpu(), 0, &tensor));
+  return torch::stable::Tensor(tensor);
+}
+
+// float32 and row-major: the leading sizes of `like`, and `last`.
+inline torch::stable::Tensor allocate_rows(const torch::stable::Tensor& like, int64_t last) {
+  std::array<int64_t, 64> sizes, strides;
+  const auto leading = like.sizes();
+  STD_TORCH_CHECK(leading.size() >= 1 && leading.size() <= sizes.size(), "input must have 1 to 64 dimensions");
+  std::copy(leading.begin(), leading.end(), sizes.begin());
+  sizes[leading.size() - 1] = last;
+  int64_t stride = 1;
+  for (size_t i = leading.size(); i-- > 0; stride *= std::max<int64_t>(1, sizes[i])) strides[i] = stride;
+  return allocate({sizes.data(), leading.size()}, strides.data());
+}
+
+// float32, NHWC in memory.
+inline torch::stable::Tensor allocate_channels_last(const std::array<int64_t, 4>& sizes) {
+  const auto most = [&](int i) { return std::max<int64_t>(1, sizes[i]); };
+  const std::array<int64_t, 4> strides{most(1) * most(2) * most(3), 1, most(1) * most(3), most(1)};
+  return allocate({sizes.data(), sizes.size()}, strides.data());
+}
+
+inline torch::stable::Tensor allocate_bytes(int64_t count) {
+  const int64_t stride = 1;
+  return allocate({&count, 1}, &stride, aoti_torch_dtype_uint8());
 }
 
 // The values of an optional float32 tensor, or null. The caller keeps the tensor alive.

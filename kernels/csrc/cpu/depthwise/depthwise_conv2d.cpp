@@ -7,7 +7,6 @@
 #include <limits>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "cpu/depthwise/plan.h"
 #include "cpu/tensors.h"
@@ -16,7 +15,6 @@
 namespace leanmark::depthwise {
 namespace {
 
-using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
@@ -47,8 +45,7 @@ Tensor depthwise_conv2d(const Tensor& input, const Tensor& weight, const std::op
   Plan plan{w.const_data_ptr<float>(), values_or_null(b), channels, width, (width + 2 * padding - 3) / stride + 1,
             stride, padding, 0, 0};
   set_activation(plan, activation, "depthwise_conv2d");
-  const Tensor y = torch::stable::empty({batch, channels, out_height, plan.out_width}, ScalarType::Float,
-                                        std::nullopt, std::nullopt, std::nullopt, MemoryFormat::ChannelsLast);
+  const Tensor y = allocate_channels_last({batch, channels, out_height, plan.out_width});
   if (batch == 0 || channels == 0) return y;
 
   const float* from = x.const_data_ptr<float>();

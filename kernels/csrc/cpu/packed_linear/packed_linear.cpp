@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <cstring>
 #include <optional>
-#include <vector>
 
 #include "cpu/packed_linear/plan.h"
 #include "cpu/panels.h"
@@ -73,11 +72,9 @@ Tensor packed_linear(const Tensor& input, const Tensor& weight, const std::optio
 
   const Tensor x = row_major(input), w = row_major(weight);
   const std::optional<Tensor> s = row_major(scale), b = row_major(bias);
-  std::vector<int64_t> shape(input.sizes().begin(), input.sizes().end());
-  shape.back() = out_features;
-  const Tensor y = torch::stable::new_empty(x, shape);
+  const Tensor y = allocate_rows(input, out_features);
   int64_t rows = 1;
-  for (size_t i = 0; i + 1 < shape.size(); ++i) rows *= shape[i];
+  for (const int64_t size : input.sizes().slice(0, input.dim() - 1)) rows *= size;
   if (rows == 0 || out_features == 0) return y;
 
   const bool collide = rows > 1 && depth > 0 && depth % kPageFloats == 0;

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <optional>
-#include <vector>
 
 #include "cpu/panels.h"
 #include "cpu/tensors.h"
@@ -70,12 +69,10 @@ Tensor w4a8_linear(const Tensor& input, const Tensor& weight, const Tensor& scal
   check(input, weight, scale, zero, bias, out_features);
   const Tensor x = row_major(input), w = row_major(weight), s = row_major(scale);
   const std::optional<Tensor> z = row_major(zero), b = row_major(bias);
-  std::vector<int64_t> shape(input.sizes().begin(), input.sizes().end());
-  const int64_t depth = shape.back();
-  shape.back() = out_features;
-  const Tensor y = torch::stable::new_empty(x, shape);
+  const int64_t depth = input.size(input.dim() - 1);
+  const Tensor y = allocate_rows(input, out_features);
   int64_t rows = 1;
-  for (size_t i = 0; i + 1 < shape.size(); ++i) rows *= shape[i];
+  for (const int64_t size : input.sizes().slice(0, input.dim() - 1)) rows *= size;
   if (rows == 0 || out_features == 0) return y;
 
   Plan plan{};
@@ -97,7 +94,7 @@ Tensor w4a8_linear(const Tensor& input, const Tensor& weight, const Tensor& scal
   // Values, then scales, offsets and sums; a cache line more, or tiles would fall into few sets of the cache.
   plan.tile_bytes = kTileRows * (depth + 3 * plan.spans * int64_t(sizeof(float))) + 64;
   plan.block_tiles = std::clamp<int64_t>(kBlockBytes / plan.tile_bytes, 1, plan.tiles);
-  const Tensor scratch = torch::stable::new_empty(w, {plan.tiles * plan.tile_bytes});
+  const Tensor scratch = allocate_bytes(plan.tiles * plan.tile_bytes);
   plan.scratch = reinterpret_cast<char*>(scratch.mutable_data_ptr<uint8_t>());
   run(plan);
   return y;
