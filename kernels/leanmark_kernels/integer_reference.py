@@ -114,7 +114,8 @@ def _quantize(groups: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
     largest = F.pad(groups, (0, 1)).abs().amax(-1)  # the pad serves K = 0
     finite = largest.isfinite()
     known = finite & (largest >= SMALLEST)
-    inverse = torch.where(known, most / largest, 0.0)
+    # A number divided by a tensor would be its reciprocal times the number, off by a bit that ties show.
+    inverse = torch.where(known, torch.full_like(largest, most) / largest, 0.0)
     values = (groups * inverse[..., None]).round().nan_to_num(0.0)
     scale = torch.where(known, largest / most, torch.where(finite, 0.0, torch.nan))
     return values.to(torch.int8), scale, known

@@ -50,6 +50,16 @@ LEANMARK_INLINE void span_of_four(const int8_t* x, const uint8_t* w, const int32
 }
 
 struct Avx2 {
+  static constexpr int kLanes = 8;
+
+  static constexpr int panels(int) { return 1; }
+
+  // -8 times both sums, in 16 bits each.
+  static int32_t offset(const PairSums& sums) {
+    const auto low = static_cast<uint16_t>(-8 * sums.low), high = static_cast<uint16_t>(-8 * sums.high);
+    return static_cast<int32_t>(static_cast<uint32_t>(high) << 16 | low);
+  }
+
   LEANMARK_TARGET static uint32_t largest(const float* from, int64_t count) {
     const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
     __m256i most = _mm256_setzero_si256();
@@ -82,7 +92,7 @@ struct Avx2 {
     return {static_cast<int16_t>(_mm_extract_epi16(sums, 0)), static_cast<int16_t>(_mm_extract_epi16(sums, 1))};
   }
 
-  template <int kRows>
+  template <int kRows, int>
   LEANMARK_TARGET LEANMARK_OUTLINE static void products(const Tile& tile, const Panel& panel, float* sums) {
     if constexpr (kRows == kTileRows) {
       four_rows(tile, panel, sums);

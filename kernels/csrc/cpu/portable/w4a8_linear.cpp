@@ -5,6 +5,12 @@ namespace leanmark::w4a8_linear {
 namespace {
 
 struct Portable {
+  static constexpr int kLanes = 4;
+
+  static constexpr int panels(int) { return 1; }
+
+  static int32_t offset(const PairSums&) { return 0; }  // products() takes 8 off every weight
+
   static uint32_t largest(const float* from, int64_t count) {
     uint32_t largest = 0;
     for (int64_t i = 0; i < count; ++i) {
@@ -26,7 +32,7 @@ struct Portable {
     return sums;
   }
 
-  template <int kRows>
+  template <int kRows, int>
   static void products(const Tile& tile, const Panel& panel, float* sums) {
     const float* scale = panel.scale;
     const int8_t* x = tile.values;

@@ -4,7 +4,10 @@
 //   chunk(from, inverse, to, stride)   quantises 32 floats to [8, 4], `stride` bytes apart, and returns the sums
 //                                      of k % 4 < 2 and of the others
 //   largest(from, count)               the bits of the largest magnitude, in which NaN comes last
-//   products<rows>(tile, ...)          adds a panel's products to [rows, kPanelWidth] sums
+//   kLanes                             floats of a vector
+//   offset(sums)                       what Tile::offsets takes of the sums of a span
+//   panels(rows)                       how many panels it takes at once
+//   products<rows, panels>(tile, ...)  adds the products of panels to [panels, rows, kPanelWidth] sums
 #pragma once
 
 #include <algorithm>
@@ -27,17 +30,13 @@ struct PairSums {
   int32_t low, high;
 };
 
-// The weights of a panel, and what turns its integer sums into floats.
+// The weights of a panel, what turns its integer sums into floats, and how far the next panel is.
 struct Panel {
   const uint8_t* weight;
   const float* scale;
+  int64_t weight_stride, scale_stride;
   int64_t groups, spans_per_group, span;
 };
-
-inline int32_t both_offsets(const PairSums& sums) {
-  const auto low = static_cast<uint16_t>(-8 * sums.low), high = static_cast<uint16_t>(-8 * sums.high);
-  return static_cast<int32_t>(static_cast<uint32_t>(high) << 16 | low);
-}
 
 // The scale of a group, and the factor that quantises it.
 struct Factors {
@@ -69,7 +68,7 @@ LEANMARK_INLINE void quantize_row(const Plan& p, const Tile& tile, int64_t row) 
         sums.high += more.high;
       }
       tile.scales[span * tile.stored + row] = factors.scale;
-      tile.offsets[span * tile.stored + row] = both_offsets(sums);
+      tile.offsets[span * tile.stored + row] = Isa::offset(sums);
       tile.sums[span * tile.stored + row] = factors.scale * static_cast<float>(sums.low + sums.high);
     }
   }
@@ -84,57 +83,84 @@ LEANMARK_INLINE void quantize(const Plan& p, int64_t begin, int64_t end) {
   }
 }
 
-// Bias, and what the zero points of the weights take off.
-template <int kRows>
-LEANMARK_INLINE void start(const Tile& tile, const Panel& panel, const float* zero, const float* bias,
-                           float* sums) {
-  for (int r = 0; r < kRows; ++r) std::memcpy(sums + r * kPanelWidth, bias, kPanelWidth * sizeof(float));
-  if (!zero) return;
-  const float* x = tile.sums;
+// Bias, and what the zero points of the weights take off, for [kPanels, kRows, kPanelWidth] sums.
+template <class Isa, int kRows, int kPanels>
+LEANMARK_INLINE void start(const Plan& p, const Tile& tile, const Panel& panel, int64_t index, float* sums) {
+  constexpr int kLanes = Isa::kLanes, kVectors = kPanelWidth / kLanes;
+  using V = Vector<kLanes>;
+  for (int i = 0; i < kPanels * kRows; ++i) {
+    const int64_t column = (index + i / kRows) * kPanelWidth, left = p.columns - column;
+    float* to = sums + i * kPanelWidth;
+    std::memset(to, 0, kPanelWidth * sizeof(float));
+    if (p.bias) std::memcpy(to, p.bias + column, std::min<int64_t>(kPanelWidth, left) * sizeof(float));
+  }
+  if (!p.zero) return;
+  V totals[kPanels * kVectors][kRows] = {};
+  const float *x = tile.sums, *zero = p.zero + index * panel.scale_stride;
   for (int64_t group = 0; group < panel.groups; ++group, zero += kPanelWidth) {
     for (int64_t span = 0; span < panel.spans_per_group; ++span, x += kRows) {
-      for (int r = 0; r < kRows; ++r) {
-        for (int c = 0; c < kPanelWidth; ++c) sums[r * kPanelWidth + c] -= x[r] * zero[c];
+      #pragma GCC unroll 16
+      for (int v = 0; v < kPanels * kVectors; ++v) {
+        const V zeros = load<V>(zero + v / kVectors * panel.scale_stride + v % kVectors * kLanes);
+        #pragma GCC unroll 4
+        for (int r = 0; r < kRows; ++r) totals[v][r] += x[r] * zeros;
       }
+    }
+  }
+  #pragma GCC unroll 16
+  for (int v = 0; v < kPanels * kVectors; ++v) {
+    #pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) {
+      float* to = sums + (v / kVectors * kRows + r) * kPanelWidth + v % kVectors * kLanes;
+      store(load<V>(to) - totals[v][r], to);
     }
   }
 }
 
-template <class Isa, int kRows>
-LEANMARK_INLINE void tile_times_panel(const Plan& p, const Tile& tile, const Panel& panel, const float* zero,
-                                      const float* bias, float* to, int64_t columns) {
-  alignas(64) float sums[kRows * kPanelWidth];
-  start<kRows>(tile, panel, zero, bias, sums);
-  Isa::template products<kRows>(tile, panel, sums);
+template <class Isa, int kRows, int kPanels>
+LEANMARK_INLINE void tile_times_panels(const Plan& p, const Tile& tile, int64_t index) {
+  constexpr int kSums = kRows * kPanelWidth;
+  alignas(64) float sums[kPanels * kSums];
+  const int64_t groups = p.depth / p.group, depth = p.depth * (kPanelWidth / 2), scales = groups * kPanelWidth;
+  const Panel panel{p.weight + index * depth, p.scale + index * scales, depth, scales, groups, p.group / p.span, p.span};
+  start<Isa, kRows, kPanels>(p, tile, panel, index, sums);
+  Isa::template products<kRows, kPanels>(tile, panel, sums);
   if (p.relu) {
     for (float& sum : sums) sum = sum < 0.0f ? 0.0f : sum;
   }
-  for (int64_t r = 0; r < tile.rows; ++r) {
-    std::memcpy(to + r * p.columns, sums + r * kPanelWidth, columns * sizeof(float));
+  for (int i = 0; i < kPanels; ++i) {
+    const int64_t column = (index + i) * kPanelWidth, columns = std::min<int64_t>(kPanelWidth, p.columns - column);
+    for (int64_t r = 0; r < tile.rows; ++r) {
+      float* to = p.output + (tile.row + r) * p.columns + column;
+      std::memcpy(to, sums + i * kSums + r * kPanelWidth, columns * sizeof(float));
+    }
+  }
+}
+
+// Panels [index, end), as many at once as the registers hold.
+template <class Isa, int kRows>
+LEANMARK_INLINE void tile_times_all(const Plan& p, const Tile& tile, int64_t index, int64_t end) {
+  constexpr int kPanels = Isa::panels(kRows);
+  for (; index + kPanels <= end; index += kPanels) tile_times_panels<Isa, kRows, kPanels>(p, tile, index);
+  if constexpr (kPanels > 1) {
+    for (; index < end; ++index) tile_times_panels<Isa, kRows, 1>(p, tile, index);
   }
 }
 
 template <class Isa>
 LEANMARK_INLINE void multiply(const Plan& p, int64_t begin, int64_t end) {
-  const int64_t groups = p.depth / p.group;
-  for (int64_t item = begin; item < end; ++item) {
-    const int64_t index = item % p.panels, column = index * kPanelWidth;
-    const int64_t columns = std::min<int64_t>(kPanelWidth, p.columns - column);
-    const Panel panel{p.weight + index * p.depth * (kPanelWidth / 2), p.scale + index * groups * kPanelWidth,
-                      groups, p.group / p.span, p.span};
-    const float* zero = p.zero ? p.zero + index * groups * kPanelWidth : nullptr;
-    float bias[kPanelWidth] = {};
-    if (p.bias) std::memcpy(bias, p.bias + column, columns * sizeof(float));
+  for (int64_t item = begin, count; item < end; item += count) {
+    const int64_t index = item % p.panels;
+    count = std::min<int64_t>({Isa::panels(1), end - item, p.panels - index});
     const int64_t first = item / p.panels * p.block_tiles, last = std::min(p.tiles, first + p.block_tiles);
     for (int64_t t = first; t < last; ++t) {
       const Tile tile = tile_of(p, t);
-      float* to = p.output + tile.row * p.columns + column;
       if (tile.stored == 1) {
-        tile_times_panel<Isa, 1>(p, tile, panel, zero, bias, to, columns);
+        tile_times_all<Isa, 1>(p, tile, index, index + count);
       } else if (tile.stored == 2) {
-        tile_times_panel<Isa, 2>(p, tile, panel, zero, bias, to, columns);
+        tile_times_all<Isa, 2>(p, tile, index, index + count);
       } else {
-        tile_times_panel<Isa, 4>(p, tile, panel, zero, bias, to, columns);
+        tile_times_all<Isa, 4>(p, tile, index, index + count);
       }
     }
   }

@@ -36,7 +36,7 @@ struct Tile {
   int64_t row, rows, stored;
   int8_t* values;    // [depth / 4, stored, 4]
   float* scales;     // [spans, stored]
-  int32_t* offsets;  // [spans, stored]: -8 times the sums of k % 4 < 2 and of the others, 16 bits each
+  int32_t* offsets;  // [spans, stored]: what the zero point 8 takes off, in the form of the instruction set
   float* sums;       // [spans, stored]: scale times the sum of the values
 };
 
@@ -58,6 +58,7 @@ struct Kernel {
 const Kernel& kernel_portable();
 #if defined(__x86_64__)
 const Kernel& kernel_avx2();
+const Kernel& kernel_avx512vnni();
 #endif
 
 }  // namespace leanmark::w4a8_linear

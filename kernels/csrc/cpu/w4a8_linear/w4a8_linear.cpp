@@ -22,6 +22,7 @@ constexpr int64_t kBlockBytes = 128 * 1024;  // of activations, next to the pane
 
 const Kernel& kernel() {
 #if defined(__x86_64__)
+  if (capability() >= Capability::kAvx512Vnni) return kernel_avx512vnni();
   if (capability() >= Capability::kAvx2) return kernel_avx2();
 #endif
   return kernel_portable();
