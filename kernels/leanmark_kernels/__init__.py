@@ -11,6 +11,7 @@ from leanmark_kernels.modules import PackedLinear, WinogradConv2d, winograd_erro
 from leanmark_kernels.ops import (
     depthwise_conv2d,
     int8_conv2d,
+    int8_dynamic_linear,
     int8_linear,
     int8_winograd_conv2d,
     inverted_residual,
@@ -40,6 +41,7 @@ __all__ = [
     "depthwise_conv2d",
     "instruction_set",
     "int8_conv2d",
+    "int8_dynamic_linear",
     "int8_linear",
     "int8_winograd_conv2d",
     "inverted_residual",

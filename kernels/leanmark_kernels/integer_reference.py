@@ -79,6 +79,21 @@ def int8_linear(
     return output.reshape(*input.shape[:-1], out_features)
 
 
+def int8_dynamic_linear(
+    input: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    bits: int,
+    out_features: int,
+    relu: bool,
+) -> Tensor:
+    """:func:`int8_linear` of what :func:`quantize_int8` makes of the rows of ``input`` [*, K]."""
+    values, rounded = quantize_int8(input.reshape(input.shape[:-1].numel(), input.shape[-1]), bits)
+    output = int8_linear(values, weight, scale, rounded, 0, bias, out_features, relu)
+    return output.reshape(*input.shape[:-1], out_features)
+
+
 def int8_winograd_conv2d(
     input: Tensor,
     weight: Tensor,

@@ -14,7 +14,13 @@ import torch
 from torch import Tensor
 
 import leanmark_kernels
-from leanmark_kernels import int8_linear, int8_winograd_conv2d, quantize_int8, w4a8_linear
+from leanmark_kernels import (
+    int8_dynamic_linear,
+    int8_linear,
+    int8_winograd_conv2d,
+    quantize_int8,
+    w4a8_linear,
+)
 from leanmark_kernels import integer_packing as packing
 from leanmark_kernels import integer_reference as reference
 
@@ -95,6 +101,12 @@ def check_linear(draw: random.Random) -> None:
     rounded, expected = quantize_int8(floats, bits=bits), reference.quantize_int8(floats, bits)
     assert rounded.values.equal(expected[0])
     assert rounded.scale.equal(expected[1])
+    if draw.random() < 0.2 and floats.numel():
+        floats.view(-1)[draw.randrange(floats.numel())] = draw.choice([torch.nan, torch.inf])
+    whole = packing.PackedInt8(packed, scale)
+    actual = int8_dynamic_linear(floats, whole, bias, out_features=columns, bits=bits, relu=relu)
+    expected = reference.int8_dynamic_linear(floats, packed, scale, bias, bits, columns, relu)
+    assert actual.nan_to_num(12345.0).equal(expected.nan_to_num(12345.0))
 
 
 def check_winograd(draw: random.Random) -> None:

@@ -1,11 +1,11 @@
-"""``leanmark::int8_linear`` and ``leanmark::quantize_int8``: exact sums, whatever the numbers are."""
+"""``leanmark::int8_linear`` and how floats are rounded for it: exact sums, whatever the numbers are."""
 
 import pytest
 import torch
 from torch import Tensor
 
 import leanmark_kernels
-from leanmark_kernels import int8_linear, packing, quantize_int8
+from leanmark_kernels import int8_dynamic_linear, int8_linear, packing, quantize_int8
 from leanmark_kernels import integer_packing as integers
 from leanmark_kernels import integer_reference as reference
 from leanmark_kernels.integer_packing import PackedInt8, Quantized
@@ -150,10 +150,35 @@ def test_registration_is_complete() -> None:
     arguments = (input, weight, torch.ones(18), torch.ones(6), 3, torch.zeros(18), 18, True)
     torch.library.opcheck(torch.ops.leanmark.int8_linear.default, arguments)
     torch.library.opcheck(torch.ops.leanmark.quantize_int8.default, (torch.ones(3, 5), 8))
+    arguments = (torch.ones(2, 3, 5), weight, torch.ones(18), torch.zeros(18), 7, 18, True)
+    torch.library.opcheck(torch.ops.leanmark.int8_dynamic_linear.default, arguments)
+
+
+@pytest.mark.parametrize("shape", [(1, 9), (2, 3, 16), (13, 9000), (0, 4), (4, 0), (7,)])
+@pytest.mark.parametrize("bits", [7, 8])
+def test_rounding_on_the_way_is_rounding_first(shape: tuple[int, ...], bits: int) -> None:
+    generator = torch.Generator().manual_seed(4)
+    input = torch.randn(shape, generator=generator)
+    weight = torch.randint(-128, 128, (20, shape[-1]), dtype=torch.int8, generator=generator)
+    packed = PackedInt8(integers.pack_int8_linear(weight), torch.rand(20, generator=generator))
+    bias = torch.randn(20, generator=generator)
+    rounded = quantize_int8(input.reshape(input.shape[:-1].numel(), shape[-1]), bits=bits)
+    expected = int8_linear(rounded, packed, bias, out_features=20, relu=True)
+    output = int8_dynamic_linear(input, packed, bias, out_features=20, bits=bits, relu=True)
+    assert output.equal(expected.reshape(*shape[:-1], 20))
+
+
+def test_nan_in_a_row_spoils_it_only_when_rounded_on_the_way() -> None:
+    input = torch.ones(3, 8)
+    input[1, 2] = float("nan")
+    packed = PackedInt8(integers.pack_int8_linear(torch.ones(3, 8, dtype=torch.int8)), torch.ones(3))
+    output = int8_dynamic_linear(input, packed, out_features=3)
+    assert output[1].isnan().all()
+    assert ((output[[0, 2]] - 8).abs() < 1e-5).all()
 
 
 X, W, S = torch.zeros(2, 5, dtype=torch.int8), torch.zeros(18, 5, dtype=torch.int8), torch.ones(18)
-P = integers.pack_int8_linear(W)
+P, F = integers.pack_int8_linear(W), torch.zeros(2, 5)
 
 
 @pytest.mark.parametrize(
@@ -205,6 +230,34 @@ def test_mistakes_are_explained(
     packed = PackedInt8(P, S)._replace(**weight)
     with pytest.raises(error, match=f"int8_linear: {message}"):
         int8_linear(quantized, packed, **{"bias": S, "out_features": 18, **changed})
+
+
+@pytest.mark.parametrize(
+    ("input", "weight", "changed", "error", "message"),
+    [
+        (X, {}, {}, TypeError, "input is torch.int8; it must be torch.float32"),
+        (F[0, 0], {}, {}, ValueError, r"input is \[\]; it must be \[\*, K\] with K up to 65536"),
+        (F[:, :0], {}, {}, ValueError, r"weight is \[2, 256\]; it must be \[2, 128\]"),
+        (F, {"weight": P.byte()}, {}, TypeError, "weight is torch.uint8; it must be torch.int8"),
+        (F, {"scale": S[:3]}, {}, ValueError, r"scale is \[3\]; it must be \[18\]"),
+        (F, {"weight": P.to("meta")}, {}, ValueError, "weight is on meta; it must be on cpu"),
+        (F, {}, {"bias": S[:3]}, ValueError, r"bias is \[3\]; it must be \[18\] or None"),
+        (F, {}, {"bias": S.to("meta")}, ValueError, "bias is on meta; it must be on cpu"),
+        (F, {}, {"out_features": 33}, ValueError, r"weight is \[2, 256\]; it must be \[3, 256\]"),
+        (F, {}, {"bits": 6}, ValueError, "bits is 6; it must be 7 or 8"),
+        (F, {"scale": S / 0}, {}, RuntimeError, "scale must be finite"),
+    ],
+)
+def test_mistakes_are_explained_when_rounding_on_the_way(
+    input: Tensor,
+    weight: dict[str, Tensor],
+    changed: dict[str, Tensor | int],
+    error: type[Exception],
+    message: str,
+) -> None:
+    packed = PackedInt8(P, S)._replace(**weight)
+    with pytest.raises(error, match=f"int8_(dynamic_)?linear: {message}"):
+        int8_dynamic_linear(input, packed, **{"bias": S, "out_features": 18, **changed})
 
 
 @pytest.mark.parametrize(
@@ -261,3 +314,23 @@ def test_what_cannot_be_packed_or_rounded(call, error: type[Exception], message:
 def test_direct_calls_never_read_stray_memory(arguments: tuple[Tensor | int | None, ...]) -> None:
     with pytest.raises(RuntimeError, match="int8_linear: "):
         torch.ops.leanmark.int8_linear(*arguments)
+
+
+@pytest.mark.skipif(not leanmark_kernels.available(), reason=f"{leanmark_kernels.why_unavailable()}")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (X, P, S, S, 8, 18, True),
+        (F[0, 0], P, S, S, 8, 18, True),
+        (F[:, :0], P, S, S, 8, 18, True),
+        (F, P[:1], S, S, 8, 18, True),
+        (F, P.int(), S, S, 8, 18, True),
+        (F, P, S[:3], S, 8, 18, True),
+        (F, P, S, S[:3], 8, 18, True),
+        (F, P, S, S, 9, 18, True),
+        (F, P, S, None, 8, 33, True),
+    ],
+)
+def test_direct_calls_on_floats_never_read_stray_memory(arguments: tuple[Tensor | int | None, ...]) -> None:
+    with pytest.raises(RuntimeError, match="int8_dynamic_linear: "):
+        torch.ops.leanmark.int8_dynamic_linear(*arguments)

@@ -97,7 +97,7 @@ def executed(model: nn.Module, folder: Path) -> Executed:
         (Kernels(batch=8), "packed fp32", {"leanmark::packed_linear[float32]": 2}),
         (W8(), "packed w8", {"leanmark::packed_linear[float32+int8]": 2}),
         (W4A8(), "w4a8", {"leanmark::w4a8_linear": 2}),
-        (Int8Exact(), "int8 exact", {"leanmark::int8_linear": 2}),
+        (Int8Exact(), "int8 exact", {"leanmark::int8_dynamic_linear": 2}),
         (Sparse(p=0.9), "sparse 1x1", {"leanmark::sparse_linear": 2}),
         (Sparse(p=0.5, block=4), "sparse 4x1", {"leanmark::sparse_linear": 2}),
     ],

@@ -227,7 +227,9 @@ _WEIGHT_ONLY = (
 
 _INTEGER = (
     *_linear_and_pointwise("w4a8", "w4a8", "leanmark::w4a8_linear", _w4a8, W4A8Linear.why_not),
-    *_linear_and_pointwise("int8 exact", "int8-exact", "leanmark::int8_linear", _int8, Int8Linear.why_not),
+    *_linear_and_pointwise(
+        "int8 exact", "int8-exact", "leanmark::int8_dynamic_linear", _int8, Int8Linear.why_not
+    ),
     Candidate(
         "int8 winograd",
         nn.Conv2d,

@@ -6,7 +6,7 @@ built, a shape function for tracing, and a gradient where training uses it.
 
 from leanmark_kernels.ops.depthwise_conv2d import depthwise_conv2d
 from leanmark_kernels.ops.int8_conv2d import int8_conv2d, int8_winograd_conv2d
-from leanmark_kernels.ops.int8_linear import int8_linear, quantize_int8
+from leanmark_kernels.ops.int8_linear import int8_dynamic_linear, int8_linear, quantize_int8
 from leanmark_kernels.ops.inverted_residual import inverted_residual
 from leanmark_kernels.ops.linear_relu import linear_relu
 from leanmark_kernels.ops.packed_linear import packed_linear
@@ -18,6 +18,7 @@ from leanmark_kernels.ops.winograd_conv2d import winograd_conv2d
 __all__ = [
     "depthwise_conv2d",
     "int8_conv2d",
+    "int8_dynamic_linear",
     "int8_linear",
     "int8_winograd_conv2d",
     "inverted_residual",

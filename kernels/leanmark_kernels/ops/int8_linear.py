@@ -46,13 +46,40 @@ def int8_linear(
     packed, scale = weight
     require_integers("int8_linear", values, zero_point)
     require_float32("int8_linear", scale=scale, input_scale=input_scale, bias=bias)
-    rows = _check(values, packed, out_features)
+    _check("int8_linear", values, packed, out_features)
     require_vector("int8_linear", out_features, scale=scale, bias=bias)
-    require_input_scale("int8_linear", input_scale, rows, "rows")
+    require_input_scale("int8_linear", input_scale, values.shape[:-1].numel(), "rows")
     require_device("int8_linear", values, weight=packed, scale=scale, input_scale=input_scale, bias=bias)
     output: Tensor = torch.ops.leanmark.int8_linear.default(
         values, packed, scale, input_scale, zero_point, bias, out_features, relu
     )
+    return output
+
+
+def int8_dynamic_linear(
+    input: Tensor,
+    weight: PackedInt8,
+    bias: Tensor | None = None,
+    *,
+    out_features: int,
+    bits: int = 8,
+    relu: bool = False,
+) -> Tensor:
+    """:func:`int8_linear` of the rows of ``input`` float32 [*, K] as :func:`quantize_int8` rounds them.
+
+    One operator in place of two: with one row, a call would cost as much as the product. Returns float32
+    [*, out_features], bit for bit what the two give.
+
+    Raises the errors of both.
+    """
+    packed, scale = weight
+    try:  # what is checked before every call would add as much as the call itself
+        output: Tensor = torch.ops.leanmark.int8_dynamic_linear.default(
+            input, packed, scale, bias, bits, out_features, relu
+        )
+    except RuntimeError:
+        _check_dynamic(input, packed, scale, bias, bits, out_features)
+        raise
     return output
 
 
@@ -90,21 +117,29 @@ def require_input_scale(operator: str, input_scale: Tensor, count: int, name: st
         )
 
 
-def _check(input: Tensor, weight: Tensor, out_features: int) -> int:
-    """The number of rows, where everything fits."""
-    if weight.dtype != torch.int8:
-        raise TypeError(f"int8_linear: weight is {weight.dtype}; it must be torch.int8")
-    if input.dim() < 1 or input.shape[-1] > MOST_DEPTH:
-        raise ValueError(
-            f"int8_linear: input is {list(input.shape)}; it must be [*, K] with K up to {MOST_DEPTH}"
-        )
-    expected = int8_linear_shape(out_features, input.shape[-1])
+def _check(operator: str, input: Tensor, weight: Tensor, out_features: int) -> None:
+    if weight.dtype is not torch.int8:
+        raise TypeError(f"{operator}: weight is {weight.dtype}; it must be torch.int8")
+    shape = input.shape
+    if not shape or shape[-1] > MOST_DEPTH:
+        raise ValueError(f"{operator}: input is {list(shape)}; it must be [*, K] with K up to {MOST_DEPTH}")
+    expected = int8_linear_shape(out_features, shape[-1])
     if weight.shape != expected:
         raise ValueError(
-            f"int8_linear: weight is {list(weight.shape)}; it must be {list(expected)}, as pack_int8_linear "
-            f"makes it, since input is {list(input.shape)} and out_features {out_features}"
+            f"{operator}: weight is {list(weight.shape)}; it must be {list(expected)}, as pack_int8_linear "
+            f"makes it, since input is {list(shape)} and out_features {out_features}"
         )
-    return input.shape[:-1].numel()
+
+
+def _check_dynamic(
+    input: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, bits: int, out_features: int
+) -> None:
+    name = "int8_dynamic_linear"
+    require_float32(name, input=input, scale=scale, bias=bias)
+    require_bits(name, bits)
+    _check(name, input, weight, out_features)
+    require_vector(name, out_features, scale=scale, bias=bias)
+    require_device(name, input, weight=weight, scale=scale, bias=bias)
 
 
 def _shape(
@@ -120,6 +155,32 @@ def _shape(
     return scale.new_empty((*input.shape[:-1], out_features))
 
 
+def _dynamic_shape(
+    input: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    bits: int,
+    out_features: int,
+    relu: bool,
+) -> Tensor:
+    _check_dynamic(input, weight, scale, bias, bits, out_features)
+    return input.new_empty((*input.shape[:-1], out_features))
+
+
+def _dynamic(
+    input: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    bits: int,
+    out_features: int,
+    relu: bool,
+) -> Tensor:
+    _check_dynamic(input, weight, scale, bias, bits, out_features)
+    return integer_reference.int8_dynamic_linear(input, weight, scale, bias, bits, out_features, relu)
+
+
 def _quantized_shapes(input: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     return torch.empty(input.shape, dtype=torch.int8, device=input.device), input.new_empty(input.shape[0])
 
@@ -129,6 +190,12 @@ register(
     "Tensor? bias, int out_features, bool relu) -> Tensor",
     integer_reference.int8_linear,
     _shape,
+)
+register(
+    "int8_dynamic_linear(Tensor input, Tensor weight, Tensor scale, Tensor? bias, int bits, "
+    "int out_features, bool relu) -> Tensor",
+    _dynamic,
+    _dynamic_shape,
 )
 register(
     "quantize_int8(Tensor input, int bits) -> (Tensor, Tensor)",

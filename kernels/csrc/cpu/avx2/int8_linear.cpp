@@ -203,7 +203,7 @@ LEANMARK_TARGET void multiply_items(const Plan& p, int64_t begin, int64_t end) {
 }  // namespace
 
 const Kernel& kernel_avx2() {
-  static constexpr Kernel kernel{pack_tiles, multiply_items};
+  static constexpr Kernel kernel = by_limits(pack_tiles, multiply_items);
   return kernel;
 }
 

@@ -13,6 +13,7 @@
 #include <limits>
 #include <vector>
 
+#include "cpu/int8_linear/patches.h"
 #include "cpu/int8_linear/plan.h"
 #include "cpu/panels.h"
 #include "cpu/vector.h"
@@ -20,6 +21,11 @@
 namespace leanmark::int8_linear {
 
 constexpr int64_t kMost16 = 32767;
+
+// A kernel whose tiles choose their arithmetic.
+constexpr Kernel by_limits(decltype(Kernel::pack) pack, decltype(Kernel::multiply) multiply) {
+  return {pack, multiply, 1, kTileRows, 32 * 1024, true};
+}
 
 inline Arithmetic arithmetic_for(const Plan& p, int64_t range) {
   if (range * p.largest_quad <= kMost16) return Arithmetic::kQuads;
@@ -55,9 +61,21 @@ LEANMARK_INLINE void range_of(const From* from, int64_t count, int32_t& least, i
   most = high;
 }
 
+// The rows of a tile one after the other; `gathered` has room for them.
+LEANMARK_INLINE const uint8_t* rows_of(const Plan& p, const Tile& tile, uint8_t* gathered) {
+  const auto* input = static_cast<const uint8_t*>(p.input);
+  if (!p.patches) return input + tile.row * p.depth;
+  for (int64_t r = 0; r < tile.rows; ++r) {
+    gather(*p.patches, input, tile.row + r, gathered + r * p.depth,
+           [](const uint8_t* from, int64_t count, uint8_t* to) { std::memcpy(to, from, count); },
+           [&](int64_t count, uint8_t* to) { std::memset(to, static_cast<int>(p.zero_point), count); });
+  }
+  return gathered;
+}
+
 template <class Isa, class From>
-LEANMARK_INLINE void pack_tile(const Plan& p, const Tile& tile) {
-  const From* from = static_cast<const From*>(p.input) + tile.row * p.depth;
+LEANMARK_INLINE void pack_tile(const Plan& p, const Tile& tile, uint8_t* gathered) {
+  const From* from = reinterpret_cast<const From*>(rows_of(p, tile, gathered));
   int32_t least = 0, most = 0;
   if (p.depth > 0) range_of(from, tile.rows * p.depth, least, most);
   const Arithmetic arithmetic = arithmetic_for(p, most - least);
@@ -78,9 +96,11 @@ LEANMARK_INLINE void pack_tile(const Plan& p, const Tile& tile) {
 
 template <class Isa>
 LEANMARK_INLINE void pack(const Plan& p, int64_t begin, int64_t end) {
+  std::vector<uint8_t> gathered(p.patches ? kTileRows * p.depth : 0);
   for (int64_t index = begin; index < end; ++index) {
     const Tile tile = tile_of(p, index);
-    p.is_unsigned ? pack_tile<Isa, uint8_t>(p, tile) : pack_tile<Isa, int8_t>(p, tile);
+    p.is_unsigned ? pack_tile<Isa, uint8_t>(p, tile, gathered.data())
+                  : pack_tile<Isa, int8_t>(p, tile, gathered.data());
   }
 }
 
@@ -109,11 +129,11 @@ LEANMARK_INLINE void finish(const Plan& p, const Tile& tile, const Columns& colu
     const V scale = load<V>(columns.scale + half), bias = load<V>(columns.bias + half);
     const Unsigned shifted = load<Unsigned>(footer.sums + half) * shift;
     for (int64_t r = 0; r < tile.rows; ++r) {
-      const float row_scale = p.input_scale[(tile.row + r) * p.input_scale_step];
+      const float row_scale = p.input_scale[(tile.row + r) / p.rows_per_scale];
       const auto sum = reinterpret_cast<Vector<8, int32_t>>(load<Unsigned>(sums + r * kPanelWidth + half) + shifted);
       V value = __builtin_convertvector(sum, V) * (row_scale * scale) + bias;
       value = value < floor ? floor : value;  // keeps NaN
-      float* to = p.output + (tile.row + r) * p.columns + columns.first + half;
+      float* to = p.output + (tile.row + r) * p.output_stride + columns.first + half;
       if (lanes == 8) {
         store(value, to);
       } else {

@@ -1,4 +1,5 @@
-// Rows of floats as 8-bit integers, each row with a scale of its own.
+#include "cpu/int8_linear/quantize.h"
+
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -36,23 +37,25 @@ LEANMARK_INLINE uint32_t largest_of(const float* from, int64_t count) {
   return largest;
 }
 
-LEANMARK_INLINE void round_all(const float* from, int64_t count, float inverse, int8_t* to) {
+LEANMARK_INLINE void round_all(const float* from, int64_t count, float inverse, int offset, int8_t* to) {
   for (int64_t i = 0; i < count; ++i) {
     const float shifted = from[i] * inverse + kRounder;
     uint32_t bits;
     std::memcpy(&bits, &shifted, sizeof(bits));
-    to[i] = static_cast<int8_t>(bits);
+    to[i] = static_cast<int8_t>(bits + offset);
   }
 }
 
 struct Steps {
   uint32_t (*largest)(const float*, int64_t);
-  void (*round)(const float*, int64_t, float, int8_t*);
+  void (*round)(const float*, int64_t, float, int offset, int8_t*);
 };
 
 uint32_t largest_portable(const float* from, int64_t count) { return largest_of(from, count); }
 
-void round_portable(const float* from, int64_t count, float inverse, int8_t* to) { round_all(from, count, inverse, to); }
+void round_portable(const float* from, int64_t count, float inverse, int offset, int8_t* to) {
+  round_all(from, count, inverse, offset, to);
+}
 
 #if defined(__x86_64__)
 // Without FMA: the product is rounded before it becomes an integer, as in the reference.
@@ -60,8 +63,8 @@ __attribute__((target("avx2"))) uint32_t largest_avx2(const float* from, int64_t
   return largest_of(from, count);
 }
 
-__attribute__((target("avx2"))) void round_avx2(const float* from, int64_t count, float inverse, int8_t* to) {
-  round_all(from, count, inverse, to);
+__attribute__((target("avx2"))) void round_avx2(const float* from, int64_t count, float inverse, int offset, int8_t* to) {
+  round_all(from, count, inverse, offset, to);
 }
 #endif
 
@@ -86,49 +89,75 @@ struct Factors {
   }
 };
 
+// A piece of a row.
+struct Piece {
+  int64_t row, first, count;
+  Piece(const Rows& r, int64_t pieces, int64_t item)
+      : row(item / pieces), first(item % pieces * kPiece), count(std::min(kPiece, r.depth - first)) {}
+};
+
 std::tuple<Tensor, Tensor> quantize_int8(const Tensor& input, int64_t bits) {
   STD_TORCH_CHECK(input.scalar_type() == ScalarType::Float && input.dim() == 2,
                   "quantize_int8: input must be float32 and [R, K]");
   STD_TORCH_CHECK(bits == 7 || bits == 8, "quantize_int8: bits must be 7 or 8");
   const Tensor x = row_major(input);
-  const int64_t rows = x.size(0), depth = x.size(1), pieces = divide_up(depth, kPiece);
+  const int64_t rows = x.size(0), depth = x.size(1);
   const Tensor values = torch::stable::new_empty(x, {rows, depth}, ScalarType::Char);
   const Tensor scale = torch::stable::new_empty(x, {rows});
-  const float* from = x.const_data_ptr<float>();
-  int8_t* to = values.mutable_data_ptr<int8_t>();
-  float* scales = scale.mutable_data_ptr<float>();
-  const Steps step = steps();
-  const int64_t grain = std::max<int64_t>(1, kPiece / std::max<int64_t>(1, std::min(depth, kPiece)));
-
-  std::vector<uint32_t> largest(rows * pieces);
-  torch::stable::parallel_for(0, rows * pieces, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t item = begin; item < end; ++item) {
-      const int64_t first = item % pieces * kPiece;
-      largest[item] = step.largest(from + item / pieces * depth + first, std::min(kPiece, depth - first));
-    }
-  });
-  std::vector<float> inverse(rows);
-  for (int64_t row = 0; row < rows; ++row) {
-    const auto* of_row = largest.data() + row * pieces;
-    const Factors factors(pieces ? *std::max_element(of_row, of_row + pieces) : 0, float((1 << (bits - 1)) - 1));
-    scales[row] = factors.scale;
-    inverse[row] = factors.inverse;
-  }
-  torch::stable::parallel_for(0, rows * pieces, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t item = begin; item < end; ++item) {
-      const int64_t row = item / pieces, first = item % pieces * kPiece;
-      const int64_t count = std::min(kPiece, depth - first), at = row * depth + first;
-      if (inverse[row] == 0.0f) {
-        std::memset(to + at, 0, count);  // not finite times 0 is NaN, which has no integer
-      } else {
-        step.round(from + at, count, inverse[row], to + at);
-      }
-    }
-  });
+  quantize({x.const_data_ptr<float>(), rows, depth, bits, 0, values.mutable_data_ptr<int8_t>(), depth, depth,
+            scale.mutable_data_ptr<float>()});
   return {values, scale};
 }
 
 }  // namespace
+
+void quantize(const Rows& r) {
+  const Steps step = steps();
+  const float most = float((1 << (r.bits - 1)) - 1);
+  const auto take_scale = [&](int64_t row, uint32_t largest) {
+    const Factors factors(largest, most);
+    r.scales[row] = factors.scale;
+    return factors.inverse;
+  };
+  const auto round = [&](const Piece& piece, float inverse) {
+    int8_t* to = r.values + piece.row * r.stride + piece.first;
+    if (inverse == 0.0f) {
+      std::memset(to, r.offset, piece.count);  // not finite times 0 is NaN, which has no integer
+    } else {
+      step.round(r.from + piece.row * r.depth + piece.first, piece.count, inverse, r.offset, to);
+    }
+    if (piece.first + piece.count == r.depth) std::memset(to + piece.count, 0, r.filled - r.depth);
+  };
+
+  const int64_t pieces = std::max<int64_t>(1, divide_up(r.depth, kPiece));
+  const int64_t grain = std::max<int64_t>(1, kPiece / std::max<int64_t>(1, std::min(r.depth, kPiece)));
+  if (pieces == 1) {
+    torch::stable::parallel_for(0, r.rows, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        round({r, 1, row}, take_scale(row, step.largest(r.from + row * r.depth, r.depth)));
+      }
+    });
+    return;
+  }
+  std::vector<uint32_t> largest(r.rows * pieces);
+  torch::stable::parallel_for(0, r.rows * pieces, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t item = begin; item < end; ++item) {
+      const Piece piece(r, pieces, item);
+      largest[item] = step.largest(r.from + piece.row * r.depth + piece.first, piece.count);
+    }
+  });
+  std::vector<float> inverse(r.rows);
+  for (int64_t row = 0; row < r.rows; ++row) {
+    const auto* of_row = largest.data() + row * pieces;
+    inverse[row] = take_scale(row, *std::max_element(of_row, of_row + pieces));
+  }
+  torch::stable::parallel_for(0, r.rows * pieces, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t item = begin; item < end; ++item) {
+      const Piece piece(r, pieces, item);
+      round(piece, inverse[piece.row]);
+    }
+  });
+}
 
 STABLE_TORCH_LIBRARY_IMPL(leanmark, CPU, m) { m.impl("quantize_int8", TORCH_BOX(&quantize_int8)); }
 

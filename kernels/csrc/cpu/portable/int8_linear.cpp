@@ -56,7 +56,7 @@ void multiply_items(const Plan& p, int64_t begin, int64_t end) { multiply<Portab
 }  // namespace
 
 const Kernel& kernel_portable() {
-  static constexpr Kernel kernel{pack_tiles, multiply_items};
+  static constexpr Kernel kernel = by_limits(pack_tiles, multiply_items);
   return kernel;
 }
 

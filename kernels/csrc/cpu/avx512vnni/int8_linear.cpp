@@ -1,0 +1,203 @@
+// Exact 8-bit linear layers for AVX-512 with VNNI: unsigned rows times signed weights, four products added to 32
+// bits by one instruction that never saturates.
+#define LEANMARK_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,bmi2")))
+
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "cpu/int8_linear/patches.h"
+#include "cpu/int8_linear/plan.h"
+#include "cpu/panels.h"
+#include "cpu/vector.h"
+
+namespace leanmark::int8_linear {
+namespace {
+
+constexpr int kMostRows = 12;   // times two panels: 24 sums, which leaves registers for the operands
+constexpr int kSignedShift = -128;
+constexpr int64_t kLine = 4 * kPanelWidth;  // weights of four values of a row
+constexpr int64_t kAhead = 32 * kLine;
+
+uint8_t* packed_row(const Plan& p, int64_t row) {
+  return reinterpret_cast<uint8_t*>(p.scratch) + (row - p.first_tile * p.tile_rows) * p.row_bytes;
+}
+
+LEANMARK_TARGET void copy(const uint8_t* from, int64_t count, int flip_bits, uint8_t* to) {
+  const __m512i flip = _mm512_set1_epi8(static_cast<char>(flip_bits));
+  for (; count > 64; count -= 64, from += 64, to += 64) {
+    _mm512_storeu_si512(to, _mm512_xor_si512(_mm512_loadu_si512(from), flip));
+  }
+  const __mmask64 rest = _bzhi_u64(~uint64_t{0}, static_cast<unsigned>(count));
+  _mm512_mask_storeu_epi8(to, rest, _mm512_xor_si512(_mm512_maskz_loadu_epi8(rest, from), flip));
+}
+
+LEANMARK_TARGET void fill(int value, int64_t count, uint8_t* to) {
+  const __m512i values = _mm512_set1_epi8(static_cast<char>(value));
+  for (; count > 64; count -= 64, to += 64) _mm512_storeu_si512(to, values);
+  _mm512_mask_storeu_epi8(to, _bzhi_u64(~uint64_t{0}, static_cast<unsigned>(count)), values);
+}
+
+// Rows less their shift, filled up with zeros.
+LEANMARK_TARGET void pack_tiles(const Plan& p, int64_t begin, int64_t end) {
+  const int flip = p.is_unsigned ? 0 : kSignedShift;
+  const auto* input = static_cast<const uint8_t*>(p.input);
+  const int64_t last = std::min(p.rows, end * p.tile_rows);
+  for (int64_t row = begin * p.tile_rows; row < last; ++row) {
+    uint8_t* to = packed_row(p, row);
+    if (p.patches) {
+      gather(*p.patches, input, row, to,
+             [&](const uint8_t* from, int64_t count, uint8_t* at) { copy(from, count, flip, at); },
+             [&](int64_t count, uint8_t* at) { fill(static_cast<int>(p.zero_point) ^ flip, count, at); });
+    } else {
+      copy(input + row * p.depth, p.depth, flip, to);
+    }
+    std::memset(to + p.depth, 0, p.padded_depth - p.depth);
+  }
+}
+
+// GCC 12 copies what it gives to the intrinsic.
+LEANMARK_TARGET LEANMARK_INLINE void add_products(__m512i& sums, const __m512i& x, const __m512i& w) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(x), "v"(w));
+}
+
+template <int kRows, int kPanels>
+struct Sums {
+  // Sums of different depths, where one for each output would leave the multipliers waiting for one another.
+  static constexpr int kTimes = kRows * kPanels >= 8 ? 1 : kRows * kPanels >= 4 ? 2 : kRows * kPanels >= 2 ? 4 : 8;
+
+  __m512i sums[kTimes][kRows][kPanels];
+
+  template <int kSteps>
+  LEANMARK_TARGET LEANMARK_INLINE void step(const uint8_t* x, int64_t row_bytes, const int8_t* w, int64_t panel_bytes) {
+    #pragma GCC unroll 8
+    for (int u = 0; u < kSteps; ++u) {
+      __m512i line[kPanels];
+      #pragma GCC unroll 2
+      for (int v = 0; v < kPanels; ++v) {
+        const int8_t* at = w + v * panel_bytes + u * kLine;
+        line[v] = _mm512_loadu_si512(at);
+        if (kRows <= 4) _mm_prefetch(reinterpret_cast<const char*>(at) + kAhead, _MM_HINT_T0);
+      }
+      #pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        int32_t four;
+        std::memcpy(&four, x + r * row_bytes + 4 * u, sizeof(four));
+        const __m512i values = _mm512_set1_epi32(four);
+        #pragma GCC unroll 2
+        for (int v = 0; v < kPanels; ++v) add_products(sums[u][r][v], values, line[v]);
+      }
+    }
+  }
+
+  LEANMARK_TARGET LEANMARK_INLINE void add_all(const uint8_t* x, int64_t row_bytes, const int8_t* w,
+                                               int64_t panel_bytes, int64_t depth) {
+    #pragma GCC unroll 8
+    for (int u = 0; u < kTimes; ++u) {
+      #pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        #pragma GCC unroll 2
+        for (int v = 0; v < kPanels; ++v) sums[u][r][v] = _mm512_setzero_si512();
+      }
+    }
+    int64_t k = 0;
+    for (; k + 4 * kTimes <= depth; k += 4 * kTimes) {
+      step<kTimes>(x + k, row_bytes, w + k * kPanelWidth, panel_bytes);
+    }
+    for (; k < depth; k += 4) step<1>(x + k, row_bytes, w + k * kPanelWidth, panel_bytes);
+    #pragma GCC unroll 8
+    for (int u = 1; u < kTimes; ++u) {
+      #pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        #pragma GCC unroll 2
+        for (int v = 0; v < kPanels; ++v) sums[0][r][v] = _mm512_add_epi32(sums[0][r][v], sums[u][r][v]);
+      }
+    }
+  }
+};
+
+// The columns of a panel, filled up with zeros.
+struct Columns {
+  int64_t first;
+  __mmask16 present;
+  __m512 scale, bias, floor;
+  __m512i shifted;
+
+  LEANMARK_TARGET LEANMARK_INLINE Columns(const Plan& p, int64_t panel)
+      : first(panel * kPanelWidth),
+        present(static_cast<__mmask16>((1u << std::min<int64_t>(kPanelWidth, p.columns - first)) - 1)) {
+    scale = _mm512_maskz_loadu_ps(present, p.scale + first);
+    bias = p.bias ? _mm512_maskz_loadu_ps(present, p.bias + first) : _mm512_setzero_ps();
+    floor = _mm512_set1_ps(p.relu ? 0.0f : -std::numeric_limits<float>::infinity());
+    const int shift = (p.is_unsigned ? 0 : kSignedShift) - static_cast<int>(p.zero_point);
+    const __m512i column_sums = _mm512_loadu_si512(p.weight + panel * p.panel_bytes + p.padded_depth * kPanelWidth);
+    shifted = _mm512_mullo_epi32(column_sums, _mm512_set1_epi32(shift));
+  }
+
+  // The rounding of every step is that of the reference, so no two steps may be fused.
+  LEANMARK_TARGET LEANMARK_INLINE void finish(const Plan& p, int64_t row, __m512i sums) const {
+    const __m512 row_scale = _mm512_set1_ps(p.input_scale[row / p.rows_per_scale]);
+    const auto sum = reinterpret_cast<Vector<kPanelWidth, int32_t>>(_mm512_add_epi32(sums, shifted));
+    __m512 value = __builtin_convertvector(sum, Vector<kPanelWidth>) * (row_scale * scale);
+    asm("" : "+v"(value));
+    value = value + bias;
+    value = _mm512_mask_mov_ps(value, _mm512_cmp_ps_mask(value, floor, _CMP_LT_OQ), floor);  // keeps NaN
+    _mm512_mask_storeu_ps(p.output + row * p.output_stride + first, present, value);
+  }
+};
+
+template <int kRows, int kPanels>
+LEANMARK_TARGET LEANMARK_OUTLINE void products(const Plan& p, int64_t row, const uint8_t* x, int64_t panel) {
+  Sums<kRows, kPanels> of;
+  of.add_all(x, p.row_bytes, p.weight + panel * p.panel_bytes, p.panel_bytes, p.padded_depth);
+  #pragma GCC unroll 2
+  for (int v = 0; v < kPanels; ++v) {
+    const Columns columns(p, panel + v);
+    #pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) columns.finish(p, row + r, of.sums[0][r][v]);
+  }
+}
+
+using Products = void (*)(const Plan&, int64_t row, const uint8_t* x, int64_t panel);
+
+template <int kPanels, int... kRows>
+constexpr Products products_for(int64_t rows, std::integer_sequence<int, kRows...>) {
+  constexpr Products all[] = {products<kRows + 1, kPanels>...};
+  return all[rows - 1];
+}
+
+template <int kPanels>
+Products products_for(int64_t rows) {
+  return products_for<kPanels>(rows, std::make_integer_sequence<int, kMostRows>());
+}
+
+constexpr int64_t kItemPanels = 2;
+
+LEANMARK_TARGET void multiply_items(const Plan& p, int64_t begin, int64_t end) {
+  const int64_t groups = (p.panels + kItemPanels - 1) / kItemPanels;
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t first = item / groups * p.block_tiles, last = std::min(p.tiles, first + p.block_tiles);
+    const int64_t panel = item % groups * kItemPanels, panels = std::min(kItemPanels, p.panels - panel);
+    for (int64_t tile = first; tile < last; ++tile) {
+      const int64_t row = tile * p.tile_rows, rows = std::min(p.tile_rows, p.rows - row);
+      if (panels == kItemPanels && rows > 2) {
+        products_for<kItemPanels>(rows)(p, row, packed_row(p, row), panel);
+      } else {
+        for (int64_t v = 0; v < panels; ++v) products_for<1>(rows)(p, row, packed_row(p, row), panel + v);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+const Kernel& kernel_avx512vnni() {
+  static constexpr Kernel kernel{pack_tiles, multiply_items, kItemPanels, kMostRows, 256 * 1024, false};
+  return kernel;
+}
+
+}  // namespace leanmark::int8_linear
