@@ -20,7 +20,7 @@ STABLE_TORCH_LIBRARY(leanmark, m) {
         "Tensor? bias, Tensor? residual, int out_channels, int padding, bool relu) -> Tensor");
   m.def("quantize_int8(Tensor input, int bits) -> (Tensor, Tensor)");
   m.def("sparse_linear(Tensor input, Tensor values, Tensor indices, Tensor starts, Tensor? bias, "
-        "Tensor? residual, int out_features, bool relu) -> Tensor");
+        "Tensor? residual, int out_features, bool relu, Tensor? few_rows=None) -> Tensor");
   m.def("sparse_conv2d(Tensor input, Tensor values, Tensor indices, Tensor starts, Tensor? bias, "
         "Tensor? residual, int out_channels, int[] kernel_size, int[] stride, int[] padding, int[] dilation, "
         "bool relu) -> Tensor");

@@ -59,7 +59,7 @@ class PackedModule(nn.Module):
         if theirs != self.options:
             return f"it is for {_words(theirs)}, and this layer is for {_words(self.options)}."
         tensors = {name: tensor for name, tensor in state.items() if name != TAG}
-        own = {name for name, tensor in self.named_buffers() if name != TAG}
+        own = self.state_dict().keys() - {TAG}
         if tensors.keys() != own:
             return f"it holds {sorted(tensors)}, and this layer holds {sorted(own)}."
         if checksum(tensors) != tag[2]:

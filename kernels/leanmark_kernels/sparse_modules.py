@@ -9,9 +9,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from leanmark_kernels import _native
 from leanmark_kernels.ops.sparse_conv2d import Pair, sparse_conv2d
 from leanmark_kernels.ops.sparse_linear import sparse_linear
 from leanmark_kernels.packed_state import PackedModule
+from leanmark_kernels.sparse_few_rows import pack_few_rows
 from leanmark_kernels.sparse_packing import (
     BLOCKS,
     MOST_TAPS,
@@ -70,9 +72,12 @@ class SparseLinear(SparseModule):
 
     ``block`` is 1 for any pattern of zeros, or 4 where four consecutive outputs share theirs. Made from a
     pruned layer with :meth:`from_dense`; made directly it holds no weights, to load a state into.
+
+    In memory, but not in its state, the layer holds its weight a second time: in the layout for few rows.
     """
 
     layout = "sparse_linear"
+    few_rows: Tensor | None
 
     def __init__(
         self, in_features: int, out_features: int, *, block: int = 1, bias: bool = True, relu: bool = False
@@ -82,6 +87,22 @@ class SparseLinear(SparseModule):
         self.hold_packed(
             _nothing(out_features, in_features, 1, block), torch.zeros(out_features) if bias else None
         )
+
+    def hold_packed(self, weight: SparseWeight, bias: Tensor | None) -> None:
+        super().hold_packed(weight, bias)
+        self._pack_again()
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *others: Any
+    ) -> None:  # the arguments are those of nn.Module
+        super()._load_from_state_dict(state_dict, prefix, *others)
+        self._pack_again()
+
+    def _pack_again(self) -> None:
+        again = None
+        if _native.available() and self.starts.device.type == "cpu":
+            again = pack_few_rows(self.packed, self.options["out_features"], self.options["in_features"])
+        self.register_buffer("few_rows", again, persistent=False)
 
     def dense_size(self) -> int:
         return self.options["in_features"] * self.options["out_features"]
@@ -106,7 +127,7 @@ class SparseLinear(SparseModule):
         columns = self.options["out_features"]
         try:
             output: Tensor = _sparse_linear(
-                input, self.values, self.indices, self.starts, self.bias, residual, columns, self.relu
+                input, *self.packed, self.bias, residual, columns, self.relu, self.few_rows
             )
         except RuntimeError:
             return self._checked(input, residual)
@@ -121,6 +142,7 @@ class SparseLinear(SparseModule):
             residual,
             out_features=self.options["out_features"],
             relu=self.relu,
+            few_rows=self.few_rows,
         )
 
     def extra_repr(self) -> str:

@@ -21,8 +21,12 @@ def sparse_linear(
     residual: Tensor | None,
     out_features: int,
     relu: bool,
+    few_rows: Tensor | None = None,
 ) -> Tensor:
-    """``input @ w.T + bias + residual``, then ReLU if ``relu``; ``input`` is [*, K]."""
+    """``input @ w.T + bias + residual``, then ReLU if ``relu``; ``input`` is [*, K].
+
+    ``few_rows`` holds the same weight once more, and is not needed here.
+    """
     dense = unpack_sparse(SparseWeight(values, indices, starts), out_features, input.shape[-1], 1)[..., 0]
     return _finish(F.linear(input, dense, bias), residual, relu)
 

@@ -14,6 +14,7 @@ import leanmark_kernels
 from leanmark_kernels import depthwise_conv2d, inverted_residual, packing, sparse_conv2d, sparse_linear
 from leanmark_kernels.depthwise_packing import ACTIVATIONS, pack_depthwise
 from leanmark_kernels.ops.inverted_residual import InvertedResidualWeights
+from leanmark_kernels.sparse_few_rows import pack_few_rows
 from leanmark_kernels.sparse_packing import pack_sparse, unpack_sparse
 
 
@@ -44,7 +45,7 @@ def sparse(draw: random.Random, *shape: int) -> Tensor:
 
 def check_sparse_linear(draw: random.Random) -> None:
     rows, relu, block = (
-        draw.choice([0, 1, 2, 7, 8, 9, 16, 33, 65, 130]),
+        draw.choice([0, 1, 1, 2, 3, 4, draw.randint(5, 12), 16, 33, 65, 130]),
         draw.random() < 0.5,
         draw.choice([1, 4]),
     )
@@ -57,11 +58,14 @@ def check_sparse_linear(draw: random.Random) -> None:
 
     packed = pack_sparse(weight, block)
     assert unpack_sparse(packed, columns, depth, 1)[..., 0].equal(weight)
-    actual = sparse_linear(input, packed, bias, residual, out_features=columns, relu=relu)
-    assert actual.shape == (rows, columns)
     exact = F.linear(input.double(), weight.double())
     size = F.linear(input.double().abs(), weight.double().abs())
-    expect(actual, exact, bias, residual, relu, ROUNDING * (4 + 2 * depth**0.5) * size)
+    for few_rows in (None, pack_few_rows(packed, columns, depth)):
+        actual = sparse_linear(
+            input, packed, bias, residual, out_features=columns, relu=relu, few_rows=few_rows
+        )
+        assert actual.shape == (rows, columns)
+        expect(actual, exact, bias, residual, relu, ROUNDING * (4 + 2 * depth**0.5) * size)
 
 
 def check_sparse_conv2d(draw: random.Random) -> None:

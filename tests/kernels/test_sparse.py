@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 import leanmark_kernels
 from leanmark_kernels import SparseConv2d, SparseLinear, sparse_conv2d, sparse_linear
+from leanmark_kernels.sparse_few_rows import pack_few_rows
 from leanmark_kernels.sparse_packing import SparseWeight, pack_sparse, sparsity, unpack_sparse
 
 needs_native = pytest.mark.skipif(
@@ -53,6 +54,24 @@ def test_a_block_keeps_four_rows_where_one_is_not_zero() -> None:
     assert packed.indices.tolist() == [7, 43]  # 299 is channel 43 of the second slab of 256
     assert packed.starts.tolist() == [0, 1, 1, 1, 2]
     assert unpack_sparse(packed, 5, 300, 1)[..., 0].equal(weight)
+
+
+def test_packing_for_few_rows_puts_windows_over_the_entries() -> None:
+    weight = torch.zeros(2, 40)
+    weight[0, 3], weight[0, 20], weight[1, 5], weight[1, 39] = 1.0, 2.0, 3.0, 4.0
+    packed = pack_few_rows(pack_sparse(weight), 2, 40)
+    assert packed is not None
+    assert packed[:16].view(torch.int32).tolist() == [0, 0, 3, 4]
+    assert packed[64 : 64 + 16].view(torch.float32).tolist() == [1.0, 3.0, 2.0, 4.0]
+    steps = packed[64 + 16 + 64 :].view(torch.int16).unflatten(0, (-1, 6)).tolist()
+    assert steps == [[0b11, 3, 0, 0, 2, 0], [0b01, 20, 0, 0, 0, 0], [0b10, 24, 0, 0, 15, 0]]
+    blocks = pack_few_rows(pack_sparse(weight, 4), 2, 40)
+    assert blocks is not None
+    assert blocks[:16].view(torch.int32).tolist() == [0, 0, 4, 4 * 16]
+    values = blocks[64 : 64 + 4 * 64].view(torch.float32).unflatten(0, (4, 16))
+    assert values[:, :2].tolist() == [[1.0, 0.0], [0.0, 3.0], [2.0, 0.0], [0.0, 4.0]]
+    assert blocks[-16:].view(torch.int16).tolist() == [3, 0, 5, 0, 20, 0, 24, 15]
+    assert pack_few_rows(pack_sparse(torch.ones(1, 65537)), 1, 65537) is None
 
 
 @pytest.mark.parametrize("block", [1, 4])
@@ -104,7 +123,8 @@ def test_registration_is_complete(block: int) -> None:
     torch.library.opcheck(torch.ops.leanmark.sparse_conv2d.default, arguments)
     flat = pack_sparse(pruned(18, 5), block)
     arguments = (torch.randn(2, 3, 5), *flat, torch.zeros(18), torch.zeros(2, 3, 18), 18, True)
-    torch.library.opcheck(torch.ops.leanmark.sparse_linear.default, arguments)
+    for few_rows in (None, pack_few_rows(flat, 18, 5)):
+        torch.library.opcheck(torch.ops.leanmark.sparse_linear.default, (*arguments, few_rows))
 
 
 def test_backward_is_refused() -> None:
@@ -268,6 +288,38 @@ def test_mistakes_of_linear_are_explained() -> None:
 def test_a_layer_without_gradients_explains_mistakes_too() -> None:
     with torch.no_grad(), pytest.raises(TypeError, match="input is torch.float64; it must be torch.float32"):
         SparseLinear.from_dense(linear())(torch.zeros(2, 300).double())
+
+
+@pytest.mark.parametrize("block", [1, 4])
+def test_few_rows_are_packed_again_when_a_state_is_loaded(block: int) -> None:
+    saved = SparseLinear.from_dense(linear(), block=block)
+    assert "few_rows" not in saved.state_dict()
+    loaded = SparseLinear(300, 18, block=block)
+    loaded.load_state_dict(saved.state_dict())
+    if not leanmark_kernels.available():
+        assert loaded.few_rows is None
+    else:
+        assert loaded.few_rows.equal(saved.few_rows)
+
+
+@needs_native
+@pytest.mark.parametrize("block", [1, 4])
+@pytest.mark.parametrize("fill", [0, 1, 127, 255])
+def test_foreign_few_rows_never_read_stray_memory(block: int, fill: int) -> None:
+    weight = pack_sparse(pruned(40, 300), block)
+    packed = pack_few_rows(weight, 40, 300)
+    arguments = (torch.ones(3, 300), *weight, None, None, 40, False)
+    operator = torch.ops.leanmark.sparse_linear
+    counts = packed[: 8 * 4].view(torch.int32)
+    for first in (0, 8, len(packed) - 2 * int(counts[-2]) * (6 if block == 1 else 2)):
+        changed = packed.clone()
+        changed[first:] = fill
+        changed[:32].view(torch.int32)[-2:] = counts[-2:]  # or the size would not fit
+        assert operator(*arguments, changed).shape == (3, 40)
+    for wrong in (packed[:-1], packed[:20], packed.float(), packed[None]):
+        if leanmark_kernels.instruction_set() != "default":
+            with pytest.raises(RuntimeError, match="sparse_linear: few_rows must be"):
+                operator(*arguments, wrong)
 
 
 @needs_native

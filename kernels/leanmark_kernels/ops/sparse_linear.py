@@ -20,12 +20,15 @@ def sparse_linear(
     *,
     out_features: int,
     relu: bool = False,
+    few_rows: Tensor | None = None,
 ) -> Tensor:
     """``input @ w.T + bias + residual``, then ReLU if asked for, without the zeros of w; for inference.
 
     ``input`` is float32 [*, K] of any strides; ``weight`` is what
     :func:`leanmark_kernels.sparse_packing.pack_sparse` made of w [out_features, K]; ``bias`` is float32
     [out_features], ``residual`` float32 [*, out_features], or ``None``. Returns float32 [*, out_features].
+    ``few_rows`` is the same weight by :func:`leanmark_kernels.sparse_few_rows.pack_few_rows`, with which few
+    rows of ``input`` (up to 3 to 12, by block and instruction set) take much less time, or ``None``.
 
     Numerics: those of a float32 product, about sqrt(K) 6e-8 |input| |w|. A NaN or infinity in ``input`` that
     meets zeros of w only does not reach the output, as it would in a dense product.
@@ -41,10 +44,11 @@ def sparse_linear(
     require_vector("sparse_linear", out_features, bias=bias)
     require_shape("sparse_linear", (*input.shape[:-1], out_features), residual=residual)
     require_device(
-        "sparse_linear", input, values=values, indices=indices, starts=starts, bias=bias, residual=residual
-    )
+        "sparse_linear", input, values=values, indices=indices, starts=starts, bias=bias, residual=residual,
+        few_rows=few_rows,
+    )  # fmt: skip
     output: Tensor = torch.ops.leanmark.sparse_linear.default(
-        input, values, indices, starts, bias, residual, out_features, relu
+        input, values, indices, starts, bias, residual, out_features, relu, few_rows
     )
     return for_inference("sparse_linear", output)
 
@@ -58,13 +62,14 @@ def _shape(
     residual: Tensor | None,
     out_features: int,
     relu: bool,
+    few_rows: Tensor | None = None,
 ) -> Tensor:
     return input.new_empty((*input.shape[:-1], out_features))
 
 
 register(
     "sparse_linear(Tensor input, Tensor values, Tensor indices, Tensor starts, Tensor? bias, "
-    "Tensor? residual, int out_features, bool relu) -> Tensor",
+    "Tensor? residual, int out_features, bool relu, Tensor? few_rows=None) -> Tensor",
     sparse_reference.sparse_linear,
     _shape,
 )
