@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from leanmark.errors import MeterError, StuckCounter
+from leanmark.meters import powercap
 from leanmark.meters.base import Reading
 from leanmark.meters.rapl import Rapl
 from leanmark.record import Provenance
@@ -136,11 +138,11 @@ def test_windows_may_overlap(tmp_path: Path) -> None:
 def test_a_short_window_is_polled_by_nobody(tmp_path: Path) -> None:
     here = machine(tmp_path, PACKAGE)
     token = here.meter.start()
-    assert token.window.period_s == 30.0
+    assert token.poll() == 30.0
     small = FakeZone(folder="intel-rapl:0", name="package-0", power=Constant(9.0), span_uj=30_000_000_000)
     (tmp_path / "small").mkdir()
     other = machine(tmp_path / "small", small)
-    assert other.meter.start().window.period_s == pytest.approx(10.0)  # a third of its wrap at 1000 W
+    assert other.meter.start().poll() == pytest.approx(10.0)  # a third of its wrap at 1000 W
 
 
 def test_memory_that_stands_still_is_left_out_and_said(tmp_path: Path) -> None:
@@ -227,3 +229,47 @@ def test_the_tree_on_disk_is_read_like_the_real_one(tmp_path: Path) -> None:
     here.tree.write()
     assert meter.stop(token).value == pytest.approx(114.0, abs=0.2)
     assert meter.provenance is Provenance.MEASURED_COUNTER
+
+
+def test_files_stay_open_between_windows_until_the_meter_is_closed(tmp_path: Path) -> None:
+    here = machine(tmp_path, PACKAGE)
+    meter = Rapl(tmp_path, clock=here.clock, repeat=here.clock.repeat)
+
+    def measured() -> float:
+        token = meter.start()
+        here.clock.sleep(2.0)
+        here.tree.write()
+        return meter.stop(token).value
+
+    counter = tmp_path / "intel-rapl:0" / "energy_uj"
+    assert measured() == pytest.approx(100.0, abs=0.2)
+    kept = {one.readlink() for one in Path("/proc/self/fd").iterdir() if one.exists()}
+    assert counter.resolve() in kept
+    counter.write_text("0x?!\n")
+    with pytest.raises(MeterError, match=r"shows '0x\?!', which is not a number"):
+        meter.start()
+    here.tree.write()
+    assert measured() == pytest.approx(100.0, abs=0.2)
+    meter.close()
+    assert counter.resolve() not in {
+        one.readlink() for one in Path("/proc/self/fd").iterdir() if one.exists()
+    }
+    assert measured() == pytest.approx(100.0, abs=0.2)
+    meter.close()
+
+
+def test_a_file_that_failed_is_opened_anew(tmp_path: Path) -> None:
+    here = machine(tmp_path, PACKAGE)
+    (zone,) = powercap.zones(tmp_path, powercap.read_text)
+    counter = powercap.KeptCounter(zone)
+    first = counter.read()
+    folder = os.open(tmp_path, os.O_RDONLY)
+    assert counter._file is not None
+    os.dup2(folder, counter._file)  # as a driver that went away would: what is open cannot be read
+    with pytest.raises(MeterError, match="cannot be read: Is a directory"):
+        counter.read()
+    here.clock.sleep(1.0)
+    here.tree.write()
+    assert counter.read() - first == pytest.approx(50e6, rel=1e-3)
+    counter.close()
+    os.close(folder)

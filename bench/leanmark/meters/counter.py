@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from leanmark.errors import MeterError, StuckCounter
 
 MOST_W = 1000.0
@@ -16,12 +18,22 @@ _SLACK_S = 0.01
 """An update can carry what was drawn a little before the time it is read at."""
 
 
+def longest_gap_s(unit_j: float, span: int | None) -> float:
+    """How long a counter may go unread before a wrap of it can go unseen."""
+    return math.inf if span is None else span * unit_j / MOST_W
+
+
 class Follower:
     """Sums the steps of one counter from its first reading on, across wraps.
 
     ``span`` is where the counter starts again, ``None`` where it never does; ``unit_j`` the joules of one
     count. Read it at least every ``longest_gap_s``, or a wrap can go unseen.
     """
+
+    __slots__ = (
+        "_span", "_total", "_unit_j",
+        "distinct", "first", "first_s", "last", "last_s", "longest_gap_s", "name", "wraps",
+    )  # fmt: skip
 
     def __init__(self, name: str, unit_j: float, span: int | None, count: int, at_s: float) -> None:
         self.name = name
@@ -32,10 +44,7 @@ class Follower:
         self._unit_j = unit_j
         self._span = span
         self._total = 0
-
-    @property
-    def longest_gap_s(self) -> float:
-        return float("inf") if self._span is None else self._span * self._unit_j / MOST_W
+        self.longest_gap_s = longest_gap_s(unit_j, span)
 
     @property
     def joules(self) -> float:

@@ -48,7 +48,6 @@ class PerfEnergy(ProcessorEnergy):
         super().__init__(clock, repeat)
         self._device = device
         self._open_event = open_event
-        self._events: list[Event] = []
 
     def find_domains(self) -> tuple[Domain, ...]:
         if not (self._device / "events" / "energy-pkg").exists():
@@ -56,18 +55,8 @@ class PerfEnergy(ProcessorEnergy):
         try:
             return tuple(self._opened())
         except (OSError, ValueError) as error:
-            self._end_events()
             hint = f"; {_GRANT}" if isinstance(error, PermissionError) else ""
             raise MeterError(f"the events of {self._device} cannot be opened: {error}{hint}") from error
-
-    def close(self) -> None:
-        super().close()
-        self._end_events()
-
-    def _end_events(self) -> None:
-        for event in self._events:
-            event.close()
-        self._events.clear()
 
     def _opened(self) -> list[Domain]:
         """One domain for each event and package."""
@@ -81,7 +70,7 @@ class PerfEnergy(ProcessorEnergy):
             unit_j = float(self._text(f"events/{name}.scale"))
             for index, cpu in enumerate(cpus[:1] if kind == "psys" else cpus):
                 event = self._open_event(kind_of_device, number, cpu)
-                self._events.append(event)
+                self.held.append(event)
                 domains.append(
                     Domain(
                         name=_name(kind, index),

@@ -15,7 +15,10 @@ _JOULES_PER_COUNT = 1e-6
 
 
 class Rapl(ProcessorEnergy):
-    """Energy of packages and memory from ``energy_uj`` under ``root``, in joules."""
+    """Energy of packages and memory from ``energy_uj`` under ``root``, in joules.
+
+    Counters are read from files that stay open until ``close``, or by ``read`` where one is given.
+    """
 
     source = "powercap"
     since_boot = True
@@ -24,7 +27,7 @@ class Rapl(ProcessorEnergy):
         self,
         root: Path = powercap.ROOT,
         *,
-        read: powercap.Read = powercap.read_text,
+        read: powercap.Read | None = None,
         clock: Callable[[], float] = time.perf_counter,
         repeat: Repeat | None = None,
     ) -> None:
@@ -33,7 +36,7 @@ class Rapl(ProcessorEnergy):
         self._read = read
 
     def find_domains(self) -> tuple[Domain, ...]:
-        zones = powercap.zones(self._root, self._read)
+        zones = powercap.zones(self._root, self._read or powercap.read_text)
         main = "package" if any(zone.kind == "package" for zone in zones) else "psys"
         return tuple(
             Domain(
@@ -41,8 +44,15 @@ class Rapl(ProcessorEnergy):
                 kind=zone.kind,
                 unit_j=_JOULES_PER_COUNT,
                 span=zone.span_uj,
-                read=partial(powercap.counter_uj, zone, self._read),
+                read=self._reader(zone),
                 required=zone.kind == main,
             )
             for zone in zones
         )
+
+    def _reader(self, zone: powercap.Zone) -> Callable[[], int]:
+        if self._read is not None:
+            return partial(powercap.counter_uj, zone, self._read)
+        counter = powercap.KeptCounter(zone)
+        self.held.append(counter)
+        return counter.read

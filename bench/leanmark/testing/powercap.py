@@ -15,6 +15,8 @@ from leanmark.testing.power import Power, energy_j
 INTEL_SPAN_UJ = 262_143_328_850
 AMD_SPAN_UJ = 65_532_610_987
 
+_WIDTH = 24
+
 Kind = Literal["permission", "missing", "garbage", "empty", "zero", "stuck", "reset"]
 
 
@@ -92,8 +94,9 @@ class FakePowercap:
     def write(self) -> None:
         """Put the tree of this moment on disk, laid out as Linux does: nested folders and flat links.
 
-        Files are replaced as a whole: a reader never sees half of one. A file whose fault is to be
-        missing is removed; other users' permission cannot be faked on disk, so that fault is not written.
+        Files stay the same and are written in one call each, since a meter may keep them open. A file whose
+        fault is to be missing is emptied and removed; other users' permission cannot be faked on disk, so
+        that fault is not written.
         """
         for zone in self._zones.values():
             folder = self._folder(zone)
@@ -110,11 +113,15 @@ class FakePowercap:
         except PermissionError:
             return
         except FileNotFoundError:
-            path.unlink(missing_ok=True)
+            if path.exists():
+                os.truncate(path, 0)
+                path.unlink()
             return
-        fresh = path.with_suffix(".new")
-        fresh.write_text(text)
-        fresh.replace(path)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+        try:  # as long as it was before, so that no reader meets it cut short
+            os.pwrite(file, text.ljust(_WIDTH, "\n").encode(), 0)
+        finally:
+            os.close(file)
 
     def _folder(self, zone: FakeZone) -> Path:
         kind, *numbers = zone.folder.split(":")
