@@ -9,8 +9,10 @@ import pytest
 
 from leanmark.errors import MeterError, StuckCounter
 from leanmark.meters.base import Reading
+from leanmark.meters.energy import cross_check
 from leanmark.meters.nvml import Gpu, is_ours
 from leanmark.meters.nvml_energy import NvmlEnergy
+from leanmark.meters.nvml_power import NvmlPower
 from leanmark.testing.clock import VirtualClock
 from leanmark.testing.nvml import NOT_SUPPORTED, FakeGpu, FakeNvml, GpuFault
 from leanmark.testing.power import Constant, Switched
@@ -143,6 +145,43 @@ def test_energy_that_is_not_only_ours_is_said_so(gpu: FakeGpu, code: str) -> Non
     assert [finding.code for finding in reading.findings] == [code]
     watts = 500.0 if gpu.module_power else 300.0
     assert reading.value / reading.duration_s == pytest.approx(watts, rel=0.01)
+
+
+def test_a_module_is_checked_against_the_power_of_the_module() -> None:
+    gpu = FakeGpu(power=Constant(300.0), module_power=Constant(500.0), name="NVIDIA GH200 480GB")
+    with machine(gpu) as (clock, meter):
+        opened = meter, meter.second_opinion()
+        tokens = [one.start() for one in opened]
+        clock.sleep(10.0)
+        counted, sampled = (one.stop(token) for one, token in zip(opened, tokens, strict=True))
+        alone = NvmlPower(Gpu(0), clock=clock, repeat=clock.repeat)
+        token = alone.start()
+        clock.sleep(10.0)
+        of_gpu = alone.stop(token)
+    assert sampled.value / sampled.duration_s == pytest.approx(500.0, rel=1e-3)
+    assert cross_check(counted, sampled) is None
+    assert of_gpu.value / of_gpu.duration_s == pytest.approx(300.0, rel=1e-3)
+
+
+def test_a_process_of_ours_is_looked_up_once() -> None:
+    asked: list[int] = []
+    clock = VirtualClock()
+    with FakeNvml([FakeGpu(power=Constant(300.0), processes=(1, 4711))], clock).installed():
+        gpu = Gpu(0, is_ours=lambda process: asked.append(process) or process == 1)
+        gpu.open()
+        found = [gpu.findings() for _ in range(3)]
+    assert asked == [1, 4711, 4711, 4711]
+    assert {one.code for findings in found for one in findings} == {"shared-gpu"}
+
+
+def test_a_meter_that_was_closed_can_be_started_again() -> None:
+    with machine(FakeGpu(power=Constant(300.0))) as (clock, meter):
+        for _ in range(2):
+            token = meter.start()
+            clock.sleep(2.0)
+            reading = meter.stop(token)
+            assert reading.value / reading.duration_s == pytest.approx(300.0, rel=0.01)
+            meter.close()
 
 
 def test_our_own_processes_are_no_doubt() -> None:

@@ -10,7 +10,7 @@ from leanmark.meters.nvml import Gpu
 from leanmark.meters.nvml_power import RATE_HZ, NvmlPower, from_average, from_instant
 from leanmark.record import Provenance
 from leanmark.testing.clock import VirtualClock
-from leanmark.testing.nvml import NOT_SUPPORTED, FakeGpu, FakeNvml, GpuFault
+from leanmark.testing.nvml import INVALID_ARGUMENT, NOT_SUPPORTED, FakeGpu, FakeNvml, GpuFault
 from leanmark.testing.power import Constant, SquareWave, Switched, energy_j
 
 pytest.importorskip("pynvml")
@@ -118,3 +118,18 @@ def test_a_board_without_power_sensors_says_so() -> None:
     )
     with FakeNvml([gpu], clock).installed():
         assert "power: Not Supported" in (NvmlPower(Gpu(0), clock=clock).unavailable() or "")
+
+
+@pytest.mark.parametrize("field", ["field 185", "field 186"])
+def test_a_field_that_fails_in_a_call_that_succeeds_is_no_shorter_window(field: str) -> None:
+    lost = GpuFault(kind="error", calls=(field,), start_s=1004.0)
+    with pytest.raises(MeterError, match="power: GPU is lost"):
+        measure(FakeGpu(power=Constant(300.0), faults=(lost,)), 10.0)
+
+
+def test_a_driver_that_does_not_know_a_field_has_no_such_sensor() -> None:
+    unknown = GpuFault(kind="error", calls=("field 185",), code=INVALID_ARGUMENT)
+    reading = measure(FakeGpu(power=Constant(300.0), faults=(unknown,)), 10.0)
+    assert reading.evidence is not None
+    assert reading.evidence.source == "nvml.power_instant"
+    assert reading.value == pytest.approx(3000.0, rel=1e-3)

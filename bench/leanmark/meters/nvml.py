@@ -43,6 +43,7 @@ class Gpu:
         self._device = device
         self._is_ours = is_ours
         self._connected = False
+        self._ours: set[int] = set()
         self._scope: tuple[Finding, ...] | None = None
         self._handle: Any = None
         self._nvml: Any = None
@@ -89,14 +90,36 @@ class Gpu:
 
     def energy_mj(self) -> int:
         """Since the driver was loaded, in millijoules."""
-        with self._asked("energy counter"):
+        try:  # no context manager: this is called in an open window
             return int(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
+        except self._nvml.NVMLError as error:
+            raise self._failed("energy counter", error) from error
 
-    def watts(self, fields: Sequence[int]) -> list[float | None]:
-        """The power sensors ``fields``, read in one call; ``None`` where this GPU has no such sensor."""
-        with self._asked("power"):
-            values = self._nvml.nvmlDeviceGetFieldValues(self._handle, list(fields))
-        return [value.value.uiVal / 1000 if value.nvmlReturn == 0 else None for value in values]
+    def watts(self, fields: Sequence[int], *, module: bool = False) -> list[float | None]:
+        """The power sensors ``fields``, read in one call; ``None`` where this GPU has no such sensor.
+
+        ``module`` asks for the power of the whole module, on boards that share one with a processor.
+        """
+        nvml = self._nvml
+        scope = nvml.NVML_POWER_SCOPE_MODULE if module else nvml.NVML_POWER_SCOPE_GPU
+        try:
+            values = nvml.nvmlDeviceGetFieldValues(self._handle, [(field, scope) for field in fields])
+            return [self._power_w(value) for value in values]
+        except nvml.NVMLError as error:
+            raise self._failed("power", error) from error
+
+    def _power_w(self, value: Any) -> float | None:
+        """In watts. The call succeeds although a field in it did not: each has a code of its own."""
+        if value.nvmlReturn == self._nvml.NVML_SUCCESS:
+            return float(value.value.uiVal) / 1000
+        if value.nvmlReturn in (self._nvml.NVML_ERROR_NOT_SUPPORTED, self._nvml.NVML_ERROR_INVALID_ARGUMENT):
+            return None  # the second is what a driver says that does not know the field yet
+        raise self._nvml.NVMLError(value.nvmlReturn)
+
+    @property
+    def counts_module(self) -> bool:
+        """Whether the energy counter is that of a whole module: processor, GPU and memory."""
+        return any(module in self.label for module in _MODULES)
 
     def limit_w(self) -> float | None:
         """The power that the board enforces, ``None`` where it does not say."""
@@ -119,7 +142,7 @@ class Gpu:
         return (*self._scope, *self._about_others())
 
     def _about_scope(self) -> Iterator[Finding]:
-        if any(module in self.label for module in _MODULES):
+        if self.counts_module:
             yield Finding(
                 code="module-scope",
                 message=f"{self.label} counts its whole module: processor, GPU and memory",
@@ -161,11 +184,20 @@ class Gpu:
                 running = nvml.nvmlDeviceGetComputeRunningProcesses_v3(self._handle)
             except refused:
                 return None
-        return sum(not self._is_ours(process.pid) for process in running)
+        return sum(not self._known_as_ours(process.pid) for process in running)
+
+    def _known_as_ours(self, process: int) -> bool:
+        """What descends from this process does so until it ends: it is looked up once."""
+        if process not in self._ours and self._is_ours(process):
+            self._ours.add(process)
+        return process in self._ours
 
     @contextlib.contextmanager
     def _asked(self, what: str) -> Iterator[None]:
         try:
             yield
         except self._nvml.NVMLError as error:
-            raise MeterError(f"{self.label}: {what}: {error}") from error
+            raise self._failed(what, error) from error
+
+    def _failed(self, what: str, error: Exception) -> MeterError:
+        return MeterError(f"{self.label}: {what}: {error}")

@@ -97,15 +97,15 @@ class NvmlEnergy(Meter[OpenWindow]):
         return self._gpu.temperature_c()
 
     def second_opinion(self) -> NvmlPower:
-        return NvmlPower(self._gpu, clock=self._clock, repeat=self._repeat)
+        return NvmlPower(self._gpu, like_counter=True, clock=self._clock, repeat=self._repeat)
 
     def close(self) -> None:
         self._ticker.close()
         self._gpu.close()
 
     def _probed(self) -> float:
+        self._gpu.open()
         if self._period_s is None:
-            self._gpu.open()
             try:
                 self._period_s = update_period(self._gpu.energy_mj, self._clock, self._sleep)
             except StuckCounter as error:

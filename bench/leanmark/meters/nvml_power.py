@@ -104,6 +104,7 @@ class _Window:
     clock: Callable[[], float]
     period_s: float
     start_s: float
+    module: bool
     average: list[tuple[float, float]] = field(default_factory=list)
     instant: list[tuple[float, float]] = field(default_factory=list)
     failed: MeterError | None = None
@@ -111,7 +112,7 @@ class _Window:
     def act(self) -> float:
         if self.failed is None:
             try:
-                readings = self.gpu.watts(_FIELDS)
+                readings = self.gpu.watts(_FIELDS, module=self.module)
             except MeterError as error:
                 self.failed = error
                 return self.period_s
@@ -129,7 +130,11 @@ class OpenWindow:
 
 
 class NvmlPower(Meter[OpenWindow]):
-    """Energy of one board from its power, sampled at ``rate_hz``, in joules."""
+    """Energy of one board from its power, sampled at ``rate_hz``, in joules.
+
+    ``like_counter`` is for checking the energy counter: on a board that shares a module with a processor it
+    counts that module, beside which the power of the GPU would always be less.
+    """
 
     unit = "j"
     scope = "device"
@@ -143,11 +148,13 @@ class NvmlPower(Meter[OpenWindow]):
         gpu: Gpu | None = None,
         *,
         rate_hz: float = RATE_HZ,
+        like_counter: bool = False,
         clock: Callable[[], float] = time.perf_counter,
         repeat: Repeat | None = None,
     ) -> None:
         self._gpu = gpu or Gpu()
         self._period_s = 1 / rate_hz
+        self._like_counter = like_counter
         self._clock = clock
         self._ticker = Ticker()
         self._repeat = repeat or self._ticker.repeat
@@ -155,7 +162,7 @@ class NvmlPower(Meter[OpenWindow]):
     def unavailable(self) -> str | None:
         try:
             self._gpu.open()
-            if all(watts is None for watts in self._gpu.watts(_FIELDS)):
+            if all(watts is None for watts in self._gpu.watts(_FIELDS, module=self._module())):
                 return f"{self._gpu.label}: its power cannot be read (fields {_FIELDS} are not supported)"
         except MeterError as error:
             return str(error)
@@ -163,7 +170,7 @@ class NvmlPower(Meter[OpenWindow]):
 
     def start(self) -> OpenWindow:
         self._gpu.open()
-        window = _Window(self._gpu, self._clock, self._period_s, self._clock())
+        window = _Window(self._gpu, self._clock, self._period_s, self._clock(), self._module())
         return OpenWindow(window, self._repeat(window.act, self._period_s))
 
     def stop(self, token: OpenWindow) -> Reading:
@@ -196,6 +203,9 @@ class NvmlPower(Meter[OpenWindow]):
     def close(self) -> None:
         self._ticker.close()
         self._gpu.close()
+
+    def _module(self) -> bool:
+        return self._like_counter and self._gpu.counts_module
 
     def _best(self, window: _Window, stop_s: float) -> Estimate:
         estimates = [

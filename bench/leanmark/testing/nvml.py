@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 from leanmark.testing.power import Power, energy_j
 
-NOT_SUPPORTED, NO_PERMISSION, INSUFFICIENT_SIZE, LOST = 3, 4, 7, 15
+INVALID_ARGUMENT, NOT_SUPPORTED, NO_PERMISSION, INSUFFICIENT_SIZE, LOST = 2, 3, 4, 7, 15
 """Some return codes of NVML."""
 
-_OK, _INVALID_ARGUMENT, _NOT_FOUND = 0, 2, 6
+_OK, _NOT_FOUND = 0, 6
 _POWER_AVERAGE, _POWER_INSTANT = 185, 186
 _MODULE_SCOPE = 1
 _UNSIGNED_INT = 1
@@ -27,8 +27,9 @@ _UNSIGNED_INT = 1
 class GpuFault:
     """What happens between two times.
 
-    ``error`` makes the calls named in ``calls`` (all where empty) return ``code``; ``stuck`` holds the
-    energy counter; ``reset`` starts it again from 0.
+    ``error`` makes the calls named in ``calls`` (all where empty) return ``code``, and a field that is named
+    there, such as ``field 186``, fail in a call that does not; ``stuck`` holds the energy counter; ``reset``
+    starts it again from 0.
     """
 
     kind: Literal["error", "stuck", "reset"]
@@ -148,7 +149,7 @@ class FakeNvml:
     def _by_index(self, index: Any, out: Any) -> int:
         number = index.value if hasattr(index, "value") else index
         if not 0 <= number < len(self.gpus):
-            return _INVALID_ARGUMENT
+            return INVALID_ARGUMENT
         return _give_handle(out, number)
 
     def _by_uuid(self, uuid: Any, out: Any) -> int:
@@ -160,7 +161,10 @@ class FakeNvml:
 
     def _question(self, name: str, answer: Callable[..., int]) -> Callable[..., int]:
         def ask(handle: Any, *arguments: Any) -> int:
-            gpu = self.gpus[_number(handle)]
+            number = _number(handle)
+            if number < 0:
+                return INVALID_ARGUMENT
+            gpu = self.gpus[number]
             self._sleep(gpu.call_s)
             now_s = self._clock()
             return gpu.error(name, now_s) or answer(gpu, now_s, *arguments)
@@ -182,7 +186,8 @@ def _fields(gpu: FakeGpu, now_s: float, count: Any, out: Any) -> int:
         watts = None
         if value.fieldId in (_POWER_AVERAGE, _POWER_INSTANT):
             watts = gpu.watts(now_s, value.fieldId, value.scopeId)
-        value.nvmlReturn = NOT_SUPPORTED if watts is None else _OK
+        failed = gpu.error(f"field {value.fieldId}", now_s)
+        value.nvmlReturn = failed or (NOT_SUPPORTED if watts is None else _OK)
         value.valueType = _UNSIGNED_INT
         value.timestamp = int(now_s * 1e6)
         value.value.uiVal = round(1000 * (watts or 0.0))
