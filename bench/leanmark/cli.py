@@ -100,6 +100,9 @@ def _threshold_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )  # fmt: skip
 @click.option("--request-rate", type=click.FloatRange(0, min_open=True), metavar="HZ",
               help="Meter the energy of inference at this many requests per second too.")  # fmt: skip
+@click.option("--target", metavar="QUALITY",
+              help="Train each workload until it is as good as 97%, or as its 'stated' target, and say what "
+                   "that takes.")  # fmt: skip
 @click.option("--against", metavar="REF",
               help="Measure each case at this git commit too, in turns with the tree as it is.")  # fmt: skip
 @_threshold_options
@@ -113,6 +116,7 @@ def run(
     results: Path,
     fail_on: str | None,
     request_rate: float | None,
+    target: str | None,
     against: str | None,
     instructions: Literal["perf", "callgrind"],
     grid: Intensity | None,
@@ -126,19 +130,20 @@ def run(
     With --against: every workload unchanged, this tree over that commit.
     """
     from leanmark import plan
-    from leanmark.measuring import target, worktree
+    from leanmark.measuring import target as devices
+    from leanmark.measuring import worktree
     from leanmark.protocol.process import interrupted_by_sigterm
     from leanmark.reading import gate
 
     rules = gate.parse(fail_on, asked) if fail_on else ()
-    on = target.choose(device)
+    on = devices.choose(device)
     selection = plan.Selection(
         workloads=_workloads(workloads, model, data), device=on.device, gpu=on.gpu, **axes
     )
     sampling = replace(plan.PROFILES[profile], seed=seed)
     sampling = plan.with_instructions(sampling, instructions)
     sampling = replace(plan.with_budget(sampling, budget) if budget else sampling, request_rate=request_rate)
-    sampling = plan.with_thresholds(sampling, asked)
+    sampling = plan.with_thresholds(plan.with_target(sampling, target) if target else sampling, asked)
     if against is None:
         with interrupted_by_sigterm():
             sys.exit(_measure(plan.make(selection, sampling), results, rules, grid))

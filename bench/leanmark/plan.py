@@ -39,6 +39,7 @@ FULL = SamplingPlan(
     memory_processes=5,
     memory_steps=20,
     samples=700,  # enough for a p99 with an interval
+    target_seeds=5,  # enough for an interval across processes
     energy_window_s=1.0,
     energy_processes=5,
     energy_rounds=3,
@@ -144,6 +145,23 @@ def with_budget(sampling: SamplingPlan, text: str) -> SamplingPlan:
 def with_thresholds(sampling: SamplingPlan, asked: Thresholds) -> SamplingPlan:
     """``sampling`` for the differences that count; intervals of latency are to be half the margin wide."""
     return replace(sampling, thresholds=asked, precision=asked.margin("latency") / 2)
+
+
+def with_target(sampling: SamplingPlan, text: str) -> SamplingPlan:
+    """``sampling`` with training runs to a quality: ``0.97``, ``97%``, or ``stated`` for the workload's own.
+
+    Raises:
+        UsageError: ``text`` is none of these, or not above 0 and at most 1.
+    """
+    if text.strip() == "stated":
+        return replace(sampling, target="stated")
+    match = re.fullmatch(r"(\d*\.?\d+)(%?)", text.strip())
+    quality = float(match[1]) / (100 if match[2] else 1) if match else 0.0
+    if not 0 < quality <= 1:
+        raise UsageError(
+            f"a target is a quality above 0 and at most 1, such as 0.97 or 97%, or 'stated', not '{text}'"
+        )
+    return replace(sampling, target=quality)
 
 
 def with_instructions(sampling: SamplingPlan, name: Literal["perf", "callgrind"]) -> SamplingPlan:

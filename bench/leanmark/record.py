@@ -37,7 +37,7 @@ NOT_STEADY = "not-steady"
 """Code of the finding that processes were still warming up: it takes the verdict away."""
 
 Phase = Literal["inference", "training"]
-Pass = Literal["prepare", "latency", "memory", "energy"]
+Pass = Literal["prepare", "latency", "memory", "energy", "quality_run"]
 Status = Literal["ok", "skipped", "failed", "invalid"]
 Direction = Literal["lower", "higher"]
 Verdict = Literal["better", "worse", "same", "inconclusive", "invalid"]

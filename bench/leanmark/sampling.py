@@ -19,6 +19,8 @@ class SamplingPlan:
     Energy that is measured takes ``energy_rounds`` windows in each of the first ``energy_processes``;
     ``request_rate``, in requests of one batch per second, asks for windows at that pace too.
     ``thresholds`` are the differences that count when it is read.
+    ``target`` asks for training runs until the quality on data held out is so good, or what the workload
+    states; ``target_seeds`` of them for each workload.
     ``instructions`` says who counts those of a step: the processor, or valgrind, which takes a minute a case.
     """
 
@@ -41,6 +43,8 @@ class SamplingPlan:
     request_rate: float | None = None
     thresholds: Thresholds = field(default_factory=Thresholds)
     instructions: Literal["perf", "callgrind"] = "perf"
+    target: Literal["stated"] | float | None = None
+    target_seeds: int = 3
 
     def __post_init__(self) -> None:
         if self.max_processes < self.processes:

@@ -73,6 +73,11 @@ def percent(value: float | None) -> str:
     return MISSING if value is None else f"{100 * value:.1f} %"
 
 
+def quality(metric: str, value: float) -> str:
+    """A quality by its metric: ``97.2 %``, and ``0.912`` for R²."""
+    return f"{value:.3f}" if metric == "r2" else percent(value)
+
+
 def points(value: float | None) -> str:
     """A difference of two shares in percentage points, with its sign: ``−0.3``, ``+1.1``."""
     return MISSING if value is None else signed(100 * value, 1)

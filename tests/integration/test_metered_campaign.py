@@ -148,3 +148,35 @@ def test_a_row_tells_of_measured_energy_and_of_its_pay_back(pruned: Row) -> None
     assert lines["No net energy"].startswith("it is ")  # idle draws as much as work
     assert {"Break-even in time", "Break-even in energy"} <= lines.keys()
     assert "not measured" not in lines["Break-even in energy"]
+
+
+@pytest.mark.slow
+def test_training_runs_to_a_target_are_metered_and_a_trained_model_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampling = replace(
+        QUICK, processes=1, rounds=6, block_s=0.002, warmup_s=0.02, energy_window_s=0.01, energy_rounds=1
+    )
+    sampling = replace(plan.with_target(sampling, "80%"), target_seeds=2)
+    selection = Selection(
+        workloads=(WorkloadSpec(name="mlp"), TINY),
+        techniques=("fp32",),
+        backends=("eager",),
+        phases=("training",),
+        batches=(4,),
+    )
+    monkeypatch.chdir(HERE)
+    monkeypatch.syspath_prepend(HERE)
+    monkeypatch.setattr(campaign, "energy_meter", lambda gpu: Steady())
+    with Campaign(plan.make(selection, sampling), tmp_path) as running:
+        running.run_all()
+    mlp, own = (one for one in store.load(running.path).measurements if one.pass_name == "quality_run")
+    took, joules = mlp.find("run_to_quality_s"), mlp.find("run_to_quality_j")
+    assert took is not None
+    assert joules is not None
+    assert joules.values == pytest.approx([WATTS * each for each in took.values])
+    for one in mlp.executed["runs"]:
+        *before, last = one["qualities"]
+        assert last >= 0.8 > max(before, default=0.0)
+    assert (own.status, own.series) == ("skipped", ())
+    assert "Custom comes trained: there is no recipe" in str(own.reason)

@@ -19,7 +19,15 @@ from typing import Self
 
 import leanmark
 from leanmark.errors import LeanmarkError, OutOfTime
-from leanmark.measuring import contest, count_pass, environment, memory_pass, prepare_pass, schedule
+from leanmark.measuring import (
+    contest,
+    count_pass,
+    environment,
+    memory_pass,
+    prepare_pass,
+    quality_run,
+    schedule,
+)
 from leanmark.measuring.engine import Contest, Engine
 from leanmark.measuring.gpu_lock import GpuLock
 from leanmark.measuring.launcher import Launcher
@@ -31,7 +39,7 @@ from leanmark.plan import Plan, check_budget
 from leanmark.progress import Account, Notify
 from leanmark.protocol import messages
 from leanmark.protocol.process import allowed_cores
-from leanmark.record import Case, Cost, Measurement, Run, short_hash
+from leanmark.record import BASELINE, Case, Cost, Measurement, Run, short_hash
 from leanmark.rival import Rival
 from leanmark.store import RunWriter
 
@@ -198,7 +206,23 @@ class Campaign:
             else:
                 prepared.ready[name] = ready
                 self._keep_ready(subject, ready, cost)
+        if self.plan.sampling.target is not None and BASELINE in prepared.ready:
+            self._train_to_quality(replace(subject, technique=BASELINE, phase="training"), prepared)
         return prepared
+
+    def _train_to_quality(self, subject: Case, prepared: Prepared) -> None:
+        sampling, threads = self.plan.sampling, subject.threads
+        trials = quality_run.Trials(
+            prepared=prepared,
+            replicas=[
+                schedule.replica(sampling, threads, self._cores, seed)
+                for seed in range(sampling.target_seeds)
+            ],
+            target=sampling.target if isinstance(sampling.target, float) else None,
+        )
+        self._account.begin(f"{subject.workload}: training to its target", "prepare", 0)
+        made = trials.play(self._launcher, self._making_meter, self._engine.has_time_for)
+        self._keep(quality_run.record(self.run.id, subject, trials, made))
 
     def _start_parents(self, threads: int, source: Source) -> schedule.Replica:
         """Let the preloaded parents import while the first model trains; the first of them trains it."""

@@ -4,12 +4,44 @@ from __future__ import annotations
 
 import contextlib
 import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 from leanmark.errors import MeterError
 from leanmark.meters.base import Meter, Reading
-from leanmark.protocol.messages import Notice, Ready
-from leanmark.record import Cost
+from leanmark.protocol.messages import Notice
+from leanmark.record import Cost, Finding, Provenance
+
+
+class Timed(Protocol):
+    """A worker's reply to what it told the beginning and the end of."""
+
+    @property
+    def time_s(self) -> float: ...
+
+    @property
+    def epochs(self) -> int | None: ...
+
+    @property
+    def steps(self) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metered:
+    """``joules`` with the half-width that the meter states, without the ``gain`` of its sensor."""
+
+    joules: float
+    doubt_j: float | None
+    gain: float | None
+    meter: str
+    scope: Literal["process", "machine", "device"]
+    provenance: Provenance
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def absolute_doubt_j(self) -> float | None:
+        """An absolute number carries the gain of the sensor too."""
+        return None if self.doubt_j is None else math.hypot(self.doubt_j, (self.gain or 0.0) * self.joules)
 
 
 class CostMeter:
@@ -46,27 +78,39 @@ class CostMeter:
         except MeterError as error:
             self._reason = str(error)
 
-    def cost(self, ready: Ready) -> Cost:
-        """A meter that aligns to updates covers less than the time, so it is its power that counts."""
-        cost = Cost(time_s=ready.time_s, epochs=ready.epochs, steps=ready.steps, energy_reason=self._reason)
+    @property
+    def reason(self) -> str | None:
+        """Why there is no energy, ``None`` where there is."""
+        return self._reason if self._reading is None else None
+
+    def energy(self, time_s: float) -> Metered | None:
+        """Of the ``time_s`` between the notices. A meter that aligns to updates covers less than that, so it
+        is its power that counts."""
         reading, meter = self._reading, self._meter
         if reading is None or meter is None:
-            return cost
-        scale = ready.time_s / reading.duration_s
-        joules = reading.value * scale
+            return None
+        scale = time_s / reading.duration_s
+        return Metered(
+            joules=reading.value * scale,
+            doubt_j=None if reading.uncertainty is None else reading.uncertainty * scale,
+            gain=reading.evidence.gain if reading.evidence else None,
+            meter=type(meter).__name__.lower(),
+            scope=meter.scope,
+            provenance=meter.provenance,
+            findings=reading.findings,
+        )
+
+    def cost(self, ready: Timed) -> Cost:
+        found = self.energy(ready.time_s)
+        if found is None:
+            return Cost(
+                time_s=ready.time_s, epochs=ready.epochs, steps=ready.steps, energy_reason=self._reason
+            )
         return Cost(
             time_s=ready.time_s,
             epochs=ready.epochs,
             steps=ready.steps,
-            energy_j=joules,
-            energy_provenance=meter.provenance,
-            energy_uncertainty_j=_doubt_j(reading, joules, scale),
+            energy_j=found.joules,
+            energy_provenance=found.provenance,
+            energy_uncertainty_j=found.absolute_doubt_j,
         )
-
-
-def _doubt_j(reading: Reading, joules: float, scale: float) -> float | None:
-    """An absolute number carries the gain of the sensor too."""
-    if reading.uncertainty is None:
-        return None
-    gain = reading.evidence.gain if reading.evidence and reading.evidence.gain else 0.0
-    return math.hypot(reading.uncertainty * scale, gain * joules)

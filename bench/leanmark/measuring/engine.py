@@ -59,7 +59,10 @@ class Engine:
 
     @property
     def out_of_time(self) -> bool:
-        return self._deadline is not None and time.monotonic() > self._deadline
+        return not self.has_time_for(0.0)
+
+    def has_time_for(self, seconds: float) -> bool:
+        return self._deadline is None or time.monotonic() + seconds <= self._deadline
 
     def first_look(self, table: Contest) -> None:
         """The processes that every contest gets."""
@@ -81,9 +84,7 @@ class Engine:
             return False
         if table.need(self._plan) <= 1:
             return False
-        if self._deadline is None:
-            return True
-        return time.monotonic() + table.cost_s(table.next_rounds(self._plan)) < self._deadline
+        return self._deadline is None or self.has_time_for(table.cost_s(table.next_rounds(self._plan)))
 
     def _play(self, table: Contest, rounds: int) -> None:
         cases = table.cases

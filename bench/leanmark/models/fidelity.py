@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leanmark import chain
-from leanmark.errors import TookNoEffect
+from leanmark.errors import TookNoEffect, Unsupported
 from leanmark.models.artifact import Artifact, Samples
 from leanmark.record import BASELINE, Case, Quality
 
@@ -115,6 +116,26 @@ def judge(
     return quality
 
 
+def metric(targets: NDArray[Any]) -> Literal["accuracy", "r2"]:
+    """What tells the quality of a model by itself: for class ``targets``, or for float32 ones.
+
+    Raises:
+        Unsupported: only another model's outputs, or exact ones, would tell.
+    """
+    if targets.size and targets.dtype.kind in "iu":
+        return "accuracy"
+    if targets.size and targets.dtype == np.float32:
+        return "r2"
+    raise Unsupported("its test set has no targets that a training run could be judged by")
+
+
+def held_out(outputs: Floats, targets: NDArray[Any]) -> float:
+    """The quality of ``outputs`` [N, ...] by that metric."""
+    if metric(targets) == "r2":
+        return _r2(outputs, targets)
+    return float((outputs.argmax(-1) == targets).mean())
+
+
 def _agreement(outputs: Floats, baseline: Floats, error: float) -> Quality:
     same = outputs.argmax(-1) == baseline.argmax(-1)
     return Quality(
@@ -143,11 +164,10 @@ def _against_exact(outputs: Floats, samples: Samples, error: float) -> Quality:
 
 def _regression(outputs: Floats, samples: Samples, error: float) -> Quality:
     targets = samples.test_targets
+    return Quality(metric="r2", value=_r2(outputs, targets), count=len(targets), relative_error=error)
+
+
+def _r2(outputs: Floats, targets: NDArray[Any]) -> float:
     residual = float(((outputs.reshape(targets.shape) - targets) ** 2).sum())
     spread = float(((targets - targets.mean()) ** 2).sum())
-    return Quality(
-        metric="r2",
-        value=1 - residual / max(spread, 1e-12),
-        count=len(targets),
-        relative_error=error,
-    )
+    return 1 - residual / max(spread, 1e-12)

@@ -1,7 +1,7 @@
 """What the launcher and a worker say to each other, pickled over a socket pair.
 
-Every request gets exactly one reply: the value named beside it, or a ``Failure``. ``Prepare`` sends two
-``Notice`` before it.
+Every request gets exactly one reply: the value named beside it, or a ``Failure``. ``Prepare`` and
+``TrainToQuality`` send two ``Notice`` before it.
 """
 
 from __future__ import annotations
@@ -38,6 +38,35 @@ class Prepare:
     chain: str
     backends: tuple[str, ...]
     place: Place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainToQuality:
+    """Train the workload's model by its recipe until it is as good as ``target`` (``None``: as the workload
+    states), shuffled by ``seed``. Reply: two ``Notice``, ``Trained``."""
+
+    workload: WorkloadSpec
+    target: float | None
+    seed: int
+    place: Place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """``qualities`` are those at the end of each of the ``epochs`` epochs of at most ``longest``.
+
+    ``time_s`` is that of the whole run, in which ``looking_s`` went into finding the qualities.
+    """
+
+    metric: str
+    target: float
+    reached: bool
+    qualities: tuple[float, ...]
+    epochs: int
+    longest: int
+    steps: int
+    time_s: float
+    looking_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +239,7 @@ class Failure:
 
 Request = (
     Prepare
+    | TrainToQuality
     | Open
     | RunBlock
     | RunWindow

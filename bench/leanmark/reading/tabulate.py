@@ -14,13 +14,14 @@ from typing import Any, Literal
 
 from leanmark import chain
 from leanmark.intensity import Intensity
-from leanmark.reading import carbon, memory
+from leanmark.reading import carbon, memory, quality_run
 from leanmark.reading.compare import Side, compare_series, judge_quality
 from leanmark.reading.cost import total
 from leanmark.reading.counts import PASSES, Counted, counted
 from leanmark.reading.device import OnDevice, on_device
 from leanmark.reading.energetics import Energetics, energetics
 from leanmark.reading.memory import Split
+from leanmark.reading.quality_run import QualityRun
 from leanmark.record import (
     BASELINE,
     REFERENCE_BACKEND,
@@ -105,6 +106,7 @@ class Row:
     reference_model: ModelFacts | None = None
     judged: Judged | None = None
     cost: Cost | None = None
+    quality_run: QualityRun | None = None
     executed: Mapping[str, Any] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
@@ -144,7 +146,7 @@ def build(records: Iterable[Records], intensity: Intensity | None = None) -> tup
 def _tables(records: Records, intensity: Intensity | None) -> list[Table]:
     contests: dict[tuple[str, ...], list[Case]] = {}
     # a model may be prepared only to build another on it: rows are what took part in a contest
-    measured = (one.case for one in records.measurements if one.pass_name != "prepare")
+    measured = (one.case for one in records.measurements if one.pass_name not in ("prepare", "quality_run"))
     for case in dict.fromkeys(measured):
         contests.setdefault(case.pair_key, []).append(case)
     passes = _Passes(records)
@@ -200,6 +202,7 @@ class _Passes:
     def __init__(self, records: Records) -> None:
         self.run = records.run
         self._found = {(one.case, one.pass_name): one for one in merged(records.measurements)}
+        self.all = self._found.values()
         self._cases = [case for case, name in self._found if name == "latency"]
 
     def get(self, case: Case, name: Pass) -> Measurement | None:
@@ -298,6 +301,7 @@ def _row(case: Case, passes: _Passes, intensity: Intensity | None) -> Row:
         reference_model=before.model if before else None,
         judged=judged,
         cost=passes.cost(case),
+        quality_run=quality_run.find(passes.all, case),
         executed={**(prepared.executed if prepared else {}), **(timed.executed if timed else {})},
         missing={name: _absence(one) for name, one in found.items() if one is None or one.status != "ok"},
         findings=_findings(found.values(), (latency, energy)),

@@ -24,6 +24,7 @@ def details(row: Row) -> list[Detail]:
         *(_quality(row.judged, _unchanged(row), changed=row.role != "baseline") if row.judged else ()),
         *(_model(row.model, row.reference_model) if row.model else ()),
         *energy_details.cost(row),
+        *energy_details.quality_run(row),
         *energy_details.pay_back(row),
         *_executed(row),
         *((f"No {name} pass", reason) for name, reason in row.missing.items()),

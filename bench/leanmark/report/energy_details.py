@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from leanmark import units
 from leanmark.reading.break_even import BreakEven, break_evens
 from leanmark.reading.energetics import Energetics
+from leanmark.reading.quality_run import QualityRun, Spread
 from leanmark.reading.tabulate import Metric, Row
 from leanmark.record import Cost, Provenance
 from leanmark.report import cells
@@ -72,6 +73,44 @@ def cost(row: Row) -> Iterator[Detail]:
             yield "Energy of training it", f"{each[0]} an epoch, {each[1]} a step"
     else:
         yield "Cost of making it, once", f"{units.seconds(made.time_s)}; {joules}"
+
+
+def quality_run(row: Row) -> Iterator[Detail]:
+    """What training took until the model was good enough, or why that has no number."""
+    known = row.quality_run
+    if known is None:
+        return
+    label = "Training to a quality target"
+    if known.metric is not None and known.target is not None:
+        label = f"Training to {known.metric} {units.quality(known.metric, known.target)}"
+    if known.time is None:
+        yield label, known.refusal or "not measured"
+        return
+    yield label, f"{_spread(known.time, units.seconds)}; {_epochs(known)}"
+    if known.energy is not None:
+        text = _spread(known.energy, units.joules)
+        yield "Energy of training to it", f"{text}, that of judging included"
+    elif known.refusal is not None:
+        yield "Energy of training to it", known.refusal
+
+
+def _spread(found: Spread, unit: cells.Unit) -> str:
+    """``1.21 s [1.05, 1.37 s]``: the interval over five runs and more, else the range of fewer."""
+    summary, interval = found.summary, found.summary.interval
+    text = summary.provenance.mark + unit(summary.value)
+    if interval is not None:
+        text += f" {cells.between(interval, unit)}"
+    if found.doubt is not None:
+        text += f" ±{unit(found.doubt)} by the meter"
+    runs = f"{summary.count} run{'s' if summary.count > 1 else ''}"
+    return f"{text}, {runs} of {unit(found.least)} to {unit(found.most)}"
+
+
+def _epochs(known: QualityRun) -> str:
+    least, most = min(known.epochs), max(known.epochs)
+    counts = f"{least}" if least == most else f"{least} to {most}"
+    share = f", which took {known.looking:.0%} of the time" if known.looking is not None else ""
+    return f"{counts} of at most {known.longest} epochs, judged at the end of each{share}"
 
 
 def _joules(made: Cost) -> str:

@@ -9,7 +9,7 @@ from leanmark.machine.disturbance import UNOBSERVED
 from leanmark.reading.compare import ESTIMATED
 from leanmark.reading.tabulate import Row, Table
 from leanmark.record import NO_COUNTER, Comparison, Provenance
-from leanmark.report import cells
+from leanmark.report import cells, energy_details
 from leanmark.statistics import multiplicity
 from leanmark.thresholds import Judged, Thresholds
 
@@ -50,7 +50,8 @@ def legend(tables: Sequence[Table]) -> list[str]:
         for sentence in (*_ratios(table), *_reading(table.rows), *_estimates(table.rows), *_co2(table))
     )
     rows = [row for table in tables for row in table.rows]
-    return [*_noise(rows), *_together(rows), *dict.fromkeys(sentences), *_unobserved(rows)]
+    runs = dict.fromkeys(_quality_runs(rows))
+    return [*_noise(rows), *_together(rows), *dict.fromkeys(sentences), *runs, *_unobserved(rows)]
 
 
 def _unobserved(rows: Iterable[Row]) -> Iterator[str]:
@@ -240,6 +241,13 @@ def _co2(table: Table) -> Iterator[str]:
         return
     hint = ", which stands in until --zone is given" if table.intensity.is_world_average else ""
     yield f"CO2e is energy times {table.intensity}{hint}."
+
+
+def _quality_runs(rows: Iterable[Row]) -> Iterator[str]:
+    """What training to a target took: it belongs to a workload, and has no row."""
+    for row in rows:
+        where = f"{row.case.workload} at {row.case.commit}" if row.case.commit else row.case.workload
+        yield from (f"{where}: {label}: {text}." for label, text in energy_details.quality_run(row))
 
 
 def _compared(rows: Iterable[Row]) -> Iterator[tuple[Row, Comparison]]:

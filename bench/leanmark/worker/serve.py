@@ -111,7 +111,7 @@ class Session:
 
     def handle(self, request: messages.Request) -> object:
         match request:
-            case messages.Prepare():
+            case messages.Prepare() | messages.TrainToQuality():
                 return prepare(request, self._tell)
             case messages.PeakMemory():
                 assert self._tare is not None, "a forked worker has its parent's pages"
@@ -188,13 +188,19 @@ class Session:
         )
 
 
-def prepare(request: messages.Prepare, tell: Callable[[messages.Notice], None]) -> messages.Ready:
-    """Apply one link of a chain, or make the baseline, in this process."""
+def prepare(
+    request: messages.Prepare | messages.TrainToQuality, tell: Callable[[messages.Notice], None]
+) -> messages.Ready | messages.Trained:
+    """Apply one link of a chain, make the baseline, or only see how long that takes to get good enough."""
     _settle(request.place, "eager")
+    from leanmark.worker import quality_run
     from leanmark.worker.prepare import Stopwatch, run
 
+    workload = load_workload(request.workload)
+    if isinstance(request, messages.TrainToQuality):
+        return quality_run.run(workload, request.target, request.seed, tell)
     return run(
-        load_workload(request.workload),
+        workload,
         request.workload.name,
         chain.parse(request.chain),
         Path(request.folder),

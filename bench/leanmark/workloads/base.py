@@ -42,12 +42,14 @@ class Workload(ABC):
     """A model, its data, its training and its quality; stateless, so it can be made in any process.
 
     ``version`` is part of the work's identity: raise it whenever a change here changes the numbers.
-    ``recipe`` is ``None`` where ``model()`` comes trained. ``sequences`` is whether inputs are [N, T, ...]
-    with T tokens each, so that energy per token means something.
+    ``recipe`` is ``None`` where ``model()`` comes trained; ``target`` is the quality on the test set
+    (accuracy as a share, or R²) that a training run is timed and metered up to. ``sequences`` is whether
+    inputs are [N, T, ...] with T tokens each, so that energy per token means something.
     """
 
     version: ClassVar[int] = 1
     recipe: ClassVar[Recipe | None] = None
+    target: ClassVar[float | None] = None
     sequences: ClassVar[bool] = False
     finetune: ClassVar[Recipe] = Recipe(epochs=3, batch=64, learning_rate=1e-3)
 

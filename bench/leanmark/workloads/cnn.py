@@ -54,6 +54,7 @@ class ResNet(nn.Module):
 
 class Cnn(Workload):
     recipe: ClassVar[Recipe | None] = Recipe(epochs=10, batch=64, learning_rate=4e-3)
+    target: ClassVar[float | None] = 0.985
     finetune: ClassVar[Recipe] = Recipe(epochs=5, batch=32, learning_rate=3e-3)
 
     def model(self) -> nn.Module:

@@ -31,6 +31,7 @@ class Lstm(Workload):
     sequences = True
     quantization = "dynamic"
     recipe: ClassVar[Recipe | None] = Recipe(epochs=30, batch=32, learning_rate=1e-2, weight_decay=1e-4)
+    target: ClassVar[float | None] = 0.97
     finetune: ClassVar[Recipe] = Recipe(epochs=5, batch=32, learning_rate=3e-3)
 
     def model(self) -> nn.Module:

@@ -24,34 +24,46 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def train(model: nn.Module, split: Split, recipe: Recipe, loss: Loss) -> float:
+def train(
+    model: nn.Module,
+    split: Split,
+    recipe: Recipe,
+    loss: Loss,
+    enough: Callable[[], bool] = lambda: False,
+) -> float:
     """Train ``model`` in place and leave it in evaluation mode; the loss of the last batch.
+
+    ``enough`` is asked at the end of each epoch whether that was the last. It may use the model, in either
+    mode, but draw no random numbers.
 
     Adam (Kingma & Ba, 2015) under a one-cycle learning rate (Smith & Topin, 2017). Equal arguments give
     equal weights on one machine and thread count.
     """
-    batches = list(_batches(len(split.inputs), recipe))
+    epochs = list(_epochs(len(split.inputs), recipe))
     optimizer = torch.optim.Adam(
         model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=recipe.learning_rate, total_steps=len(batches) + 1
+        optimizer, max_lr=recipe.learning_rate, total_steps=sum(map(len, epochs)) + 1
     )
-    model.train()
     with seeded(recipe.seed), torch.enable_grad():
-        for batch in batches:
-            optimizer.zero_grad(set_to_none=True)
-            error = loss(model(split.inputs[batch]), split.targets[batch])
-            error.backward()
-            optimizer.step()
-            schedule.step()
+        for batches in epochs:
+            model.train()
+            for batch in batches:
+                optimizer.zero_grad(set_to_none=True)
+                error = loss(model(split.inputs[batch]), split.targets[batch])
+                error.backward()
+                optimizer.step()
+                schedule.step()
+            if enough():
+                break
     model.eval()
     return error.item()
 
 
 def training_steps(count: int, recipe: Recipe) -> int:
     """How many steps ``train`` takes on ``count`` samples."""
-    return sum(1 for _ in _batches(count, recipe))
+    return sum(map(len, _epochs(count, recipe)))
 
 
 def outputs(model: nn.Module, inputs: Tensor, batch: int = _CHUNK) -> Tensor:
@@ -76,13 +88,12 @@ def outputs(model: nn.Module, inputs: Tensor, batch: int = _CHUNK) -> Tensor:
     return torch.cat(found)
 
 
-def _batches(count: int, recipe: Recipe) -> Iterator[Tensor]:
-    """Indices of every batch of every epoch; a last batch of one is left out (batch norm needs two)."""
+def _epochs(count: int, recipe: Recipe) -> Iterator[list[Tensor]]:
+    """Indices of the batches of every epoch; a last batch of one is left out (batch norm needs two)."""
     generator = torch.Generator().manual_seed(recipe.seed)
     for _ in range(recipe.epochs):
-        for batch in torch.randperm(count, generator=generator).split(recipe.batch):
-            if len(batch) > 1 or count == 1:
-                yield batch
+        batches = torch.randperm(count, generator=generator).split(recipe.batch)
+        yield [batch for batch in batches if len(batch) > 1 or count == 1]
 
 
 def _describe(result: object) -> str:

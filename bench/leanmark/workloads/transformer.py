@@ -38,6 +38,7 @@ class Transformer(Workload):
     sequences = True
     quantization = "dynamic"
     recipe: ClassVar[Recipe | None] = Recipe(epochs=20, batch=64, learning_rate=3e-3)
+    target: ClassVar[float | None] = 0.96
     finetune: ClassVar[Recipe] = Recipe(epochs=8, batch=32, learning_rate=3e-3)
 
     def model(self) -> nn.Module:
