@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -59,18 +59,21 @@ def operators(step: Callable[[], object]) -> dict[str, int]:
 
     with profiler.profile(use_kineto=True, record_shapes=True) as profile:
         step()
-    return dict(Counter(_names(profile.function_events)))
+    # function events have no dtypes before torch 2.12; the ones below them have, under the same number
+    raw: Any = profile.kineto_results
+    dtypes = {one.correlation_id(): one.dtypes() for one in raw.events() if one.dtypes()}
+    return dict(Counter(_names(profile.function_events, dtypes)))
 
 
-def _names(events: Iterable[FunctionEvent]) -> Iterator[str]:
+def _names(events: Iterable[FunctionEvent], dtypes: Mapping[int, Sequence[str]]) -> Iterator[str]:
     """``addmm[float32]`` for each heavy operator that calls no other: autocast and fused ones do."""
     for event in events:
         mark = next((mark for start, mark in _MARKS.items() if event.name.startswith(start)), None)
         if mark is not None:
             yield mark
         elif _is_heavy(event) and not any(_is_heavy(inner) for inner in _below(event)):
-            dtypes = sorted(set(_matrix_dtypes(event)))
-            yield f"{event.name.removeprefix('aten::')}[{'+'.join(dtypes)}]"
+            used = sorted(set(_matrix_dtypes(event, dtypes.get(event.id, ()))))
+            yield f"{event.name.removeprefix('aten::')}[{'+'.join(used)}]"
 
 
 def _is_heavy(event: FunctionEvent) -> bool:
@@ -86,9 +89,9 @@ def _below(event: FunctionEvent) -> Iterator[FunctionEvent]:
         yield from _below(inner)
 
 
-def _matrix_dtypes(event: FunctionEvent) -> Iterator[str]:
+def _matrix_dtypes(event: FunctionEvent, dtypes: Sequence[str]) -> Iterator[str]:
     """Dtypes of the arguments of two dimensions or more: biases and scales do not decide."""
     shapes: Any = event.input_shapes  # its annotation says one tuple of ints
-    for shape, dtype in zip(shapes, event.input_dtypes, strict=True):
+    for shape, dtype in zip(shapes, dtypes, strict=True):
         if len(shape) >= 2 and dtype != "TensorList":
             yield _DTYPES.get(dtype, dtype)
