@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -167,3 +171,59 @@ def test_limits_on_paper() -> None:
     assert (AMPERE.shared_bytes, HOPPER.shared_bytes) == (163 * 1024, 227 * 1024)
     assert not AMPERE.descriptors
     assert device_limits.of(torch.device("cpu")).descriptors
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+def test_candidates_are_compiled_without_being_run_and_one_that_fails_costs_only_itself(
+    tmp_path: Path,
+) -> None:
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    environment.pop("TRITON_INTERPRET", None)
+    program = Path(__file__).with_name("triton_jit.py")
+    ended = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert found["compiled"] == {"weight_only": True, "weight_only_row": True, "combine": True}
+    [(name, why)] = found["refused"].items()
+    assert name == "weight_only BLOCK_M=16 BLOCK_N=48 SPLIT_K=1 warps=4 stages=4"
+    assert "power of 2" in why
+    assert found["told"] == [f"{name} cannot be compiled here"]
+
+
+@pytest.fixture
+def wrong_but_fast(monkeypatch: pytest.MonkeyPatch) -> gemm.Product:
+    """The first candidate leaves its output as it is, and is the fastest."""
+    problem = gemm.Product(*(torch.zeros(64, 64, dtype=torch.float16) for _ in range(3)))
+    found = tuning.candidates(gemm.kernels(torch.float16), problem, HOPPER)
+
+    def run(launches: Sequence[Candidate]) -> None:
+        if launches[0] != found[0]:
+            problem.output.fill_(1.0)
+
+    monkeypatch.setattr(tuning, "compile_all", lambda found, problem, limits: {})
+    monkeypatch.setattr(Candidate, "launches", lambda self, problem, limits: [self])
+    monkeypatch.setattr(tuning, "run", run)
+    times = {each: 1.0 + place for place, each in enumerate(found)}
+    monkeypatch.setattr(tuning, "_median_ms", lambda candidate, problem, limits: times[candidate])
+    return problem
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+def test_the_fastest_is_not_taken_where_it_is_wrong(wrong_but_fast: gemm.Product) -> None:
+    problem = wrong_but_fast
+    found = tuning.candidates(gemm.kernels(torch.float16), problem, HOPPER)
+
+    def judge(output: torch.Tensor) -> str | None:
+        return "not written" if output.isnan().any() else None
+
+    assert min(tuning.measure(found, problem, HOPPER).items(), key=lambda each: each[1])[0] == found[0]
+    with tuning.judged(judge), pytest.warns(UserWarning, match="is not taken: not written"):
+        times = tuning.measure(found, problem, HOPPER)
+    assert set(times) == set(found[1:])
+    with (
+        tuning.judged(lambda output: "wrong"),
+        pytest.warns(UserWarning, match="is not taken: wrong"),
+        pytest.raises(RuntimeError, match="no configuration runs on this GPU:\n.*: wrong"),
+    ):
+        tuning.measure(found, problem, HOPPER)

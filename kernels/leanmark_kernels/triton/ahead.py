@@ -60,8 +60,8 @@ def compile_launch(launch: Launch, capability: tuple[int, int]) -> Compiled:
 
     names = launch.function.arg_names
     signature = {name: signature_of(launch.arguments.get(name)) for name in names}
-    constants = launch.compiled_in()
-    constants.update({name: None for name, value in launch.arguments.items() if value is None})
+    compiled_in = {name: value for name, value in launch.arguments.items() if is_constant(value)}
+    constants = {**launch.compiled_in(), **compiled_in}
     attributes = {
         (place,): ALIGNED for place, name in enumerate(names) if is_aligned(launch.arguments.get(name))
     }
@@ -73,14 +73,19 @@ def compile_launch(launch: Launch, capability: tuple[int, int]) -> Compiled:
 
 
 def signature_of(value: Any) -> str:
-    """How Triton names the type of an argument; constants are those that are not tensors or integers."""
+    """How Triton names the type of an argument; what is no tensor and no integer is a constant."""
     if isinstance(value, Tensor):
         return f"*{POINTER[value.dtype]}"
-    if isinstance(value, int):
+    if isinstance(value, int) and not is_constant(value):
         return "i32"
     if hasattr(value, "block_shape"):
         return f"tensordesc<{POINTER[value.base.dtype]}{list(value.block_shape)}>"
     return "constexpr"
+
+
+def is_constant(value: Any) -> bool:
+    """Whether Triton will compile ``value`` in at the first call: sizes of 1, and what is left out."""
+    return value is None or (isinstance(value, int) and value == 1)
 
 
 def is_aligned(value: Any) -> bool:

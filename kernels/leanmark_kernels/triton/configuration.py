@@ -43,12 +43,20 @@ class Launch:
         return {**self.constants, **{name: size for name, size in self.config.blocks if name in names}}
 
     def __call__(self) -> None:
-        self.function[self.grid](
-            **self.arguments,
-            **self.compiled_in(),
-            num_warps=self.config.warps,
-            num_stages=self.config.stages,
-        )
+        self.function[self.grid](**self._everything())
+
+    def compile(self, *, wait: bool) -> None:
+        """Have the machine code that the call needs, and run nothing.
+
+        Within Triton's ``AsyncCompileMode`` threads make it, and only ``wait`` shows whether they can.
+        """
+        kernel = self.function.warmup(grid=self.grid, **self._everything())
+        if wait and hasattr(kernel, "result"):
+            kernel.result()
+
+    def _everything(self) -> dict[str, Any]:
+        options = {"num_warps": self.config.warps, "num_stages": self.config.stages}
+        return {**self.arguments, **self.compiled_in(), **options}
 
 
 def pieces(size: int, block: int) -> int:

@@ -6,8 +6,13 @@ the interpreter or while a CUDA graph is captured, the first legal configuration
 
 from __future__ import annotations
 
+import contextlib
+import os
 import statistics
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +25,10 @@ from leanmark_kernels.triton.device_limits import Limits
 from leanmark_kernels.triton.kernel import Kernel
 
 FLUSH_BYTES = 256 * 2**20
-"""More than any L2 holds, and its writing lasts longer than the CPU needs to queue the launches behind it."""
+"""More than any L2 holds."""
+
+HOLD_CYCLES = 1_000_000
+"""Half a millisecond for which the GPU is held back, so that the launches behind it are queued in time."""
 
 ROUNDS = 7
 
@@ -38,6 +46,10 @@ class Candidate:
     def launches(self, problem: Any, limits: Limits) -> Sequence[Launch]:
         return self.kernel.launches(problem, self.config, limits)
 
+
+Judge = Callable[[torch.Tensor], str | None]
+
+_judge: ContextVar[Judge | None] = ContextVar("judge", default=None)
 
 _known: dict[tuple[str, str], Candidate] = {}
 """By device name and key: what this process chose before, found without comparing all candidates."""
@@ -97,30 +109,92 @@ def choose(kernels: Sequence[Kernel], problem: Any, limits: Limits) -> Candidate
 def measure(found: Sequence[Candidate], problem: Any, limits: Limits) -> dict[Candidate, float]:
     """Median milliseconds of each candidate with a cold L2, without those that the GPU has no resources for.
 
-    Raises ``RuntimeError`` where that is all of them.
+    Those that cannot be compiled, and those that the judge of :func:`judged` refuses, are left out too, with
+    a warning that names them.
+
+    Raises ``RuntimeError`` where nothing is left.
     """
     from triton.runtime.errors import OutOfResources
 
     times: dict[Candidate, float] = {}
-    refused = []
-    flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
+    refused = compile_all(found, problem, limits)
     for candidate in found:
+        if candidate in refused:
+            continue
         try:
-            times[candidate] = _median_ms(candidate, problem, limits, flush)
+            why = _why_wrong(candidate, problem, limits)
+            if why is None:
+                times[candidate] = _median_ms(candidate, problem, limits)
+            else:
+                refused[candidate] = why
+                warnings.warn(f"{candidate} is not taken: {why}", stacklevel=2)
         except OutOfResources as error:
-            refused.append(f"{candidate}: {error}")
+            refused[candidate] = str(error)
     if not times:
-        raise RuntimeError("no configuration runs on this GPU:\n" + "\n".join(refused))
+        reasons = "\n".join(f"{candidate}: {why}" for candidate, why in refused.items())
+        raise RuntimeError(f"no configuration runs on this GPU:\n{reasons}")
     return times
 
 
-def _median_ms(candidate: Candidate, problem: Any, limits: Limits, flush: torch.Tensor) -> float:
-    run(candidate.launches(problem, limits))  # compiles
+def compile_all(found: Sequence[Candidate], problem: Any, limits: Limits) -> dict[Candidate, str]:
+    """Compile all of ``found`` side by side; gives those that cannot be, and why, after a warning."""
+    from triton import AsyncCompileMode
+
+    launches = {candidate: candidate.launches(problem, limits) for candidate in found}
+    refused: dict[Candidate, str] = {}
+
+    def each(candidate: Candidate, wait: bool) -> None:
+        try:
+            for launch in launches[candidate]:
+                launch.compile(wait=wait)
+        except Exception as error:  # one that some version cannot compile leaves the others to choose from
+            refused[candidate] = f"{type(error).__name__}: {error}".strip()
+
+    with ThreadPoolExecutor(_processors()) as pool, AsyncCompileMode(pool, ignore_errors=True):
+        for candidate in found:
+            each(candidate, wait=False)
+    for candidate in found:
+        if candidate not in refused:
+            each(candidate, wait=True)  # raises what was ignored before; else it is there already
+    for candidate, why in refused.items():
+        warnings.warn(f"{candidate} cannot be compiled here: {why}", stacklevel=2)
+    return refused
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def judged(judge: Judge) -> Iterator[None]:
+    """Within, ``judge`` sees the output [M, N] of each candidate before it is timed.
+
+    It says what is wrong with it, or ``None``: the fastest may be so because it is wrong.
+    """
+    token = _judge.set(judge)
+    try:
+        yield
+    finally:
+        _judge.reset(token)
+
+
+def _why_wrong(candidate: Candidate, problem: Any, limits: Limits) -> str | None:
+    """What the judge says of the first run; what is not written stays NaN."""
+    judge = _judge.get()
+    if judge is not None:
+        problem.output.fill_(torch.nan)
+    run(candidate.launches(problem, limits))
+    return None if judge is None else judge(problem.output)
+
+
+def _median_ms(candidate: Candidate, problem: Any, limits: Limits) -> float:
+    flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
     pairs = []
     for _ in range(ROUNDS):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         launches = candidate.launches(problem, limits)
         flush.zero_()
+        torch.cuda._sleep(HOLD_CYCLES)
         begin.record()
         run(launches)
         end.record()
