@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
+from itertools import product, zip_longest
 
 import torch
 from torch import Tensor
@@ -26,13 +26,15 @@ EPILOGUES = {"plain": 0.88, "gelu": 1.05, "residual": 1.05}
 class Contest:
     """``calls`` do the same job, ``ours`` first; ``exact`` is what ours has to give, in float64.
 
-    ``bytes`` is what has to be read and written at least, ``operations`` what has to be multiplied and added.
+    ``bytes`` is what has to be read and written at least, ``operations`` what has to be multiplied and added,
+    ``unit`` what multiplies: the tensor cores in a dtype, or for ``float32`` the others.
     """
 
     calls: Mapping[str, Callable[[], Tensor]]
     exact: Callable[[], Tensor]
     bytes: int
     operations: int
+    unit: str = "bfloat16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +46,62 @@ class Case:
     build: Callable[[torch.device], Contest]
 
 
-def cases() -> Iterator[Case]:
-    """All of them, the most telling first."""
-    for size, rows, (bits, target) in product((4096, 8192), (1, 16, 32), ((4, 1.8), (8, 1.5))):
-        yield Case(f"w{bits}a16-{rows}x{size}x{size}", target, partial(weight_only, bits, rows, size))
-    for size, (epilogue, target) in product((4096, 8192), EPILOGUES.items()):
-        yield Case(f"gemm-{epilogue}-{size}", target, partial(dense, size, size, size, epilogue))
-    for sizes in ((16, 4096, 4096), (64, 1024, 4096), (256, 2048, 2048), (100, 1000, 1000)):
-        name = "x".join(str(size) for size in sizes)
-        yield Case(f"gemm-small-{name}", 1.1, partial(dense, *sizes, "plain"))
-    for (channels, size), taps in product(((128, 112), (384, 28), (96, 56)), (3, 7)):
-        name = f"depthwise-{taps}x{taps}-{channels}-at-{size}"
-        yield Case(name, 2.0, partial(depthwise, 64, channels, size, taps))
-    for block, (kept, target) in product(packing.BLOCKS, ((50, 1.5), (25, 2.8), (10, 6.0))):
-        build = partial(block_sparse, 4096, block, kept / 100)
-        yield Case(f"blocks{block}-keeping-{kept}-percent", target, build)
-    for rows in (4096, 1024):
-        yield Case(f"int8-{rows}x4096x4096", 1.15, partial(integer, rows, 4096))
-    for channels, size in ((64, 56), (128, 28), (256, 14), (512, 7)):
-        yield Case(f"conv3x3-{channels}-at-{size}", 1.0, partial(convolution, 64, channels, size))
+def cases(large: bool = True) -> Iterator[Case]:
+    """All of them, or one small one of each kernel; in turns, the most telling of each kernel first."""
+    families = _large() if large else _small()
+    for turn in zip_longest(*(list(family) for family in families)):
+        yield from (case for case in turn if case is not None)
+
+
+def _large() -> Iterator[Iterator[Case]]:
+    """By kernel."""
+    for bits, target in ((4, 1.8), (8, 1.5)):
+        yield (
+            Case(f"w{bits}a16-{rows}x{size}x{size}", target, partial(weight_only, bits, rows, size))
+            for size, rows in product((8192, 4096), (1, 16, 32))
+        )
+    for epilogue, target in EPILOGUES.items():
+        yield (
+            Case(f"gemm-{epilogue}-{size}", target, partial(dense, size, size, size, epilogue))
+            for size in (8192, 4096)
+        )
+    yield (
+        Case(f"gemm-small-{m}x{n}x{k}", 1.1, partial(dense, m, n, k, "plain"))
+        for m, n, k in ((16, 4096, 4096), (64, 1024, 4096), (256, 2048, 2048), (100, 1000, 1000))
+    )
+    yield (
+        Case(
+            f"depthwise-{taps}x{taps}-{channels}-at-{size}", 2.0, partial(depthwise, 64, channels, size, taps)
+        )
+        for (channels, size), taps in product(((384, 28), (128, 112), (96, 56)), (3, 7))
+    )
+    for block in packing.BLOCKS:
+        yield (
+            Case(
+                f"blocks{block}-keeping-{kept}-percent",
+                target,
+                partial(block_sparse, 4096, block, kept / 100),
+            )
+            for kept, target in ((25, 2.8), (50, 1.5), (10, 6.0))
+        )
+    yield (Case(f"int8-{rows}x4096x4096", 1.15, partial(integer, rows, 4096)) for rows in (4096, 1024))
+    yield (
+        Case(f"conv3x3-{channels}-at-{size}", 1.0, partial(convolution, 64, channels, size))
+        for channels, size in ((64, 56), (128, 28), (256, 14), (512, 7))
+    )
+
+
+def _small() -> Iterator[Iterator[Case]]:
+    """To rehearse on a processor."""
+    for name, build in (
+        ("w4a16-3x256x256", partial(weight_only, 4, 3, 256)),
+        ("gemm-gelu-20x40x64", partial(dense, 20, 40, 64, "gelu")),
+        ("depthwise-3x3-16-at-6", partial(depthwise, 2, 16, 6, 3)),
+        ("blocks64-keeping-50-percent", partial(block_sparse, 256, 64, 0.5)),
+        ("int8-32x64x64", partial(integer, 32, 64)),
+        ("conv3x3-16-at-6", partial(convolution, 1, 16, 6)),
+    ):
+        yield iter([Case(name, 1.0, build)])
 
 
 def normal(device: torch.device, *shape: int) -> Tensor:
@@ -144,6 +183,7 @@ def integer(rows: int, size: int, device: torch.device) -> Contest:
         exact,
         stored_bytes(input, weight, input_scale, weight_scale, bias) + rows * size * DTYPE.itemsize,
         2 * rows * size * size,
+        "int8",
     )
 
 
@@ -173,8 +213,9 @@ def convolution(batch: int, channels: int, size: int, device: torch.device) -> C
     bias, residual = normal(device, channels), torch.randn_like(input)  # channels_last too
 
     def exact() -> Tensor:
-        output = F.conv2d(input.double(), weight.double(), bias.double(), padding=1)
-        return (output + residual).relu()
+        # contiguous: libraries have float64 in few layouts
+        planes, filters = (tensor.double().contiguous() for tensor in (input, weight))
+        return (F.conv2d(planes, filters, bias.double(), padding=1) + residual).relu()
 
     return Contest(
         {
@@ -208,4 +249,5 @@ def depthwise(batch: int, channels: int, size: int, taps: int, device: torch.dev
         exact,
         stored_bytes(input, weight, bias, input),
         2 * input.numel() * taps**2,
+        "float32",
     )
