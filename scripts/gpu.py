@@ -1,21 +1,28 @@
 #!/usr/bin/env python3
-"""usage: scripts/gpu.py [--folder DIR] [--minutes M] [--device cuda:N] [PIECE...]
+"""usage: scripts/gpu.py [--folder DIR] [--minutes M] [--device cuda:N] [--rehearse] [PIECE...]
 
-Everything that only a GPU can show, in pieces: `check` (what fakes stood in for), `kernels` (the Triton
-kernels), then one contest after another, the most telling first. Records
-are under DIR. What is done is not done again: run it until it says that nothing is left. Needs no network.
+Everything that only a GPU can show, in pieces, the most telling first: checks of what fakes stood in for
+(`check-first`, and `check` for the rest of them), the Triton kernels (`kernels-first`, one case of each, and
+`kernels`), and contests. Records are under DIR. What is done is not done again: run it until it says that
+nothing is left. A piece is begun only where its time is left, and one that fails, crashes or hangs costs only
+itself. Needs no network. From a checkout that is not installed:
+
+  PYTHONPATH=$PWD/bench:$PWD/kernels python3 scripts/gpu.py
+
+--rehearse goes through all kinds of pieces on the processor, with small models and numbers without meaning.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import gpu_watch
 
 from leanmark import plan, suite
 from leanmark.errors import LeanmarkError
@@ -28,13 +35,16 @@ from leanmark.record import Phase
 
 HERE = Path(__file__).parent
 
-MARGIN_S = 30.0
-"""To compile and end the last kernel in."""
+MARGIN_S = 20.0
+"""To end in."""
 
 THREADS = 4
 """Of the host: models are prepared on it."""
 
-SAMPLING = replace(plan.QUICK, energy_rounds=2, memory_steps=3, warmup_s=2.0)
+SAMPLING = replace(plan.QUICK, memory_steps=3)
+
+ANSWER_S = 180.0
+"""What compiling a model may take; what takes longer hangs."""
 
 INFERENCE = (
     "tf32", "bf16", "fp16", "fp8", "int8dq", "int4wo", "sparse24", "bf16+cuda_graphs", "bf16+compile",
@@ -44,25 +54,31 @@ TRAINING = ("tf32", "bf16", "fp16", "bf16+compile", "fused_optimizer", "checkpoi
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """One contest, and about how many seconds it takes (on paper: no GPU has timed this)."""
-
     workload: str
     phase: Phase
     batch: int
     techniques: tuple[str, ...]
-    cost_s: float = 200.0
 
     @property
     def name(self) -> str:
         return f"{self.workload}-{self.phase}-{self.batch}"
 
+    @property
+    def cost_s(self) -> float:
+        """About how long it takes (on paper: no GPU has timed this); each is opened in three processes."""
+        compiled = sum("compile" in text for text in self.techniques)
+        return 40.0 + 32.0 * (2 + len(self.techniques)) + 40.0 * compiled
+
 
 IMAGES = tuple(name for name in INFERENCE if name not in ("fp8", "int8dq", "int4wo", "sparse24"))
+WIDE = tuple(name for name in INFERENCE if name != "int8dq")
+"""Without torch's 8-bit product, which asks for more than 16 rows."""
+
 CONTESTS = (
-    Contest("resnet50", "inference", 64, (*IMAGES, "bf16+channels_last", "bf16+channels_last+compile")),
     Contest("bert", "inference", 32, INFERENCE),
-    Contest("gpt2-decode", "inference", 1, (*INFERENCE, "int8wo")),
     Contest("bert", "training", 32, TRAINING),
+    Contest("resnet50", "inference", 64, (*IMAGES, "bf16+channels_last", "bf16+channels_last+compile")),
+    Contest("gpt2-decode", "inference", 1, (*WIDE, "int8wo")),
     Contest("resnet50", "training", 64, (*TRAINING, "bf16+channels_last")),
     Contest("gpt2-prefill", "inference", 8, INFERENCE),
     Contest("gpt2-prefill", "training", 8, TRAINING),
@@ -75,54 +91,109 @@ CONTESTS = (
         if (name, batch) not in {("resnet50", 64), ("bert", 32), ("gpt2-decode", 1), ("gpt2-prefill", 8)}
     ),
 )
+REHEARSED = (Contest("mlp", "inference", 4, ("bf16",)),)
 
-PIECES = ("check", "kernels", *(one.name for one in CONTESTS))
+FIRST_CHECKS = (
+    "board",
+    "conditions",
+    "time",
+    "cold",
+    "memory",
+    "encoder inference fp",
+    "encoder inference tf32",
+)
+FIRST_KERNELS = 11
+"""One case of each kind."""
+
+COSTS_S = {"check-first": 40.0, "kernels-first": 90.0, "check": 60.0, "kernels": 60.0}
+PIECES = (
+    "check-first", "kernels-first", CONTESTS[0].name, "kernels", "check", *(one.name for one in CONTESTS[1:])
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     try:
-        on = target.choose(options.device)
+        on = Target("cpu") if options.rehearse else target.choose(options.device)
     except LeanmarkError as error:
         return _say(f"no GPU can be used: {error}", 2)
-    if not on.gpu:
+    if not on.gpu and not options.rehearse:
         return _say("no GPU can be used here; `leanmark doctor` says what is missing", 2)
+    if options.contest:
+        return _contest(options.contest, options.folder, on)
+    return _do_all(options, on)
+
+
+def _do_all(options: argparse.Namespace, on: Target) -> int:
     deadline = time.monotonic() + 60 * options.minutes
     done = options.folder / "done"
     done.mkdir(parents=True, exist_ok=True)
-    failed = []
-    for piece in options.pieces or PIECES:
+    contests = REHEARSED if options.rehearse else CONTESTS
+    costs_s = {**COSTS_S, **{one.name: one.cost_s for one in contests}}
+    everything = [*COSTS_S, *(one.name for one in contests)] if options.rehearse else PIECES
+    failed, left = [], []
+    for piece in options.pieces or everything:
         if (done / piece).exists():
             continue
         left_s = deadline - time.monotonic()
-        if left_s < _cost_s(piece):
-            return _say(f"{left_s:.0f} s are left, too few for {piece}: run this again to go on", 0)
+        if left_s < costs_s[piece]:
+            left.append(piece)
+            continue
         _say(f"{piece} ({left_s:.0f} s left)", 0)
-        said = _do(piece, options.folder, on, left_s)
-        if said is None:
-            failed.append(piece)
+        if _do(piece, options, on, left_s):
+            (done / piece).touch()
         else:
-            (done / piece).write_text(f"{said}\n")
-    return _say(f"failed: {', '.join(failed)}" if failed else "nothing is left to do", bool(failed))
+            failed.append(piece)
+    if left:
+        _say(f"too little time for {', '.join(left)}: run this again to go on", 0)
+    if failed:
+        return _say(f"failed or not finished: {', '.join(failed)}", 1)
+    return 0 if left else _say("nothing is left to do", 0)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("pieces", nargs="*", choices=[*PIECES, []], metavar="PIECE", help=", ".join(PIECES))
+    names = [*PIECES, *(one.name for one in REHEARSED)]
+    parser.add_argument("pieces", nargs="*", choices=[*names, []], metavar="PIECE", help=", ".join(PIECES))
     parser.add_argument("--folder", type=Path, default=Path("results"))
     parser.add_argument("--minutes", type=float, default=9.5)
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--rehearse", action="store_true")
+    parser.add_argument("--contest", choices=names, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
-def _do(piece: str, folder: Path, on: Target, left_s: float) -> str | None:
-    """What was written; ``None`` where it failed and is to be tried again."""
-    if piece == "check":
-        return _script("gpu_check.py", [str(folder / "gpu-check.json")], on, left_s)
-    if piece == "kernels":
-        seconds = f"{left_s - MARGIN_S:.0f}"  # it stops by itself, and goes on when it is called again
-        return _script("gpu_kernels.py", ["--folder", str(folder), "--seconds", seconds], on, left_s)
-    contest = next(one for one in CONTESTS if one.name == piece)
+def _do(piece: str, options: argparse.Namespace, on: Target, left_s: float) -> bool:
+    """Whether it was finished, by a process of its own."""
+    folder = ["--folder", str(options.folder), *(["--rehearse"] if options.rehearse else [])]
+    seconds = ["--seconds", f"{min(left_s - MARGIN_S, 1000.0):.0f}"]  # they stop by themselves
+    commands = {
+        "check-first": ["gpu_check.py", *folder, *seconds, *FIRST_CHECKS],
+        "check": ["gpu_check.py", *folder, *seconds, *(FIRST_CHECKS if options.rehearse else [])],
+        "kernels-first": ["gpu_kernels.py", *folder, *seconds, "--first", str(FIRST_KERNELS)],
+        "kernels": ["gpu_kernels.py", *folder, *seconds],
+    }
+    command = commands.get(piece, ["gpu.py", *folder, "--contest", piece])  # it sees this GPU only
+    return _run(command, on, left_s - MARGIN_S / 2)
+
+
+def _run(command: Sequence[str], on: Target, seconds: float) -> bool:
+    name, *arguments = command
+    whole = [sys.executable, str(HERE / name), *arguments]
+    ended = gpu_watch.run(
+        whole,
+        piece_s=seconds,
+        total_s=seconds,
+        grace_s=MARGIN_S / 4,
+        environment={**os.environ, "CUDA_VISIBLE_DEVICES": on.gpu},
+    )
+    if ended.why:
+        _say(f"{name}: {ended.why}", 0)
+    return not ended.why
+
+
+def _contest(name: str, folder: Path, on: Target) -> int:
+    contest = next(one for one in (*CONTESTS, *REHEARSED) if one.name == name)
     made = plan.make(
         plan.Selection(
             workloads=(WorkloadSpec(name=contest.workload),),
@@ -132,31 +203,18 @@ def _do(piece: str, folder: Path, on: Target, left_s: float) -> str | None:
             batches=(contest.batch,),
             device=on.device,
             gpu=on.gpu,
-            threads=THREADS,
+            threads=THREADS if on.gpu else 1,
         ),
         SAMPLING,
     )
+    made = replace(made, sampling=replace(made.sampling, timeout_s=ANSWER_S))
     with Campaign(made, folder, _tell) as campaign:
+        _say(f"writing {campaign.path}", 0)
         campaign.run_all()
     for one in campaign.measurements:
         if one.status != "ok":
             _say(f"{one.case.id}, {one.pass_name}: {one.status}: {one.reason}", 0)
-    return str(campaign.path)
-
-
-def _script(name: str, arguments: list[str], on: Target, left_s: float) -> str | None:
-    command = [sys.executable, str(HERE / name), *arguments]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": on.gpu}
-    try:
-        ended = subprocess.run(command, env=environment, timeout=left_s, check=False)
-    except subprocess.TimeoutExpired:
-        _say(f"{name} was stopped after {left_s:.0f} s", 0)
-        return None
-    return " ".join([name, *arguments]) if ended.returncode == 0 else None
-
-
-def _cost_s(piece: str) -> float:
-    return {"check": 60.0, "kernels": 120.0, **{one.name: one.cost_s for one in CONTESTS}}[piece]
+    return 0
 
 
 def _tell(progress: Progress) -> None:

@@ -5,13 +5,15 @@ That process prints ``begin NAME`` before a piece; everything else that it print
 
 from __future__ import annotations
 
+import contextlib
 import queue
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 _BEGIN = "begin "
@@ -31,9 +33,21 @@ class Ended:
     late: bool = False
 
 
-def run(command: Sequence[str], *, piece_s: float, total_s: float) -> Ended:
-    """Run ``command``; kill it where one piece lasts longer than ``piece_s``, all longer than ``total_s``."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def run(
+    command: Sequence[str],
+    *,
+    piece_s: float,
+    total_s: float,
+    grace_s: float = 0.0,
+    environment: Mapping[str, str] | None = None,
+) -> Ended:
+    """Run ``command``; kill it where one piece lasts longer than ``piece_s``, all longer than ``total_s``.
+
+    It is interrupted first, as by Ctrl-C, and has ``grace_s`` to end.
+    """
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
     end_s = until_s = time.monotonic() + total_s
     piece, said = "", deque[str](maxlen=_LAST_LINES)
     lines = _lines(process)
@@ -49,7 +63,11 @@ def run(command: Sequence[str], *, piece_s: float, total_s: float) -> Ended:
     except queue.Empty:
         late = until_s == end_s
         why = "the time was over" if late else f"it took longer than {piece_s:g} s"
-        return Ended(piece, f"{why}, and it was killed", "".join(said), late)
+        if grace_s:
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(grace_s)
+        return Ended(piece, f"{why}, and it was ended", "".join(said), late)
     finally:
         process.kill()
         process.wait()

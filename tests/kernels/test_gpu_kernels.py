@@ -188,7 +188,7 @@ def test_a_case_that_fails_dies_hangs_or_is_wrong_costs_only_itself(tmp_path: Pa
     folder = tmp_path / "gpu-kernels"
     assert "ValueError: broken" in (folder / "raises.failed").read_text()
     assert (folder / "dies.failed").read_text().startswith("its process ended with code 7; it last said")
-    assert (folder / "hangs.failed").read_text().startswith("it took longer than 8 s, and it was killed")
+    assert (folder / "hangs.failed").read_text().startswith("it took longer than 8 s, and it was ended")
     assert json.loads((folder / "wrong.failed").read_text())["error"] == pytest.approx(0.5, abs=0.01)
     found = json.loads((folder / "good.json").read_text())
     assert found["right"] and found["cold"]["ratios"]["cuBLAS bf16"]["value"] > 0

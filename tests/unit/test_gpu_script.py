@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
+import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +25,7 @@ UUID = "GPU-00000000-0000-0000-0000-000000000000"
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
     spec = importlib.util.spec_from_file_location("gpu_script", SCRIPT)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -50,12 +53,12 @@ class Pretended:
 
 
 @pytest.fixture
-def pretended(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def pretended(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     Pretended.plans = []
     monkeypatch.setattr(gpu.target, "choose", lambda text: Target("cuda", UUID))
     monkeypatch.setattr(gpu, "Campaign", Pretended)
-    monkeypatch.setattr(gpu, "_script", lambda name, arguments, on, left_s: name)
-    yield gpu
+    monkeypatch.setattr(gpu, "_run", lambda command, on, seconds: True)
+    return gpu
 
 
 def test_without_a_gpu_it_says_so(
@@ -77,30 +80,86 @@ def test_it_goes_on_where_it_stopped(
     assert pretended.main([*folder, "check", "bert-inference-32"]) == 0
     assert {path.name for path in (tmp_path / "done").iterdir()} == {"check", "bert-inference-32"}
     assert pretended.main([*folder, "--minutes", "0"]) == 0
-    assert "too few for kernels: run this again to go on" in capsys.readouterr().out
+    assert (
+        "too little time for check-first, kernels-first, kernels, bert-training-32" in capsys.readouterr().out
+    )
     assert pretended.main([*folder, "--minutes", "999"]) == 0
     assert "nothing is left to do" in capsys.readouterr().out
-    assert len(Pretended.plans) == len(pretended.CONTESTS)
+    assert {path.name for path in (tmp_path / "done").iterdir()} == set(pretended.PIECES)
 
 
-def test_what_failed_is_tried_again(
-    pretended: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_what_failed_is_tried_again_and_keeps_nothing_else_from_being_done(
+    pretended: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(pretended, "_script", lambda *_: None)
-    assert pretended.main(["--folder", str(tmp_path), "check"]) == 1
-    assert not list((tmp_path / "done").iterdir())
+    monkeypatch.setattr(pretended, "_run", lambda command, on, seconds: command[0] != "gpu_kernels.py")
+    assert pretended.main(["--folder", str(tmp_path), "--minutes", "999"]) == 1
+    assert "failed or not finished: kernels-first, kernels\n" in capsys.readouterr().out
+    left = set(pretended.PIECES) - {path.name for path in (tmp_path / "done").iterdir()}
+    assert left == {"kernels-first", "kernels"}
+
+
+def test_a_piece_that_does_not_fit_lets_a_shorter_one_go_first(pretended: ModuleType, tmp_path: Path) -> None:
+    assert pretended.main(["--folder", str(tmp_path), "--minutes", "5"]) == 0
+    done = {path.name for path in (tmp_path / "done").iterdir()}
+    assert {"check-first", "kernels-first", "kernels", "check", "cnn-inference-32"} <= done
+    assert "bert-inference-32" not in done
+
+
+def test_each_piece_is_a_process_that_sees_this_gpu_only_and_ends_in_time(
+    gpu: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[tuple[list[str], dict[str, Any]]] = []
+
+    def run(command: list[str], **rest: Any) -> Any:
+        asked.append((command[1:], rest))
+        return gpu.gpu_watch.Ended("", "", "")
+
+    monkeypatch.setattr(gpu.target, "choose", lambda text: Target("cuda", UUID))
+    monkeypatch.setattr(gpu.gpu_watch, "run", run)
+    gpu.main(["--folder", str(tmp_path), "--device", "cuda:3", "kernels-first", "bert-inference-32"])
+    [(kernels, rest), (contest, _)] = asked
+    assert [Path(kernels[0]).name, *kernels[1:3]] == ["gpu_kernels.py", "--folder", str(tmp_path)]
+    assert kernels[-2:] == ["--first", "11"]
+    assert contest[-2:] == ["--contest", "bert-inference-32"]
+    assert "--device" not in contest
+    assert rest["environment"]["CUDA_VISIBLE_DEVICES"] == UUID
+    seconds = float(kernels[kernels.index("--seconds") + 1])
+    assert 500 < seconds < rest["total_s"] < 570
 
 
 def test_its_contests_are_of_one_gpu_and_leave_nothing_out_silently(
     pretended: ModuleType, tmp_path: Path
 ) -> None:
-    pretended.main(["--folder", str(tmp_path), "--minutes", "999"])
+    for contest in pretended.CONTESTS:
+        assert pretended.main(["--folder", str(tmp_path), "--contest", contest.name]) == 0
     for contest, made in zip(pretended.CONTESTS, Pretended.plans, strict=True):
         assert made.gpu == UUID
+        assert made.sampling.timeout_s == 180
+        assert made.sampling.energy_rounds * made.sampling.energy_processes >= 6, "no interval of energy"
         assert {case.device for case in made.cases} == {"cuda"}
         wanted = {chain.spell(chain.parse(text)) for text in ("fp32", *contest.techniques)}
         assert {case.technique for case in made.cases} == wanted, contest.name
         assert len({case.pair_key for case in made.cases}) == 1
+
+
+@pytest.mark.slow
+def test_all_kinds_of_pieces_can_be_rehearsed_without_a_gpu(tmp_path: Path) -> None:
+    """The processes are real, and so is all that happens between them; only the GPU is not."""
+    here = os.pathsep.join(path for path in sys.path if path)
+    environment = {**os.environ, "PYTHONPATH": here, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(SCRIPT), "--rehearse", "--folder", str(tmp_path)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert {path.name for path in (tmp_path / "done").iterdir()} == {
+        "check-first", "check", "kernels-first", "kernels", "mlp-inference-4"
+    }  # fmt: skip
+    checks = [json.loads(line) for line in (tmp_path / "gpu-check.jsonl").read_text().splitlines()]
+    assert [(one["name"], one["status"]) for one in checks] == [("encoder inference fp32", "ok")]
+    [record] = tmp_path.glob("*/*.jsonl")
+    lines = [json.loads(line) for line in record.read_text().splitlines()]
+    assert {"fp32", "bf16"} <= {line["case"]["technique"] for line in lines if "case" in line}
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert again.stdout == "gpu: nothing is left to do\n"
 
 
 def test_the_main_job_on_a_gpu_is_that_of_the_larger_models() -> None:
