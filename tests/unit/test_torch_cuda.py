@@ -56,6 +56,33 @@ def test_the_device_time_leaves_launches_out_and_the_cold_one_starts_cold(
     assert wall_s - (block.device_s or 0) == pytest.approx(max(host_s - KERNEL_S, 0), abs=1.1e-3 / 2)
 
 
+@pytest.mark.parametrize(("launches", "times"), [(100, 8), (300, 2), (700, 1)])
+def test_a_full_queue_does_not_make_the_host_part_of_the_device_time(launches: int, times: int) -> None:
+    """Kernels of 2 us that take the host 10 us each: 8 steps of 300 are more than 1024 can wait."""
+    clock = VirtualClock(tick_s=0.0)
+    cuda, asked = FakeTorchCuda(clock), []
+
+    def step() -> None:
+        asked.append(1)
+        for _ in range(launches):
+            cuda.launch(2e-6, 1e-5)
+
+    assert TorchCuda(cuda).busy_s(step, 8, launches * 1e-5) == near(launches * 2e-6)
+    assert len(asked) == sum(count for count in (8, 4, 2, 1) if count >= times)
+
+
+def test_a_step_of_more_launches_than_the_queue_holds_has_an_upper_bound() -> None:
+    clock = VirtualClock(tick_s=0.0)
+    cuda = FakeTorchCuda(clock)
+
+    def step() -> None:
+        for _ in range(2000):
+            cuda.launch(2e-6, 1e-5)
+
+    seconds = TorchCuda(cuda).busy_s(step, 8, 2e-2)
+    assert seconds is not None and 2000 * 2e-6 < seconds < 2000 * 1e-5
+
+
 def test_a_processor_has_no_time_of_its_own() -> None:
     block = runner.run_block(lambda: None, 1)
     assert runner.with_device_times(lambda: None, 1, block, runner.HOST) == block

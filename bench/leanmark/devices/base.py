@@ -20,10 +20,10 @@ class Accelerator:
     def synchronize(self) -> None:
         """Return when all that was asked of the device is done."""
 
-    def busy_s(self, work: Step, host_s: float) -> float | None:
-        """Seconds from the beginning to the end of ``work`` on the device itself, launches left out.
+    def busy_s(self, step: Step, times: int, host_s: float) -> float | None:
+        """Seconds that one of up to ``times`` steps takes the device itself, launches left out.
 
-        ``host_s`` is about what the host needs to ask for it. ``None`` where host and device are one.
+        ``host_s`` is about what the host needs to ask for one. ``None`` where host and device are one.
         """
         return None
 

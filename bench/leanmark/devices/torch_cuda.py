@@ -39,20 +39,32 @@ class TorchCuda(Accelerator):
     def synchronize(self) -> None:
         self._cuda.synchronize()
 
-    def busy_s(self, work: Step, host_s: float) -> float | None:
+    def busy_s(self, step: Step, times: int, host_s: float) -> float | None:
         """Between two events, while the device is held back until the host has asked for everything.
 
-        Without that a device that is faster than its host waits for launches between the events. A step
-        that waits for the device itself is held back too, and its launches are then in the time.
+        Without that a device that is faster than its host waits for launches between the events. The queue
+        of a device holds about a thousand launches, and one that is full makes the host wait for the device:
+        then fewer steps are asked for. A single step that does not fit, or waits for the device itself, has
+        launches in its time, which is then an upper bound.
         """
+        while True:
+            begun_early, seconds = self._held_back(step, times, 1.5 * times * host_s)
+            if not begun_early or times == 1:
+                return seconds / times
+            times //= 2
+
+    def _held_back(self, step: Step, times: int, hold_s: float) -> tuple[bool, float]:
+        """Whether the device began before the host had asked for all, and the seconds between the events."""
         start, end = (self._cuda.Event(enable_timing=True) for _ in range(2))
         self._cuda.synchronize()
-        self._cuda._sleep(round(1.5 * host_s * self._properties.clock_rate * 1e3))  # in cycles; kHz
+        self._cuda._sleep(round(hold_s * self._properties.clock_rate * 1e3))  # in cycles; kHz
         start.record()
-        work()
+        for _ in range(times):
+            step()
+        begun_early = start.query()
         end.record()
         self._cuda.synchronize()
-        return float(start.elapsed_time(end)) * 1e-3
+        return begun_early, float(start.elapsed_time(end)) * 1e-3
 
     def flush_cache(self) -> None:
         if self._scratch is None:

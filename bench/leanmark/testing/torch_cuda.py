@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,14 +26,18 @@ class FakeTorchCuda:
     """Give it as ``TorchCuda(fake)``; a model is whatever calls :meth:`launch`.
 
     ``log`` lists what happened to the device, ``warm`` is whether its cache still holds something: a launch
-    then takes ``launch(seconds)``, and ``cold_s`` more where it does not.
+    then takes ``launch(seconds)``, and ``cold_s`` more where it does not. ``queue`` launches can wait for the
+    device; for the next one the host waits too.
     """
 
     class OutOfMemoryError(RuntimeError):
         pass
 
-    def __init__(self, clock: VirtualClock, *, cold_s: float = 0.0, free: int = 600) -> None:
+    def __init__(
+        self, clock: VirtualClock, *, cold_s: float = 0.0, free: int = 600, queue: int = 1024
+    ) -> None:
         self.clock = clock
+        self._waiting: deque[float] = deque(maxlen=queue)
         self.log: list[str] = []
         self.properties = Properties()
         self.allocated = self.reserved = 0
@@ -118,7 +123,11 @@ class FakeTorchCuda:
             self._recording = None
 
     def _queue(self, seconds: float) -> None:
-        self._idle_at_s = max(self._idle_at_s, self.clock.now_s) + seconds
+        if len(self._waiting) == self._waiting.maxlen:  # each begins when the one before it ends
+            self.clock.sleep(max(0.0, self._waiting[0] - self.clock.now_s))
+        begin_s = max(self._idle_at_s, self.clock.now_s)
+        self._waiting.append(begin_s)
+        self._idle_at_s = begin_s + seconds
 
 
 @dataclass(slots=True)
@@ -128,6 +137,9 @@ class FakeEvent:
 
     def record(self) -> None:
         self.at_s = max(self.cuda._idle_at_s, self.cuda.clock.now_s)
+
+    def query(self) -> bool:
+        return self.at_s <= self.cuda.clock.now_s
 
     def elapsed_time(self, end: FakeEvent) -> float:
         """Milliseconds."""

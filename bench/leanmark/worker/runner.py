@@ -70,21 +70,16 @@ def with_device_times(step: Step, loops: int, block: BlockTime, device: Accelera
     """
     few = min(loops, _DEVICE_STEPS)
     host_s = block.host_s / loops
-
-    def steps() -> None:
-        for _ in range(few):
-            step()
-
     timed = block
     for _ in range(_LOOKS):
-        hot_s = device.busy_s(steps, few * host_s)
+        hot_s = device.busy_s(step, few, host_s)
         if hot_s is None:
             return block
-        timed = replace(block, device_s=hot_s / few)
+        timed = replace(block, device_s=hot_s)
         if plausible.fits_wall(timed, loops):
             break  # else this thread may have been put aside while it queued the steps
     device.flush_cache()
-    cold_s = device.busy_s(step, host_s)
+    cold_s = device.busy_s(step, 1, host_s)
     return plausible.on_device(replace(timed, cold_device_s=cold_s), loops)
 
 
