@@ -80,6 +80,27 @@ def test_fp16_runs_in_float16_and_scales_the_loss(bench: Callable[[Workload], Be
         Fp16().verify_executed(plain.executed())
 
 
+@pytest.mark.parametrize("where", ["product", "convolution"])
+def test_lost_bits_are_seen_in_products_and_in_convolutions(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Factors are cut to 10 bits as TF32 does."""
+    from leanmark.backends import eager
+
+    def cut(tensor: torch.Tensor) -> torch.Tensor:
+        return ((tensor.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+
+    assert eager._observed_float32("cpu") == "float32"
+    multiply, convolve = torch.Tensor.__matmul__, torch.nn.functional.conv2d
+    if where == "product":
+        monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: multiply(cut(a), cut(b)))
+    else:
+        monkeypatch.setattr(
+            torch.nn.functional, "conv2d", lambda a, b, padding: convolve(cut(a), cut(b), padding=padding)
+        )
+    assert eager._observed_float32("cpu") == "tf32"
+
+
 @pytest.mark.parametrize("ran", [("addmm[tf32]",), ("convolution[tf32]", "mm[bfloat16]")])
 def test_tf32_is_believed_where_a_product_lost_bits(ran: tuple[str, ...]) -> None:
     link("tf32").verify_executed(executed(*ran))

@@ -213,14 +213,23 @@ def _multiply_float32(how: str) -> None:
         backend.fp32_precision = how
 
 
-def _observed_float32() -> str:
-    """``tf32`` where products of float32 lose what float32 can hold: TF32 keeps 10 bits of each factor."""
-    import torch
+def _observed_float32(device: str = "cuda") -> str:
+    """``tf32`` where a product or a convolution loses what float32 can hold: TF32 keeps 10 bits of a factor.
 
-    size = 256
-    left = torch.full((size, size), 1.0 + 2.0**-12, device="cuda")
-    product = left @ torch.eye(size, device="cuda")
-    return "float32" if torch.equal(product, left) else "tf32"
+    Sizes are those for which libraries use tensor cores if they may. Fast algorithms of convolutions round
+    a little in float32 too, hence the margin between 2^-12, which TF32 loses, and nothing.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    factor, size, channels = 1.0 + 2.0**-12, 1024, 64
+    left = torch.full((size, size), factor, device=device)
+    images = torch.full((4, channels, 32, 32), factor, device=device)
+    filters = torch.zeros(channels, channels, 3, 3, device=device)
+    filters[:, :, 1, 1] = torch.eye(channels, device=device)
+    results = left @ torch.eye(size, device=device), F.conv2d(images, filters, padding=1)
+    lost = max(float((one - factor).abs().max()) for one in results)
+    return "float32" if lost < 2.0**-15 else "tf32"
 
 
 def _named(ran: Mapping[str, int], float32: str) -> dict[str, int]:
