@@ -311,6 +311,12 @@ def test_bad_input_is_named() -> None:
         convert(linear, [1.0])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"model is in training mode; call model.eval\(\) first"):
         convert(nn.Linear(4, 4), torch.ones(1, 4))
+    with pytest.raises(ValueError, match=r"'weight' is on meta; .* for processors. Move .* with .cpu\(\)"):
+        convert(nn.Linear(4, 4, device="meta").eval(), torch.ones(1, 4))
+    with pytest.raises(
+        ValueError, match="'example 0' is on meta; .* the operators of leanmark_kernels.triton"
+    ):
+        convert(linear, torch.ones(1, 4, device="meta"))
     with pytest.raises(ValueError, match="weights is 'w3'; it must be one of fp32, "):
         Recipe(weights="w3")
     with pytest.raises(ValueError, match="rounds is 0; it must be at least 1"):

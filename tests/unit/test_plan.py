@@ -55,6 +55,12 @@ def test_nothing_left_says_who_ruled_it_out() -> None:
         made(techniques=("int8",), phases=("training",), backends=("eager",))
 
 
+@pytest.mark.parametrize("technique", ["kernels", "w8", "w4a8", "int8-exact", "sparse"])
+def test_operators_for_processors_are_not_offered_on_a_gpu(technique: str) -> None:
+    with pytest.raises(BadPlan, match=f"{technique} has no inference on cuda: .*on processors"):
+        made(techniques=(technique,), device="cuda", gpu="GPU-1", backends=("eager",), phases=("inference",))
+
+
 @pytest.mark.parametrize(
     ("axes", "message"),
     [

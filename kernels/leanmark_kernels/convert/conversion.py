@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self, cast
@@ -87,9 +88,11 @@ def convert(model: nn.Module, example: Example, recipe: Recipe | None = None) ->
     with the threads that torch has now, in all forms that its shape allows, and the fastest is taken, if it
     is one of torch's or its error against float64 is within the recipe's limit.
 
+    For processors only: GPUs have operators of their own in :mod:`leanmark_kernels.triton`.
+
     Raises ``TypeError`` for anything else than a module and tensors, ``ValueError`` for a model in training
-    mode, even in part, with hooks, or with NaN in its weights, and for one that no longer computes the same
-    when converted or that cannot take images in channels_last.
+    mode, even in part, with hooks, on another device, or with NaN in its weights, and for one that no longer
+    computes the same when converted or that cannot take images in channels_last.
     """
     recipe = recipe or Recipe()
     inputs = _checked(model, example)
@@ -152,6 +155,18 @@ def _channels_last(input: Tensor) -> Tensor:
     return input.contiguous(memory_format=torch.channels_last) if input.dim() == 4 else input
 
 
+def _require_processor(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    held = itertools.chain(model.named_parameters(), model.named_buffers())
+    given = ((f"example {place}", each) for place, each in enumerate(inputs))
+    for name, tensor in itertools.chain(held, given):
+        if tensor.device.type != "cpu":
+            raise ValueError(
+                f"convert: '{name}' is on {tensor.device}; the forms it chooses from are for processors. "
+                "Move the model and the example there with .cpu(), or, to stay on a GPU, call the operators "
+                "of leanmark_kernels.triton in place of the layers"
+            )
+
+
 def _checked(model: object, example: object) -> tuple[Tensor, ...]:
     if not isinstance(model, nn.Module):
         raise TypeError(f"convert: model is a {type(model).__name__}; it must be a torch.nn.Module")
@@ -166,6 +181,7 @@ def _checked(model: object, example: object) -> tuple[Tensor, ...]:
             raise ValueError(f"convert: '{name}' is in training mode; call model.eval() first")
         if part._forward_hooks or part._forward_pre_hooks:
             raise ValueError(f"convert: '{name}' has forward hooks, which would be lost; remove them first")
+    _require_processor(model, inputs)
     for name, parameter in model.named_parameters():
         if not bool(parameter.isfinite().all()):
             raise ValueError(f"convert: '{name}' has values that are NaN or infinite; all must be finite")
