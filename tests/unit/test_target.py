@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,50 @@ def test_what_cuda_may_see_is_counted_from_there(
     if "," not in visible:
         with pytest.raises(UsageError, match="there is no cuda:1; there is cuda:0 NVIDIA H100"):
             target.choose("cuda:1")
+
+
+SLICES = ("MIG-33333333-0001", "MIG-33333333-0002")
+
+
+@pytest.fixture
+def divided(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The first of two GPUs is divided into two slices."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(cuda, "version", lambda name: "2.13.0+cu130")
+    whole = FakeGpu(power=Constant(100.0), uuid=SECOND)
+    with FakeNvml([replace(whole, uuid=FIRST, mig=True, slices=SLICES), whole], VirtualClock()).installed():
+        yield
+
+
+def test_a_board_that_mig_divides_is_refused_and_the_next_is_not(divided: None) -> None:
+    why = (
+        rf"NVIDIA H100 80GB HBM3 \({FIRST}\) is divided by MIG into 2 slices: leanmark measures whole boards"
+    )
+    with pytest.raises(UsageError, match=f"cuda:0 cannot be used here: {why}"):
+        target.choose("cuda:0")
+    assert target.choose("cuda:1") == Target("cuda", SECOND)
+    assert cuda.boards()[0].slices == SLICES
+    assert cuda.boards()[1].slices == ()
+
+
+@pytest.mark.parametrize("name", [SLICES[1], f"MIG-{FIRST}/1/0", f"{SLICES[0]},{SLICES[1]}"])
+def test_a_slice_is_refused_with_the_board_that_it_is_of(
+    name: str, divided: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", name)
+    first = name.split(",")[0]
+    with pytest.raises(UsageError, match=rf"{first} is a slice of NVIDIA H100 80GB HBM3 \({FIRST}\): leanm"):
+        target.choose("cuda")
+    assert target.choose() == Target("cpu")
+
+
+def test_a_slice_of_no_board_here_is_one_all_the_same(divided: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-4444")
+    assert "MIG-4444 is a slice: leanmark measures whole boards" in (Cuda().unavailable() or "")
+
+
+def test_a_gpu_that_is_not_there_is_not_another(two: None) -> None:
+    assert "there is no GPU GPU-4444 here" in (Cuda("GPU-4444").unavailable() or "")
 
 
 def test_where_no_gpu_may_be_seen_the_processor_is_chosen(two: None, monkeypatch: pytest.MonkeyPatch) -> None:

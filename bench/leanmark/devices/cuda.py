@@ -15,7 +15,10 @@ from leanmark.errors import MeterError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
-    """``index`` is that of ``nvidia-smi``, which need not be that of CUDA: ``uuid`` identifies."""
+    """``index`` is that of ``nvidia-smi``, which need not be that of CUDA: ``uuid`` identifies.
+
+    ``slices`` are the UUIDs of those that MIG divides it into; ``divided`` also holds before there are any.
+    """
 
     index: int
     uuid: str
@@ -23,6 +26,20 @@ class Board:
     memory_bytes: int
     capability: str
     driver: str
+    divided: bool = False
+    slices: tuple[str, ...] = ()
+
+    def why_not(self) -> str | None:
+        """Why it cannot be measured on, or ``None``."""
+        if not self.divided:
+            return None
+        return f"{self.name} ({self.uuid}) is divided by MIG into {len(self.slices)} slices: {_WHOLE}"
+
+
+_WHOLE = (
+    "leanmark measures whole boards, since energy, clocks and temperature are those of all slices together; "
+    "choose a board that is not divided"
+)
 
 
 class Cuda(Device):
@@ -33,12 +50,15 @@ class Cuda(Device):
 
     def unavailable(self) -> str | None:
         try:
-            boards = visible()
+            found = visible()
+            if not found:
+                return _why_none(os.environ.get("CUDA_VISIBLE_DEVICES", ""), boards())
         except MeterError as error:
             return str(error)
-        if not boards:
-            return "CUDA_VISIBLE_DEVICES allows no GPU"
-        return _no_cuda_in_torch()
+        meant = next((one for one in found if self._uuid in ("", one.uuid)), None)
+        if meant is None:
+            return f"there is no GPU {self._uuid} here, or CUDA_VISIBLE_DEVICES does not allow it"
+        return meant.why_not() or _no_cuda_in_torch()
 
     def describe(self) -> Mapping[str, str | int | float | None]:
         board = next(one for one in boards() if not self._uuid or one.uuid == self._uuid)
@@ -91,6 +111,7 @@ def _boards(nvml: Any) -> Iterator[Board]:
     for index in range(nvml.nvmlDeviceGetCount()):
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
         major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
+        divided = _divided(nvml, handle)
         yield Board(
             index=index,
             uuid=nvml.nvmlDeviceGetUUID(handle),
@@ -98,7 +119,34 @@ def _boards(nvml: Any) -> Iterator[Board]:
             memory_bytes=nvml.nvmlDeviceGetMemoryInfo(handle).total,
             capability=f"{major}.{minor}",
             driver=driver,
+            divided=divided,
+            slices=tuple(_slices(nvml, handle)) if divided else (),
         )
+
+
+def _divided(nvml: Any, handle: Any) -> bool:
+    try:
+        return bool(nvml.nvmlDeviceGetMigMode(handle)[0])
+    except nvml.NVMLError:  # boards without MIG say so by an error
+        return False
+
+
+def _slices(nvml: Any, handle: Any) -> Iterator[str]:
+    for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+        try:
+            yield nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index))
+        except nvml.NVMLError:  # this place holds no slice
+            continue
+
+
+def _why_none(allowed: str, found: Sequence[Board]) -> str:
+    first = allowed.split(",")[0].strip()
+    if not first.startswith("MIG-"):
+        return "CUDA_VISIBLE_DEVICES allows no GPU"
+    # the names of older drivers hold that of the board: MIG-GPU-.../1/0
+    boards = [one for one in found if first in one.slices or first.startswith(f"MIG-{one.uuid}/")]
+    board = f" of {boards[0].name} ({boards[0].uuid})" if boards else ""
+    return f"{first} is a slice{board}: {_WHOLE}"
 
 
 def _allowed(found: Sequence[Board], names: Sequence[str]) -> tuple[Board, ...]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from leanmark import registry
-from leanmark.devices.cuda import Cuda, visible
+from leanmark.devices.cuda import Board, Cuda, visible
 from leanmark.errors import MeterError, UnknownName, UsageError
 from leanmark.meters.base import Meter
 from leanmark.meters.energy import best_energy_meter
@@ -42,10 +43,7 @@ def choose(text: str | None = None) -> Target:
         if text not in registry.rows("devices"):
             raise UnknownName("device", text, [*registry.rows("devices"), "cuda:0"])
         return Target(text)
-    reason = Cuda().unavailable()
-    if reason is not None:
-        raise UsageError(f"{text} cannot be used here: {reason}")
-    return _gpu(int(match[1] or 0))
+    return _gpu(int(match[1] or 0), text)
 
 
 def energy_meter(gpu: str) -> Meter[Any] | None:
@@ -59,12 +57,20 @@ def energy_meter(gpu: str) -> Meter[Any] | None:
     return best_of("gpu", meters).meter
 
 
-def _gpu(number: int) -> Target:
-    try:
-        found = visible()
-    except MeterError as error:
-        raise UsageError(str(error)) from error
-    if number >= len(found):
+def _gpu(number: int, text: str = "cuda") -> Target:
+    found = _visible()
+    if found and number >= len(found):
         names = ", ".join(f"cuda:{place} {one.name}" for place, one in enumerate(found))
         raise UsageError(f"there is no cuda:{number}; there is {names}")
-    return Target("cuda", found[number].uuid)
+    uuid = found[number].uuid if found else ""
+    reason = Cuda(uuid).unavailable()
+    if reason is not None:
+        raise UsageError(f"{text} cannot be used here: {reason}")
+    return Target("cuda", uuid)
+
+
+def _visible() -> Sequence[Board]:
+    try:
+        return visible()
+    except MeterError:
+        return ()  # the device says why

@@ -9,7 +9,7 @@ import contextlib
 import ctypes
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from leanmark.testing.power import Power, energy_j
@@ -21,6 +21,7 @@ _OK, _NOT_FOUND = 0, 6
 _POWER_AVERAGE, _POWER_INSTANT = 185, 186
 _MODULE_SCOPE = 1
 _UNSIGNED_INT = 1
+_MOST_GPUS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +48,8 @@ class FakeGpu:
     ``power_update_s``: the average over 1 s (none where ``averages`` is false, as on the A100) and the
     "instantaneous" one, which sees only the last ``seen_s`` of that time. ``module_power`` is what a Grace
     module draws as a whole: there the counter is that of the module. ``event_reasons`` are why its clocks
-    are what they are, ``held_ns`` how long a policy (0 power, 1 heat) held them down. Each call takes
-    ``call_s``.
+    are what they are, ``slices`` are the UUIDs of those that MIG divides it into, ``held_ns`` how long a
+    policy (0 power, 1 heat) held them down. Each call takes ``call_s``.
     """
 
     power: Power
@@ -62,6 +63,7 @@ class FakeGpu:
     module_power: Power | None = None
     limit_w: float = 700.0
     mig: bool = False
+    slices: tuple[str, ...] = ()
     processes: tuple[int, ...] = ()
     event_reasons: int = 0
     held_ns: Mapping[int, int] = field(default_factory=dict)
@@ -125,6 +127,7 @@ class FakeNvml:
             "nvmlDeviceGetCount_v2": lambda out: _give(out, len(self.gpus)),
             "nvmlDeviceGetHandleByIndex_v2": self._by_index,
             "nvmlDeviceGetHandleByUUID": self._by_uuid,
+            "nvmlDeviceGetMigDeviceHandleByIndex": self._slice,
         }
         for name, answer in _QUESTIONS.items():
             symbols[name] = self._question(name, answer)
@@ -159,12 +162,21 @@ class FakeNvml:
                 return _give_handle(out, number)
         return _NOT_FOUND
 
+    def _slice(self, handle: Any, index: Any, out: Any) -> int:
+        number, place = _number(handle), getattr(index, "value", index)
+        if place >= len(self.gpus[number].slices):
+            return _NOT_FOUND
+        return _give_handle(out, number + _MOST_GPUS * (place + 1))
+
     def _question(self, name: str, answer: Callable[..., int]) -> Callable[..., int]:
         def ask(handle: Any, *arguments: Any) -> int:
             number = _number(handle)
             if number < 0:
                 return INVALID_ARGUMENT
+            place, number = divmod(number, _MOST_GPUS)
             gpu = self.gpus[number]
+            if place:
+                gpu = replace(gpu, uuid=gpu.slices[place - 1])
             self._sleep(gpu.call_s)
             now_s = self._clock()
             return gpu.error(name, now_s) or answer(gpu, now_s, *arguments)
@@ -229,6 +241,7 @@ _QUESTIONS: dict[str, Callable[..., int]] = {
     "nvmlDeviceGetComputeRunningProcesses_v3": _processes,
     "nvmlDeviceGetGraphicsRunningProcesses_v3": _processes,
     "nvmlDeviceGetMigMode": _mig,
+    "nvmlDeviceGetMaxMigDeviceCount": lambda gpu, now_s, out: _give(out, 7 if gpu.mig else 0),
     "nvmlDeviceGetMemoryInfo": _memory,
     "nvmlDeviceGetUtilizationRates": _utilization,
     "nvmlDeviceGetName": lambda gpu, now_s, out, size: _write(out, gpu.name),
@@ -262,7 +275,10 @@ def _write(out: Any, text: str) -> int:
 
 
 def _give_handle(out: Any, number: int) -> int:
-    """A handle is an opaque pointer; this one is the number of the GPU, counted from 1."""
+    """A handle is an opaque pointer; this one is the number of the GPU, counted from 1.
+
+    That of a slice is the number of its GPU, and as many times ``_MOST_GPUS`` more as it is far in the list.
+    """
     ctypes.cast(out, ctypes.POINTER(ctypes.c_void_p))[0] = number + 1
     return _OK
 
