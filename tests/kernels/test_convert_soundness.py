@@ -112,7 +112,7 @@ def test_an_inverted_residual_whose_projection_is_shared_stays_in_parts() -> Non
 
 def test_code_that_takes_no_channels_last_and_cannot_be_traced_is_named() -> None:
     model = nn.Sequential(Viewing(), nn.ReLU()).eval()
-    expected = "convert: Sequential, 0 cannot be traced, .* view size is not .* Use flatten or reshape in it"
+    expected = "convert: 0 cannot be traced, .* view size is not .* Use flatten or reshape in it"
     with pytest.raises(ValueError, match=expected):
         convert(model, images(2), UNCACHED)
 

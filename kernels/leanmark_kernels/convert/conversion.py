@@ -133,7 +133,7 @@ def _first_output(found: Converted, inputs: tuple[Tensor, ...]) -> Tensor:
         advice = "Call the layer instead" if reads else "Use flatten or reshape in it where it uses view"
         raise ValueError(
             f"convert: {modules} cannot be traced, and its code {why}: "
-            f"{str(error).partition(chr(10))[0]}. {advice}."
+            f"{str(error).partition(chr(10))[0].rstrip('.')}. {advice}."
         ) from error
     return output
 
