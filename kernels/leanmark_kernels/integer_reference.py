@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -92,6 +94,38 @@ def int8_dynamic_linear(
     values, rounded = quantize_int8(input.reshape(input.shape[:-1].numel(), input.shape[-1]), bits)
     output = int8_linear(values, weight, scale, rounded, 0, bias, out_features, relu)
     return output.reshape(*input.shape[:-1], out_features)
+
+
+def int8_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    input_scale: Tensor,
+    zero_point: int,
+    bias: Tensor | None,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    relu: bool,
+) -> Tensor:
+    """``conv2d(input - zero_point, w) * (input_scale * scale) + bias``, then ReLU if ``relu``.
+
+    The convolution is in float64, where integers of this size are exact; the rest is of float32, one rounding
+    after the other. Returns [N, O, H', W'] in channels_last.
+    """
+    _require_finite("int8_conv2d", scale)
+    groups, outputs, channels = weight.shape[0], scale.shape[0], input.shape[1] // weight.shape[0]
+    taps = kernel_size[0] * kernel_size[1]
+    rows = [unpack_int8_linear(each, outputs // groups, taps * channels) for each in weight]
+    w = torch.cat(rows).reshape(outputs, *kernel_size, channels).permute(0, 3, 1, 2)
+    sums = F.conv2d(input.double() - zero_point, w.double(), None, stride, padding, dilation, groups)
+    output = sums.float() * (input_scale[:, None] * scale)[:, :, None, None]
+    if bias is not None:
+        output = output + bias[:, None, None]
+    if relu:
+        output = torch.relu(output)
+    return output.contiguous(memory_format=torch.channels_last)
 
 
 def int8_winograd_conv2d(

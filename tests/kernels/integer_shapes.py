@@ -15,6 +15,7 @@ from torch import Tensor
 
 import leanmark_kernels
 from leanmark_kernels import (
+    int8_conv2d,
     int8_dynamic_linear,
     int8_linear,
     int8_winograd_conv2d,
@@ -23,6 +24,7 @@ from leanmark_kernels import (
 )
 from leanmark_kernels import integer_packing as packing
 from leanmark_kernels import integer_reference as reference
+from leanmark_kernels.ops.int8_conv2d import Geometry
 
 ROUNDING = 2.0**-24
 
@@ -30,11 +32,11 @@ ROUNDING = 2.0**-24
 def main(count: int) -> None:
     torch.use_deterministic_algorithms(True)
     assert torch.empty(100).isnan().all(), "memory is not poisoned"
-    checks = [check_w4a8, check_linear, check_winograd]
+    checks = [check_w4a8, check_linear, check_winograd, check_direct]
     for seed in range(count):
         torch.manual_seed(seed)
-        torch.set_num_threads(1 + seed // 3 % 3)
-        checks[seed % 3](random.Random(seed))
+        torch.set_num_threads(1 + seed // 4 % 3)
+        checks[seed % 4](random.Random(seed))
     print(leanmark_kernels.instruction_set(), count)
 
 
@@ -143,6 +145,48 @@ def check_winograd(draw: random.Random) -> None:
     assert actual.is_contiguous(memory_format=torch.channels_last)
     others = (packed, scale, input_scale, zero_point, bias, residual, filters, padding, relu)
     assert actual.equal(reference.int8_winograd_conv2d(input, *others))
+
+
+def check_direct(draw: random.Random) -> None:
+    groups = draw.choice([1, 1, 1, 2, 3])
+    channels, filters = (groups * draw.choice([draw.randint(1, 20), 16, 33]) for _ in range(2))
+    geometry = Geometry(
+        *((draw.choice(sides), draw.choice(sides)) for sides in ((1, 2, 3, 3, 5), (1, 1, 2, 3))),
+        padding=(draw.randint(0, 3), draw.randint(0, 3)),
+        dilation=(draw.choice([1, 1, 2]), draw.choice([1, 1, 3])),
+    )
+    if draw.random() < 0.2:
+        geometry = Geometry((1, 1))
+    reach = [
+        step * (size - 1) + 1 for step, size in zip(geometry.dilation, geometry.kernel_size, strict=True)
+    ]
+    height, width = (
+        max(1, reach[axis] - 2 * geometry.padding[axis], draw.randint(1, 15)) for axis in range(2)
+    )
+    batch, dtype = draw.choice([0, 1, 1, 2, 3]), draw.choice([torch.int8, torch.uint8])
+    low = {torch.int8: -128, torch.uint8: 0}[dtype]
+    input = torch.randint(low, low + 256, (batch, channels, height, width), dtype=dtype)
+    depth = channels // groups * geometry.kernel_size[0] * geometry.kernel_size[1]
+    weight = torch.randint(-128, 128, (groups, filters // groups, depth), dtype=torch.int8)
+    if draw.random() < 0.2:
+        input.fill_(draw.choice([low, low + 255]))
+        weight.fill_(-128)
+    if draw.random() < 0.6:
+        input = input.contiguous(memory_format=torch.channels_last)
+    packed = torch.stack([packing.pack_int8_linear(each) for each in weight])
+    scale, input_scale = torch.rand(filters), torch.rand(draw.choice([1, batch]))
+    zero_point, bias = draw.choice([0, low, low + 255, low + 100]), optional(draw, filters)
+    relu = draw.random() < 0.5
+    actual = int8_conv2d(
+        packing.Quantized(input, input_scale, zero_point),
+        packing.PackedInt8(packed, scale),
+        bias,
+        geometry=geometry,
+        relu=relu,
+    )
+    assert actual.is_contiguous(memory_format=torch.channels_last)
+    others = (packed, scale, input_scale, zero_point, bias, *geometry, relu)
+    assert actual.equal(reference.int8_conv2d(input, *others))
 
 
 def sizes(draw: random.Random) -> tuple[int, int]:

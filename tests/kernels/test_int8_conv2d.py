@@ -105,6 +105,8 @@ def test_a_scale_that_is_not_finite_is_refused() -> None:
 def test_registration_is_complete() -> None:
     arguments = (X, P, S, torch.ones(2), 3, S, torch.zeros(2, 18, 6, 7), 18, 1, True)
     torch.library.opcheck(torch.ops.leanmark.int8_winograd_conv2d.default, arguments)
+    arguments = (X, D, S, torch.ones(2), 3, S, (3, 3), (2, 1), (1, 0), (1, 2), True)
+    torch.library.opcheck(torch.ops.leanmark.int8_conv2d.default, arguments)
 
 
 X, W, S = (
@@ -113,6 +115,8 @@ X, W, S = (
     torch.ones(18),
 )
 P = integers.pack_int8_winograd(W)
+D = integers.pack_int8_linear(W.permute(0, 2, 3, 1).flatten(1))[None]
+THREE = ((3, 3), (1, 1), (1, 1), (1, 1))
 
 
 @pytest.mark.parametrize(
@@ -166,6 +170,44 @@ def test_mistakes_are_explained(
 
 
 @pytest.mark.parametrize(
+    ("input", "weight", "changed", "error", "message"),
+    [
+        (
+            {"values": X.int()},
+            {},
+            {},
+            TypeError,
+            "input is torch.int32; it must be torch.int8 or torch.uint8",
+        ),
+        ({"zero_point": 300}, {}, {}, ValueError, "zero_point is 300; it must be from -128 to 127"),
+        ({"scale": S}, {}, {}, ValueError, r"input_scale is \[18\]; it must be \[1\] or \[N\] = \[2\]"),
+        ({"values": X[0]}, {}, {}, ValueError, r"input is \[5, 6, 7\] with 1 groups and 18 outputs"),
+        ({"values": X[:, :4]}, {}, {}, ValueError, r"weight is \[1, 2, 896\]; it must be \[1, 2, 768\]"),
+        ({}, {"weight": D.int()}, {}, TypeError, "weight is torch.int32; it must be torch.int8"),
+        ({}, {"weight": D[0]}, {}, ValueError, r"with 0 groups and 18 outputs"),
+        ({}, {"weight": D.to("meta")}, {}, ValueError, "weight is on meta; it must be on cpu"),
+        ({}, {"scale": S[:3]}, {}, ValueError, r"weight is \[1, 2, 896\]; it must be \[1, 1, 896\]"),
+        ({}, {"scale": S / 0}, {}, RuntimeError, "scale must be finite"),
+        ({}, {}, {"bias": S[:3]}, ValueError, r"bias is \[3\]; it must be \[18\] or None"),
+        ({}, {}, {"geometry": Geometry((2, 3))}, ValueError, r"it must be \[1, 2, 640\]"),
+        ({}, {}, {"geometry": Geometry((3, 3), (0, 1))}, ValueError, r"stride is \[0, 1\]; it must be at l"),
+        ({}, {}, {"geometry": Geometry((3, 3), dilation=(3, 1))}, ValueError, "must be at least 7 high"),
+    ],
+)
+def test_mistakes_in_the_direct_convolution_are_explained(
+    input: dict[str, Tensor | int],
+    weight: dict[str, Tensor],
+    changed: dict[str, Tensor | Geometry],
+    error: type[Exception],
+    message: str,
+) -> None:
+    quantized = Quantized(X, ONE)._replace(**input)
+    packed = PackedInt8(D, S)._replace(**weight)
+    with pytest.raises(error, match=f"int8_conv2d: .*{message}"):
+        int8_conv2d(quantized, packed, **{"geometry": Geometry(*THREE), **changed})
+
+
+@pytest.mark.parametrize(
     ("call", "error", "message"),
     [
         (
@@ -185,12 +227,14 @@ def test_mistakes_are_explained(
             "C from 1 to 1820, or a sum could leave 32 bits",
         ),
         (
-            lambda: int8_conv2d(Quantized(X, ONE), PackedInt8(P[:3], S), geometry=Geometry((1, 1))),
+            lambda: int8_conv2d(
+                Quantized(X, ONE), PackedInt8(D.expand(3, 2, -1), S), geometry=Geometry((1, 1))
+            ),
             ValueError,
             r"input is \[2, 5, 6, 7\] with 3 groups and 18 outputs; .* the groups must divide C",
         ),
         (
-            lambda: int8_conv2d(Quantized(X, ONE), PackedInt8(P[:1], S), geometry=Geometry((3, 8))),
+            lambda: int8_conv2d(Quantized(X, ONE), PackedInt8(D, S), geometry=Geometry((3, 8))),
             ValueError,
             "with its padding it must be at least 8 wide",
         ),
@@ -222,3 +266,31 @@ def test_what_cannot_be_packed_or_convolved(call, error: type[Exception], messag
 def test_direct_calls_never_read_stray_memory(arguments: tuple[Tensor | int | None, ...]) -> None:
     with pytest.raises(RuntimeError, match="int8_winograd_conv2d: "):
         torch.ops.leanmark.int8_winograd_conv2d(*arguments)
+
+
+@pytest.mark.skipif(not leanmark_kernels.available(), reason=f"{leanmark_kernels.why_unavailable()}")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (X.int(), D, S, ONE, 0, S, *THREE, True),
+        (X[0], D, S, ONE, 0, S, *THREE, True),
+        (X[:, :4], D, S, ONE, 0, S, *THREE, True),
+        (X, D[0], S, ONE, 0, S, *THREE, True),
+        (X, D[:, :1], S, ONE, 0, S, *THREE, True),
+        (X, D.int(), S, ONE, 0, S, *THREE, True),
+        (X, D, S[:3], ONE, 0, S, *THREE, True),
+        (X, D, S, S[:3], 0, S, *THREE, True),
+        (X, D, S, ONE, 999, S, *THREE, True),
+        (X, D, S, ONE, 0, S[:3], *THREE, True),
+        (X, D, S, ONE, 0, None, (3, 2), *THREE[1:], True),
+        (X, D, S, ONE, 0, None, (3, 3), (0, 1), *THREE[2:], True),
+        (X, D, S, ONE, 0, None, *THREE[:2], (-1, 1), (1, 1), True),
+        (X, D, S, ONE, 0, None, *THREE[:3], (4, 1), True),
+        (X, D, S, ONE, 0, None, *THREE[:3], (1,), True),
+    ],
+)
+def test_direct_calls_of_the_direct_convolution_never_read_stray_memory(
+    arguments: tuple[object, ...],
+) -> None:
+    with pytest.raises(RuntimeError, match="int8_conv2d: "):
+        torch.ops.leanmark.int8_conv2d(*arguments)

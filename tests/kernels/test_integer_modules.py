@@ -165,7 +165,7 @@ def test_traced_whole(name: str) -> None:
     input = example(layer)
     exported = torch.export.export(layer, (input,))
     operators = {str(node.target) for node in exported.graph.nodes if node.op == "call_function"}
-    last = {Int8Conv2d: "int8_linear", Int8Linear: "int8_dynamic_linear"}.get(type(layer), layer.layout)
+    last = "int8_dynamic_linear" if isinstance(layer, Int8Linear) else layer.layout
     assert f"leanmark.{last}.default" in operators
     assert exported.module()(input).equal(layer(input))
 

@@ -65,7 +65,7 @@ def test_without_native_code() -> None:
 
 @pytest.mark.slow
 @needs_native
-@pytest.mark.parametrize(("capability", "count"), [("default", 600), ("avx2", 1800), ("avx512_vnni", 3000)])
+@pytest.mark.parametrize(("capability", "count"), [("default", 800), ("avx2", 2400), ("avx512_vnni", 4000)])
 def test_integers_on_every_instruction_set_up_to_this_machines(capability: str, count: int) -> None:
     if ORDER.index(capability) > ORDER.index(leanmark_kernels.instruction_set()):
         pytest.skip(f"this machine stops at {leanmark_kernels.instruction_set()}")

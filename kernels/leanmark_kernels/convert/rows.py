@@ -240,7 +240,7 @@ _INTEGER = (
         ("relu", "residual"),
     ),
     Candidate(
-        "int8 conv", nn.Conv2d, _int8_conv, _one_dense_group, "leanmark::int8_linear", "int8-exact", ("relu",)
+        "int8 conv", nn.Conv2d, _int8_conv, _one_dense_group, "leanmark::int8_conv2d", "int8-exact", ("relu",)
     ),
 )
 

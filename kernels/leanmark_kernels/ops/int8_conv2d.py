@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from leanmark_kernels import integer_reference
-from leanmark_kernels.integer_packing import MOST_CHANNELS, PackedInt8, Quantized
+from leanmark_kernels.integer_packing import (
+    MOST_CHANNELS,
+    MOST_DEPTH,
+    PackedInt8,
+    Quantized,
+    int8_linear_shape,
+)
 from leanmark_kernels.ops.arguments import require_device, require_float32, require_vector
-from leanmark_kernels.ops.int8_linear import int8_linear, require_input_scale, require_integers
+from leanmark_kernels.ops.int8_linear import require_input_scale, require_integers
 from leanmark_kernels.ops.registration import register
 from leanmark_kernels.packing import PANEL_WIDTH
 
@@ -82,55 +88,63 @@ def int8_conv2d(
 ) -> Tensor:
     """``conv2d(values - zero_point, w) * (input scale * weight scale) + bias``, then ReLU; any convolution.
 
-    Patches are copied and multiplied by :func:`int8_linear`, whose exactness and errors it shares. ``input``
-    and ``bias`` are as in :func:`int8_winograd_conv2d`; ``weight`` holds, one after the other for all groups
-    of channels, what :func:`leanmark_kernels.integer_packing.pack_int8_linear` made of the group's int8
-    [O / groups, kh * kw * (C / groups)], channels innermost. Returns float32 [N, O, H', W'] in channels_last.
+    Patches are copied and multiplied, with the numerics of :func:`int8_linear`. ``input`` and ``bias`` are as
+    in :func:`int8_winograd_conv2d`; ``weight`` holds, one after the other for all groups of channels, what
+    :func:`leanmark_kernels.integer_packing.pack_int8_linear` made of the group's int8
+    [O / groups, kh * kw * (C / groups)], channels innermost, which are at most 65536. Returns float32
+    [N, O, H', W'] in channels_last.
+
+    Raises ``TypeError`` for other dtypes, ``ValueError`` for shapes, geometries, zero points or devices that
+    do not fit, ``RuntimeError`` for a scale of ``weight`` that is not finite.
     """
-    require_integers("int8_conv2d", input.values, input.zero_point)
-    groups, outputs, shape = weight.weight.shape[0], weight.scale.shape[0], list(input.values.shape)
+    name = "int8_conv2d"
+    values, input_scale, zero_point = input
+    packed, scale = weight
+    require_integers(name, values, zero_point)
+    require_float32(name, scale=scale, input_scale=input_scale, bias=bias)
+    _check_groups(values, packed, scale, geometry)
+    require_vector(name, scale.shape[0], bias=bias)
+    require_input_scale(name, input_scale, values.shape[0], "N")
+    require_device(name, values, weight=packed, scale=scale, input_scale=input_scale, bias=bias)
+    output: Tensor = torch.ops.leanmark.int8_conv2d.default(
+        values, packed, scale, input_scale, zero_point, bias, *geometry, relu
+    )
+    return output
+
+
+def _check_groups(input: Tensor, weight: Tensor, scale: Tensor, geometry: Geometry) -> None:
+    name, shape = "int8_conv2d", list(input.shape)
+    groups, outputs = weight.shape[0] if weight.dim() == 3 else 0, scale.shape[0]
     if len(shape) != 4 or groups == 0 or shape[1] % groups or outputs % groups:
         raise ValueError(
-            f"int8_conv2d: input is {shape} with {groups} groups and {outputs} outputs; it must be "
+            f"{name}: input is {shape} with {groups} groups and {outputs} outputs; it must be "
             "[N, C, H, W], and the groups must divide C and the outputs"
         )
-    require_input_scale("int8_conv2d", input.scale, shape[0], "N")
-    patches = _patches(input, geometry)
-    scale = input.scale
-    if scale.shape[0] > 1:
-        scale = scale.repeat_interleave(patches.shape[1:3].numel())
-    parts = [
-        int8_linear(
-            Quantized(part.flatten(3), scale, input.zero_point),
-            PackedInt8(part_weight, part_scale),
-            part_bias,
-            out_features=outputs // groups,
-            relu=relu,
+    _check_geometry(shape, geometry)
+    if weight.dtype != torch.int8:
+        raise TypeError(f"{name}: weight is {weight.dtype}; it must be torch.int8")
+    depth = shape[1] // groups * geometry.kernel_size[0] * geometry.kernel_size[1]
+    expected = (groups, *int8_linear_shape(outputs // groups, depth))
+    if depth > MOST_DEPTH or weight.shape != expected:
+        raise ValueError(
+            f"{name}: weight is {list(weight.shape)}; it must be {list(expected)}, as pack_int8_linear makes "
+            f"it, of at most {MOST_DEPTH} values for each output, since input is {shape}, outputs are "
+            f"{outputs} and kernel_size is {list(geometry.kernel_size)}"
         )
-        for part, part_weight, part_scale, part_bias in zip(
-            patches.chunk(groups, 5),
-            weight.weight,
-            weight.scale.chunk(groups),
-            [None] * groups if bias is None else bias.chunk(groups),
-            strict=True,
-        )
-    ]
-    return (parts[0] if groups == 1 else torch.cat(parts, 3)).permute(0, 3, 1, 2)
 
 
-def _patches(input: Quantized, geometry: Geometry) -> Tensor:
-    """[N, H', W', kh, kw, C], a view of the padded input."""
-    (top, left), pixels = geometry.padding, input.values.permute(0, 2, 3, 1)
-    patches = F.pad(pixels, (0, 0, left, left, top, top), value=input.zero_point)
+def _check_geometry(shape: list[int], geometry: Geometry) -> None:
+    for name, least in (("kernel_size", 1), ("stride", 1), ("padding", 0), ("dilation", 1)):
+        if min(getattr(geometry, name)) < least:
+            raise ValueError(
+                f"int8_conv2d: {name} is {list(getattr(geometry, name))}; it must be at least {least}"
+            )
     for axis, side in ((0, "high"), (1, "wide")):
         reach = geometry.dilation[axis] * (geometry.kernel_size[axis] - 1) + 1
-        if patches.shape[1 + axis] < reach:
+        if shape[2 + axis] + 2 * geometry.padding[axis] < reach:
             raise ValueError(
-                f"int8_conv2d: input is {list(input.values.shape)}; with its padding it must be at least "
-                f"{reach} {side}"
+                f"int8_conv2d: input is {shape}; with its padding it must be at least {reach} {side}"
             )
-        patches = patches.unfold(1 + axis, reach, geometry.stride[axis])
-    return patches[..., :: geometry.dilation[0], :: geometry.dilation[1]].permute(0, 1, 2, 4, 5, 3)
 
 
 def _check(input: Tensor, weight: Tensor, out_channels: int, padding: int) -> None:
@@ -181,6 +195,37 @@ def _shape(
     )
 
 
+def _direct_shape(
+    input: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    input_scale: Tensor,
+    zero_point: int,
+    bias: Tensor | None,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    relu: bool,
+) -> Tensor:
+    sides = [
+        (input.shape[2 + i] + 2 * padding[i] - dilation[i] * (kernel_size[i] - 1) - 1) // stride[i] + 1
+        for i in (0, 1)
+    ]
+    return torch.empty(
+        (input.shape[0], scale.shape[0], *sides),
+        dtype=torch.float32,
+        device=input.device,
+        memory_format=torch.channels_last,
+    )
+
+
+register(
+    "int8_conv2d(Tensor input, Tensor weight, Tensor scale, Tensor input_scale, int zero_point, "
+    "Tensor? bias, int[] kernel_size, int[] stride, int[] padding, int[] dilation, bool relu) -> Tensor",
+    integer_reference.int8_conv2d,
+    _direct_shape,
+)
 register(
     "int8_winograd_conv2d(Tensor input, Tensor weight, Tensor scale, Tensor input_scale, int zero_point, "
     "Tensor? bias, Tensor? residual, int out_channels, int padding, bool relu) -> Tensor",
