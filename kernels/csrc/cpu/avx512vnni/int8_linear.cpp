@@ -1,27 +1,20 @@
 // Exact 8-bit linear layers for AVX-512 with VNNI: unsigned rows times signed weights, four products added to 32
 // bits by one instruction that never saturates.
-#define LEANMARK_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,bmi2")))
-
-#include <immintrin.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <limits>
 #include <utility>
 
+#include "cpu/avx512vnni/int8_sums.h"
 #include "cpu/int8_linear/patches.h"
 #include "cpu/int8_linear/plan.h"
-#include "cpu/panels.h"
-#include "cpu/vector.h"
 
 namespace leanmark::int8_linear {
 namespace {
 
-constexpr int kMostRows = 12;   // times two panels: 24 sums, which leaves registers for the operands
+constexpr int kMostRows = 12;  // times two panels: 24 sums, which leaves registers for the operands
 constexpr int kSignedShift = -128;
-constexpr int64_t kLine = 4 * kPanelWidth;  // weights of four values of a row
-constexpr int64_t kAhead = 32 * kLine;
 
 uint8_t* packed_row(const Plan& p, int64_t row) {
   return reinterpret_cast<uint8_t*>(p.scratch) + (row - p.first_tile * p.tile_rows) * p.row_bytes;
@@ -60,66 +53,6 @@ LEANMARK_TARGET void pack_tiles(const Plan& p, int64_t begin, int64_t end) {
   }
 }
 
-// GCC 12 copies what it gives to the intrinsic.
-LEANMARK_TARGET LEANMARK_INLINE void add_products(__m512i& sums, const __m512i& x, const __m512i& w) {
-  asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(x), "v"(w));
-}
-
-template <int kRows, int kPanels>
-struct Sums {
-  // Sums of different depths, where one for each output would leave the multipliers waiting for one another.
-  static constexpr int kTimes = kRows * kPanels >= 8 ? 1 : kRows * kPanels >= 4 ? 2 : kRows * kPanels >= 2 ? 4 : 8;
-
-  __m512i sums[kTimes][kRows][kPanels];
-
-  template <int kSteps>
-  LEANMARK_TARGET LEANMARK_INLINE void step(const uint8_t* x, int64_t row_bytes, const int8_t* w, int64_t panel_bytes) {
-    #pragma GCC unroll 8
-    for (int u = 0; u < kSteps; ++u) {
-      __m512i line[kPanels];
-      #pragma GCC unroll 2
-      for (int v = 0; v < kPanels; ++v) {
-        const int8_t* at = w + v * panel_bytes + u * kLine;
-        line[v] = _mm512_loadu_si512(at);
-        if (kRows <= 4) _mm_prefetch(reinterpret_cast<const char*>(at) + kAhead, _MM_HINT_T0);
-      }
-      #pragma GCC unroll 16
-      for (int r = 0; r < kRows; ++r) {
-        int32_t four;
-        std::memcpy(&four, x + r * row_bytes + 4 * u, sizeof(four));
-        const __m512i values = _mm512_set1_epi32(four);
-        #pragma GCC unroll 2
-        for (int v = 0; v < kPanels; ++v) add_products(sums[u][r][v], values, line[v]);
-      }
-    }
-  }
-
-  LEANMARK_TARGET LEANMARK_INLINE void add_all(const uint8_t* x, int64_t row_bytes, const int8_t* w,
-                                               int64_t panel_bytes, int64_t depth) {
-    #pragma GCC unroll 8
-    for (int u = 0; u < kTimes; ++u) {
-      #pragma GCC unroll 16
-      for (int r = 0; r < kRows; ++r) {
-        #pragma GCC unroll 2
-        for (int v = 0; v < kPanels; ++v) sums[u][r][v] = _mm512_setzero_si512();
-      }
-    }
-    int64_t k = 0;
-    for (; k + 4 * kTimes <= depth; k += 4 * kTimes) {
-      step<kTimes>(x + k, row_bytes, w + k * kPanelWidth, panel_bytes);
-    }
-    for (; k < depth; k += 4) step<1>(x + k, row_bytes, w + k * kPanelWidth, panel_bytes);
-    #pragma GCC unroll 8
-    for (int u = 1; u < kTimes; ++u) {
-      #pragma GCC unroll 16
-      for (int r = 0; r < kRows; ++r) {
-        #pragma GCC unroll 2
-        for (int v = 0; v < kPanels; ++v) sums[0][r][v] = _mm512_add_epi32(sums[0][r][v], sums[u][r][v]);
-      }
-    }
-  }
-};
-
 // The columns of a panel, filled up with zeros.
 struct Columns {
   int64_t first;
@@ -139,10 +72,9 @@ struct Columns {
   }
 
   // The rounding of every step is that of the reference, so no two steps may be fused.
-  LEANMARK_TARGET LEANMARK_INLINE void finish(const Plan& p, int64_t row, __m512i sums) const {
-    const __m512 row_scale = _mm512_set1_ps(p.input_scale[row / p.rows_per_scale]);
+  LEANMARK_TARGET LEANMARK_INLINE void finish(const Plan& p, int64_t row, float row_scale, __m512i sums) const {
     const auto sum = reinterpret_cast<Vector<kPanelWidth, int32_t>>(_mm512_add_epi32(sums, shifted));
-    __m512 value = __builtin_convertvector(sum, Vector<kPanelWidth>) * (row_scale * scale);
+    __m512 value = __builtin_convertvector(sum, Vector<kPanelWidth>) * (_mm512_set1_ps(row_scale) * scale);
     asm("" : "+v"(value));
     value = value + bias;
     value = _mm512_mask_mov_ps(value, _mm512_cmp_ps_mask(value, floor, _CMP_LT_OQ), floor);  // keeps NaN
@@ -150,15 +82,37 @@ struct Columns {
   }
 };
 
+// The scales of consecutive rows, by one division.
+class RowScales {
+ public:
+  LEANMARK_INLINE RowScales(const Plan& p, int64_t row)
+      : per_scale_(p.rows_per_scale), at_(p.input_scale + row / per_scale_), left_(per_scale_ - row % per_scale_) {}
+
+  LEANMARK_INLINE float next() {
+    if (left_ == 0) {
+      left_ = per_scale_;
+      ++at_;
+    }
+    --left_;
+    return *at_;
+  }
+
+ private:
+  const int64_t per_scale_;
+  const float* at_;
+  int64_t left_;
+};
+
 template <int kRows, int kPanels>
 LEANMARK_TARGET LEANMARK_OUTLINE void products(const Plan& p, int64_t row, const uint8_t* x, int64_t panel) {
-  Sums<kRows, kPanels> of;
-  of.add_all(x, p.row_bytes, p.weight + panel * p.panel_bytes, p.panel_bytes, p.padded_depth);
+  Int8Sums<Bytes, kRows, kPanels> of;
+  of.add_all(x, p.row_bytes, p.weight + panel * p.panel_bytes, p.panel_bytes, p.padded_depth / 4);
   #pragma GCC unroll 2
   for (int v = 0; v < kPanels; ++v) {
     const Columns columns(p, panel + v);
+    RowScales scales(p, row);
     #pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) columns.finish(p, row + r, of.sums[0][r][v]);
+    for (int r = 0; r < kRows; ++r) columns.finish(p, row + r, scales.next(), of.sums[0][r][v]);
   }
 }
 

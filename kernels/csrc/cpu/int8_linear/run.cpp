@@ -39,13 +39,21 @@ Tensor new_tensor(const std::vector<int64_t>& shape, int32_t dtype) {
   return Tensor(handle);
 }
 
-// Holds the tensor, so that the memory lives as long.
-struct Memory {
-  const Tensor tensor;
+// On the stack where it is small: with one row, a tensor costs a twentieth of the product.
+class Memory {
+ public:
+  explicit Memory(int64_t bytes) : at(small_) {
+    if (bytes <= int64_t(sizeof(small_))) return;
+    tensor_ = new_tensor({bytes}, aoti_torch_dtype_int8());
+    at = reinterpret_cast<char*>(tensor_->mutable_data_ptr<int8_t>());
+  }
+  Memory(const Memory&) = delete;
+
   char* at;
-  explicit Memory(int64_t bytes)
-      : tensor(new_tensor({bytes}, aoti_torch_dtype_int8())),
-        at(reinterpret_cast<char*>(tensor.mutable_data_ptr<int8_t>())) {}
+
+ private:
+  std::optional<Tensor> tensor_;
+  alignas(64) char small_[8192];
 };
 
 void read_limits(Plan& plan) {

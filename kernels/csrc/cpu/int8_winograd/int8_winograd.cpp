@@ -28,6 +28,7 @@ constexpr int64_t kLine = 64;
 
 const Phases& phases() {
 #if defined(__x86_64__)
+  if (capability() >= Capability::kAvx512Vnni) return phases_avx512vnni();
   if (capability() >= Capability::kAvx2) return phases_avx2();
 #endif
   return phases_portable();

@@ -56,6 +56,7 @@ struct Phases {
 const Phases& phases_portable();
 #if defined(__x86_64__)
 const Phases& phases_avx2();
+const Phases& phases_avx512vnni();
 #endif
 
 }  // namespace leanmark::int8_winograd
