@@ -15,6 +15,7 @@ from leanmark_kernels.ops.registration import for_inference
 from leanmark_kernels.packed_state import PackedModule
 
 _depthwise_conv2d = torch.ops.leanmark.depthwise_conv2d.default
+_inverted_residual = torch.ops.leanmark.inverted_residual.default
 
 
 class DepthwiseConv2d(PackedModule):
@@ -191,6 +192,26 @@ class InvertedResidual(PackedModule):
         return layer
 
     def forward(self, input: Tensor) -> Tensor:
+        held = self._buffers
+        try:
+            output: Tensor = _inverted_residual(
+                input,
+                held["expand"],
+                held["expand_bias"],
+                held["depthwise"],
+                held["depthwise_bias"],
+                held["project"],
+                held["project_bias"],
+                self.options["out_channels"],
+                self.stride,
+                self.residual,
+            )
+        except RuntimeError:
+            return self._checked(input)
+        return for_inference("inverted_residual", output) if output.requires_grad else output
+
+    def _checked(self, input: Tensor) -> Tensor:
+        """Slower by more than a small block takes; says what is wrong."""
         weights = InvertedResidualWeights(
             self.expand,
             self.expand_bias,

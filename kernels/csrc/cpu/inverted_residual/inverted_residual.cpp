@@ -7,112 +7,128 @@
 #include <algorithm>
 #include <optional>
 #include <string>
+#include <vector>
 
-#include "cpu/depthwise/plan.h"
-#include "cpu/packed_linear/plan.h"
+#include "cpu/inverted_residual/plan.h"
+#include "cpu/items.h"
 #include "cpu/panels.h"
 #include "cpu/tensors.h"
 
 namespace leanmark::inverted_residual {
 namespace {
 
-using packed_linear::Weights;
 using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// Floats of expanded rows: about what a core's own cache holds beside the weights in use.
-constexpr int64_t kTileFloats = 96 * 1024;
+// Floats of a chunk's expanded rows: what an L1 cache of 48 KiB holds beside weights and inputs.
+constexpr int64_t kRingFloats = 8 * 1024;
 
-struct Block {
-  const float *input, *expand, *expand_bias, *project, *project_bias;
-  float* output;
-  depthwise::Plan filter;
-  int64_t batch, height, width, in_channels, out_height, out_channels;
-  bool residual;
-  int64_t tile;  // output rows
+const Phases& phases() {
+#if defined(__x86_64__)
+  if (capability() >= Capability::kAvx512) return phases_avx512();
+  if (capability() >= Capability::kAvx2) return phases_avx2();
+#endif
+  return phases_portable();
+}
 
-  int64_t hidden() const { return filter.channels; }
-  // Rows of the expanded image that a tile reads; they are kept in a ring, since the next tile needs some again.
-  int64_t ring() const { return (tile - 1) * filter.stride + 3; }
-  int64_t scratch_floats() const { return (ring() * width + tile * filter.out_width) * hidden(); }
+struct Schedule {
+  const Plan& plan;
+  const Phases& phases;
+  int64_t shares;  // of an image
+
+  int64_t chunks() const { return divide_up(plan.hidden, kChunk); }
+  int64_t outputs(const Tile& t) const {
+    const int64_t panels = divide_up(plan.out_channels, kPanelWidth);
+    return divide_up(t.pixels(plan), phases.rows_at_once) * divide_up(panels, phases.panels_at_once);
+  }
+
+  // Scratch memory: one thread's ring and row of zeros, and filtered pixels.
+  int64_t ring_floats() const {
+    const int64_t rings = plan.chunk_floats == 0 ? 1 : chunks();
+    return (rings * plan.kept + 1) * plan.row_floats();
+  }
+  int64_t filtered_floats() const { return plan.tile * plan.out_width * plan.filtered_stride; }
+
+  Tile tile(int64_t image, int64_t first, int64_t last, float* ring, float* filtered) const {
+    const int64_t expanded = std::max<int64_t>(0, first * plan.stride - 1);
+    return {image, first, last, expanded, ring, ring + ring_floats() - plan.row_floats(), filtered};
+  }
 };
 
-void multiply(packed_linear::Plan plan) {
-  packed_linear::kernel(Weights::kFloat32, plan.rows).run(plan, 0, divide_up(plan.columns, kPanelWidth));
-}
-
-// Expanded rows [begin, end) into the ring, as many at once as lie together there.
-void expand_rows(const Block& b, const float* image, int64_t begin, int64_t end, float* ring) {
-  for (int64_t row = begin; row < end;) {
-    const int64_t slot = row % b.ring(), rows = std::min(end - row, b.ring() - slot);
-    packed_linear::Plan plan{image + row * b.width * b.in_channels, b.in_channels, b.expand, nullptr, b.expand_bias,
-                             ring + slot * b.width * b.hidden(), rows * b.width, b.in_channels, b.hidden(), true};
-    plan.most = 6.0f;
-    multiply(plan);
-    row += rows;
+// The pixels of zeros around the rows, which stay so.
+void clear_borders(const Schedule& s, float* ring) {
+  const int64_t row = s.plan.row_floats(), rows = s.ring_floats() / row - 1;
+  for (int64_t i = 0; i < rows; ++i) {
+    std::fill_n(ring + i * row, kChunk, 0.0f);
+    std::fill_n(ring + (i + 1) * row - kChunk, kChunk, 0.0f);
   }
+  std::fill_n(ring + rows * row, row, 0.0f);
 }
 
-// Filtered rows [first, last) of the ring, to rows that lie together.
-void filter_rows(const Block& b, const float* ring, int64_t first, int64_t last, float* to) {
-  static const depthwise::Kernel run = depthwise::kernel();
-  const int64_t stride = b.filter.stride, at_once = depthwise::rows_at_once(stride);
-  for (int64_t channel = 0; channel < b.hidden(); channel += depthwise::kChunk) {
-    for (int64_t row = first; row < last; row += at_once) {
-      depthwise::Rows rows{};
-      rows.count = std::min(at_once, last - row);
-      for (int64_t i = 0; i < 4; ++i) {
-        const int64_t y = row * stride - 1 + i;
-        const bool read = y >= 0 && y < b.height && i < (rows.count - 1) * stride + 3;
-        rows.input[i] = read ? ring + y % b.ring() * b.width * b.hidden() : nullptr;
+// Every thread takes shares of the images, rows that lie together; neighbours expand the rows between them twice.
+void run_shares(const Schedule& s, int64_t workers, float* scratch) {
+  Items items(s.plan.batch * s.shares);
+  torch::stable::parallel_for(0, workers, 1, [&](int64_t worker, int64_t) {
+    float* ring = scratch + worker * (s.ring_floats() + s.filtered_floats());
+    clear_borders(s, ring);
+    items.take_singly([&](int64_t item) {
+      const int64_t share = item % s.shares, height = s.plan.out_height;
+      const int64_t end = height * (share + 1) / s.shares;
+      Tile t = s.tile(item / s.shares, height * share / s.shares, end, ring, ring + s.ring_floats());
+      for (int64_t row = t.first; row < end; row += s.plan.tile) {
+        t.first = row;
+        t.last = std::min(end, row + s.plan.tile);
+        s.phases.expand_and_filter(s.plan, t, 0, s.chunks());
+        s.phases.project(s.plan, t, 0, s.outputs(t));
+        t.expanded = std::min(s.plan.height, (t.last - 1) * s.plan.stride + 2);
       }
-      for (int64_t i = 0; i < rows.count; ++i) {
-        rows.output[i] = to + (row - first + i) * b.filter.out_width * b.hidden();
-      }
-      run(b.filter, rows, channel, std::min(b.hidden(), channel + depthwise::kChunk));
-    }
+    });
+  });
+}
+
+// Small images: all threads work on one, each on chunks of its channels.
+void run_chunks(const Schedule& s, int64_t workers, float* scratch) {
+  std::vector<Items> items;
+  items.reserve(2 * s.plan.batch);
+  float* filtered = scratch + workers * s.ring_floats();
+  for (int64_t image = 0; image < s.plan.batch; ++image) {
+    items.emplace_back(s.chunks());
+    items.emplace_back(s.outputs(s.tile(image, 0, s.plan.out_height, scratch, filtered)));
   }
-}
-
-// Output rows [first, last) of one image.
-void run_rows(const Block& b, int64_t index, int64_t first, int64_t last, float* scratch) {
-  const float* image = b.input + index * b.height * b.width * b.in_channels;
-  float* filtered = scratch + b.ring() * b.width * b.hidden();
-  int64_t expanded = std::max<int64_t>(0, first * b.filter.stride - 1);
-  for (int64_t row = first; row < last; row += b.tile) {
-    const int64_t end = std::min(last, row + b.tile);
-    const int64_t needed = std::min(b.height, (end - 1) * b.filter.stride + 2);
-    expand_rows(b, image, expanded, needed, scratch);
-    expanded = std::max(expanded, needed);
-    filter_rows(b, scratch, row, end, filtered);
-    const int64_t pixel = (index * b.out_height + row) * b.filter.out_width;
-    packed_linear::Plan plan{filtered, b.hidden(), b.project, nullptr, b.project_bias,
-                             b.output + pixel * b.out_channels, (end - row) * b.filter.out_width, b.hidden(),
-                             b.out_channels, false};
-    if (b.residual) plan.residual = b.input + pixel * b.in_channels;
-    multiply(plan);
-  }
-}
-
-void run(Block& b, const Tensor& like) {
-  const int64_t per_row = (b.filter.stride * b.width + b.filter.out_width) * b.hidden();
-  const int64_t threads = torch::stable::get_num_threads();
-  const int64_t shares = b.batch % threads == 0 ? 1 : std::min(threads, b.out_height);
-  b.tile = std::clamp<int64_t>(kTileFloats / per_row, 1, divide_up(b.out_height, shares));
-  b.tile = divide_up(b.out_height, divide_up(b.out_height, b.tile));  // of even size
-  const int64_t items = b.batch * shares, workers = std::min(threads, items);
-  const Tensor scratch = torch::stable::new_empty(like, {workers * b.scratch_floats()});
-  float* memory = scratch.mutable_data_ptr<float>();
-  torch::stable::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t worker = begin; worker < end; ++worker) {
-      for (int64_t item = worker; item < items; item += workers) {
-        const int64_t share = item % shares;
-        run_rows(b, item / shares, b.out_height * share / shares, b.out_height * (share + 1) / shares,
-                 memory + worker * b.scratch_floats());
-      }
+  torch::stable::parallel_for(0, workers, 1, [&](int64_t worker, int64_t) {
+    float* ring = scratch + worker * s.ring_floats();
+    clear_borders(s, ring);
+    for (int64_t image = 0; image < s.plan.batch; ++image) {
+      const Tile t = s.tile(image, 0, s.plan.out_height, ring, filtered);
+      items[2 * image].take_and_wait(workers, [&](int64_t begin, int64_t end) {
+        s.phases.expand_and_filter(s.plan, t, begin, end);
+      });
+      items[2 * image + 1].take_and_wait(workers, [&](int64_t begin, int64_t end) {
+        s.phases.project(s.plan, t, begin, end);
+      });
     }
   });
+}
+
+void run(Plan& p, const Tensor& like) {
+  const int64_t threads = torch::stable::get_num_threads();
+  const int64_t kept = std::max<int64_t>(3, kRingFloats / p.row_floats());
+  const int64_t tiles = divide_up(p.out_height, (kept - 3) / p.stride + 1);
+  const bool alone = p.batch % threads == 0, small = tiles == 1;
+  const int64_t shares = alone || small ? 1 : std::min(threads, p.out_height);
+  p.tile = divide_up(p.out_height, std::max(tiles, shares));
+  p.kept = (p.tile - 1) * p.stride + 3;
+  p.chunk_floats = small ? 0 : p.kept * p.row_floats();
+  // One cache line more, or the pixels would fall into few sets of the cache.
+  p.filtered_stride = divide_up(p.hidden, kPanelWidth) * kPanelWidth + kPanelWidth;
+
+  const Schedule schedule{p, phases(), shares};
+  const int64_t workers = std::min(threads, small && !alone ? schedule.chunks() : p.batch * shares);
+  const int64_t floats = workers * (schedule.ring_floats() + schedule.filtered_floats());
+  const Tensor scratch = torch::stable::new_empty(like, {floats});
+  const auto run_all = small && !alone ? run_chunks : run_shares;
+  run_all(schedule, workers, scratch.mutable_data_ptr<float>());
 }
 
 // The Python entry explains mistakes; these keep a direct call through torch.ops from reading stray memory.
@@ -159,11 +175,26 @@ Tensor inverted_residual(const Tensor& input, const Tensor& expand, const std::o
   const Tensor y = torch::stable::empty({batch, out_channels, out_height, out_width}, ScalarType::Float,
                                         std::nullopt, std::nullopt, std::nullopt, MemoryFormat::ChannelsLast);
   if (batch == 0) return y;
-  Block block{x.const_data_ptr<float>(), e.const_data_ptr<float>(), values_or_null(eb), p.const_data_ptr<float>(),
-              values_or_null(pb), y.mutable_data_ptr<float>(),
-              {f.const_data_ptr<float>(), values_or_null(fb), hidden, width, out_width, stride, 1, 0.0f, 6.0f},
-              batch, height, width, channels, out_height, out_channels, residual, 1};
-  run(block, x);
+  Plan plan{};
+  plan.input = x.const_data_ptr<float>();
+  plan.expand = e.const_data_ptr<float>();
+  plan.expand_bias = values_or_null(eb);
+  plan.filter = f.const_data_ptr<float>();
+  plan.filter_bias = values_or_null(fb);
+  plan.project = p.const_data_ptr<float>();
+  plan.project_bias = values_or_null(pb);
+  plan.output = y.mutable_data_ptr<float>();
+  plan.batch = batch;
+  plan.height = height;
+  plan.width = width;
+  plan.in_channels = channels;
+  plan.hidden = hidden;
+  plan.out_height = out_height;
+  plan.out_width = out_width;
+  plan.out_channels = out_channels;
+  plan.stride = stride;
+  plan.residual = residual;
+  run(plan, x);
   return y;
 }
 

@@ -8,9 +8,9 @@
 #include <optional>
 #include <vector>
 
+#include "cpu/items.h"
 #include "cpu/panels.h"
 #include "cpu/tensors.h"
-#include "cpu/winograd/items.h"
 #include "cpu/winograd/plan.h"
 
 namespace leanmark::winograd {

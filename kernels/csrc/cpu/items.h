@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <thread>
 
-namespace leanmark::winograd {
+namespace leanmark {
 
 // Nobody waits for a thread that has not begun: items are taken by whoever runs, and a phase is over as soon as
 // those that were taken are done. So it ends with any number of threads, even if one of them runs all pieces of
@@ -46,4 +46,4 @@ class Items {
   alignas(64) std::atomic<int64_t> done_{0};
 };
 
-}  // namespace leanmark::winograd
+}  // namespace leanmark
