@@ -10,9 +10,16 @@
 namespace leanmark::inverted_residual {
 
 // Keeps NaN, as torch does.
-template <class V>
-LEANMARK_INLINE V relu6(V value) {
-  const V zero = {}, six = zero + 6.0f;
+template <int kLanes>
+LEANMARK_INLINE Vector<kLanes> relu6(Vector<kLanes> value) {
+  const Vector<kLanes> zero = {}, six = zero + 6.0f;
+#if defined(__x86_64__)
+  if constexpr (kLanes > 4) {  // GCC 12 would compare and blend. Both give the second one where one is NaN.
+    asm("vmaxps %1, %2, %0" : "=v"(value) : "v"(value), "v"(zero));
+    asm("vminps %1, %2, %0" : "=v"(value) : "v"(value), "v"(six));
+    return value;
+  }
+#endif
   value = zero > value ? zero : value;
   return six < value ? six : value;
 }
@@ -43,13 +50,17 @@ struct Operands {
 template <int kLanes, int kRows, int kPanels, bool kFirst>
 LEANMARK_TARGET LEANMARK_OUTLINE void expand_pixels(const Operands& o) {
   const int64_t panel = o.depth * kPanelWidth;
+  const float* bias = o.bias;
+  float* to = o.to;
   Product<Float32Panel, kLanes, kRows, kPanels> product;
   product.template run<kFirst>(o.a, o.a_stride, o.b, panel, o.depth, kPanels * panel);
   #pragma GCC unroll 16
   for (int v = 0; v < product.kVectors; ++v) {
-    const auto bias = load<Vector<kLanes>>(o.bias + v * kLanes);
+    const auto more = load<Vector<kLanes>>(bias + v * kLanes);
     #pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) store(relu6(product.sums[r][v] + bias), o.to + r * kChunk + v * kLanes);
+    for (int r = 0; r < kRows; ++r) {
+      store(relu6<kLanes>(product.sums[r][v] + more), to + r * kChunk + v * kLanes);
+    }
   }
 }
 
@@ -113,7 +124,7 @@ LEANMARK_INLINE void filter_pixels(const float* const* x, const Vector<kLanes>* 
   #pragma GCC unroll 2
   for (int r = 0; r < kRows; ++r) {
     #pragma GCC unroll 4
-    for (int c = 0; c < kColumns; ++c) store(relu6(sums[r][c]), to + r * row + c * pixel);
+    for (int c = 0; c < kColumns; ++c) store(relu6<kLanes>(sums[r][c]), to + r * row + c * pixel);
   }
 }
 
@@ -188,6 +199,33 @@ LEANMARK_INLINE void expand_and_filter(const Plan& p, const Tile& t, int64_t beg
   }
 }
 
+// `count` floats, less than twice kMost. A call of memcpy for each pixel would take longer than its products.
+template <int kMost>
+LEANMARK_INLINE void copy(const float* from, float* to, int64_t count) {
+  if (count & kMost) {
+    std::memcpy(to, from, kMost * sizeof(float));
+    from += kMost;
+    to += kMost;
+  }
+  if constexpr (kMost > 1) copy<kMost / 2>(from, to, count);
+}
+
+template <int kLanes>
+LEANMARK_INLINE Vector<kLanes> load_some(const float* from, int64_t count) {
+  if (count == kLanes) return load<Vector<kLanes>>(from);
+  alignas(64) float values[kLanes] = {};
+  copy<kLanes / 2>(from, values, count);
+  return load<Vector<kLanes>>(values);
+}
+
+template <int kLanes>
+LEANMARK_INLINE void store_some(const Vector<kLanes>& vector, float* to, int64_t count) {
+  if (count == kLanes) return store(vector, to);
+  alignas(64) float values[kLanes];
+  store(vector, values);
+  copy<kLanes / 2>(values, to, count);
+}
+
 // Bias and residual on the way out, for what there is of the columns. `pixel` and `panel`: of the output.
 template <int kLanes, int kRows, int kPanels, bool kFirst>
 LEANMARK_TARGET LEANMARK_OUTLINE void project_pixels(const Plan& p, const float* a, int64_t pixel, int64_t panel) {
@@ -201,19 +239,13 @@ LEANMARK_TARGET LEANMARK_OUTLINE void project_pixels(const Plan& p, const float*
     const int64_t column = panel * kPanelWidth + v * kLanes;
     const int64_t lanes = std::min<int64_t>(kLanes, p.out_channels - column);
     if (lanes <= 0) return;
-    const bool whole = lanes == kLanes;
-    V bias = {};
-    if (p.project_bias) bias = whole ? load<V>(p.project_bias + column) : load_first<V>(p.project_bias + column, lanes);
+    const V bias = p.project_bias ? load_some<kLanes>(p.project_bias + column, lanes) : V{};
     #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
       const int64_t at = (pixel + r) * p.out_channels + column;
       V value = product.sums[r][v] + bias;
-      if (p.residual) value += whole ? load<V>(p.input + at) : load_first<V>(p.input + at, lanes);
-      if (whole) {
-        store(value, p.output + at);
-      } else {
-        store_first(value, p.output + at, lanes);
-      }
+      if (p.residual) value += load_some<kLanes>(p.input + at, lanes);
+      store_some<kLanes>(value, p.output + at, lanes);
     }
   }
 }
