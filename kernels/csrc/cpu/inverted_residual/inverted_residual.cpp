@@ -114,12 +114,13 @@ void run_chunks(const Schedule& s, int64_t workers, float* scratch) {
 void run(Plan& p, const Tensor& like) {
   const int64_t threads = torch::stable::get_num_threads();
   const int64_t kept = std::max<int64_t>(3, kRingFloats / p.row_floats());
-  const int64_t tiles = divide_up(p.out_height, (kept - 3) / p.stride + 1);
-  const bool alone = p.batch % threads == 0, small = tiles == 1;
+  const int64_t most = (kept - 3) / p.stride + 1;
+  const bool alone = p.batch % threads == 0, small = most >= p.out_height;
   const int64_t shares = alone || small ? 1 : std::min(threads, p.out_height);
-  p.tile = divide_up(p.out_height, std::max(tiles, shares));
+  const int64_t rows = divide_up(p.out_height, shares);
+  p.tile = divide_up(rows, divide_up(rows, most));  // of even size
   p.kept = (p.tile - 1) * p.stride + 3;
-  p.chunk_floats = small ? 0 : p.kept * p.row_floats();
+  p.chunk_floats = p.tile == rows ? 0 : p.kept * p.row_floats();
   // One cache line more, or the pixels would fall into few sets of the cache.
   p.filtered_stride = divide_up(p.hidden, kPanelWidth) * kPanelWidth + kPanelWidth;
 
