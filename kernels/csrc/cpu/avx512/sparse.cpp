@@ -11,11 +11,15 @@ LEANMARK_TARGET void work(const Plan& p, int64_t worker, int64_t workers, float*
   run<16, kBlock, kLinear>(p, worker, workers, scratch);
 }
 
+LEANMARK_TARGET void planes(const float* from, int64_t pixels, int64_t channels, float* to) {
+  transpose_all(from, pixels, channels, to);
+}
+
 }  // namespace
 
 Kernel kernel_avx512(int64_t block) {
-  if (block == 4) return {work<4, true>, work<4, false>, 16, 96};
-  return {work<1, true>, work<1, false>, 16, 128};
+  if (block == 4) return {work<4, true>, work<4, false>, planes, 16, 128};
+  return {work<1, true>, work<1, false>, planes, 16, 128};
 }
 
 }  // namespace leanmark::sparse

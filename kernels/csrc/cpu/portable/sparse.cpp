@@ -11,11 +11,15 @@ LEANMARK_TARGET void work(const Plan& p, int64_t worker, int64_t workers, float*
   run<4, kBlock, kLinear>(p, worker, workers, scratch);
 }
 
+LEANMARK_TARGET void planes(const float* from, int64_t pixels, int64_t channels, float* to) {
+  transpose_all(from, pixels, channels, to);
+}
+
 }  // namespace
 
 Kernel kernel_portable(int64_t block) {
-  if (block == 4) return {work<4, true>, work<4, false>, 4, 96};
-  return {work<1, true>, work<1, false>, 4, 64};
+  if (block == 4) return {work<4, true>, work<4, false>, planes, 4, 96};
+  return {work<1, true>, work<1, false>, planes, 4, 64};
 }
 
 }  // namespace leanmark::sparse

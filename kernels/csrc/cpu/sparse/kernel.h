@@ -55,8 +55,11 @@ LEANMARK_INLINE void multiply(const Plan& p, const Item& item, float* packed, fl
   for (int64_t slab = 0; slab < w.slabs; ++slab) {
     const int64_t channel = slab * w.slab_channels;
     pack_linear(p, item.tile, channel, std::min(w.slab_channels, w.channels - channel), packed);
-    const Target target{packed, sums, slab == 0, nullptr, nullptr, nullptr, 0.0f, 0};
-    add_slab<kLanes, kBlock>(p, target, slab, item.begin, item.end);
+    Target target{packed, sums, slab == 0, nullptr, nullptr, nullptr, 0.0f, 0};
+    for (int64_t group = item.begin; group < item.end; group += kRows / kBlock) {
+      target.sums = sums + (group - item.begin) * kBlock * p.tile;
+      add_slab<kLanes, kBlock>(p, target, slab, group, std::min(item.end, group + kRows / kBlock));
+    }
   }
   const int64_t row = item.begin * kBlock, last = std::min(item.end * kBlock, w.rows);
   finish_linear(p, item.tile, row, last - row, sums);

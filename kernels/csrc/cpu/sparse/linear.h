@@ -31,6 +31,25 @@ LEANMARK_INLINE void transpose(Vector<8>* rows) {
   }
 }
 
+// [rows, columns] to [columns, rows].
+LEANMARK_INLINE void transpose_all(const float* from, int64_t rows, int64_t columns, float* to) {
+  const int64_t whole = rows - rows % 8;
+  for (int64_t c = 0; c < columns; c += 8) {
+    const int64_t count = std::min<int64_t>(8, columns - c);
+    for (int64_t r = 0; r < whole && count == 8; r += 8) {
+      Vector<8> square[8];
+      #pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i) square[i] = load<Vector<8>>(from + (r + i) * columns + c);
+      transpose(square);
+      #pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i) store(square[i], to + (c + i) * rows + r);
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      for (int64_t r = count == 8 ? whole : 0; r < rows; ++r) to[(c + i) * rows + r] = from[r * columns + c + i];
+    }
+  }
+}
+
 // The tile of one slab: [channels, pitch], zero where there are no more rows.
 LEANMARK_INLINE void pack_linear(const Plan& p, int64_t tile, int64_t channel, int64_t channels, float* to) {
   const int64_t first = tile * p.tile, count = std::min(p.tile, p.columns - first);

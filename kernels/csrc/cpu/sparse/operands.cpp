@@ -68,7 +68,8 @@ const Kernel& kernel(int64_t block) {
 void cut(Plan& plan, const Kernel& kernel) {
   // Linear layers are transposed by eights.
   const int64_t multiple = std::max<int64_t>(8, kernel.lanes);
-  const int64_t tiles = divide_up(plan.columns, plan.grid.halo > 0 ? 2 * kernel.widest : kernel.widest);
+  const bool wide = plan.grid.halo > 0 && !plan.grid.aligned;
+  const int64_t tiles = divide_up(plan.columns, wide ? 2 * kernel.widest : kernel.widest);
   plan.tile = divide_up(divide_up(plan.columns, tiles), multiple) * multiple;
   plan.tiles = divide_up(plan.columns, plan.tile);
   Grid& grid = plan.grid;

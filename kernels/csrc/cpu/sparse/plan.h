@@ -25,11 +25,13 @@ struct Weights {
 };
 
 // The image, the filter's steps, and the grid of output positions with room for the filter's width.
-// Phases are the remainders of input positions by the stride, each with a plane of its own.
+// Phases are the remainders of input positions by the stride, each with a plane of its own; in an aligned grid,
+// columns of the filter have each their own, in which they are shifted to where vectors begin.
 struct Grid {
   int64_t height, width;
   int64_t out_height, out_width, grid_width;
   int64_t stride[2], padding[2];
+  bool aligned;
   int64_t phases, phase[kIndices][2];
   int64_t taps, tap_phase[kIndices], tap_offset[kIndices];  // where in its phase a tap begins
   int64_t halo;   // floats that the taps read beyond a tile
@@ -59,9 +61,14 @@ inline int64_t scratch_floats(const Plan& p) {
 // The work of one of `workers` threads, with scratch memory of its own.
 using Work = void (*)(const Plan&, int64_t worker, int64_t workers, float* scratch);
 
+// An image [pixels, channels] as [channels, pixels].
+using Planes = void (*)(const float* from, int64_t pixels, int64_t channels, float* to);
+
 struct Kernel {
   Work linear, convolution;
-  int64_t lanes, widest;  // columns of a tile: a multiple of lanes, at most widest, or twice that with a halo
+  Planes planes;
+  int64_t lanes, widest;  // columns of a tile: a multiple of lanes, at most widest, or twice that with a halo that
+                          // is not aligned
 };
 
 Kernel kernel_portable(int64_t block);

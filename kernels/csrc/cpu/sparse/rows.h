@@ -13,7 +13,7 @@ namespace leanmark::sparse {
 template <int kLanes, int kBlock>
 constexpr int most_vectors() {
   if (kBlock == 1) return 8;
-  return kLanes == 4 ? 2 : kLanes == 8 ? 3 : 6;
+  return kLanes == 4 ? 2 : kLanes == 8 ? 3 : 5;
 }
 
 // The entries of one group of rows in one slab.
@@ -126,51 +126,51 @@ LEANMARK_INLINE void finish_rows(const Target& t, Sum& sum, int64_t row, int64_t
   }
 }
 
-// Groups [begin, end) in one slab, for columns [column, end_column) in steps of kVectors vectors.
+// Groups [begin, end) in one slab, for kVectors vectors of columns from `column` on.
 template <int kLanes, int kBlock, int kVectors>
 LEANMARK_TARGET LEANMARK_OUTLINE void add_groups(const Plan& p, const Target& t, int64_t slab, int64_t begin,
-                                                 int64_t end, int64_t column, int64_t end_column) {
+                                                 int64_t end, int64_t column) {
   const int32_t* starts = p.weights.starts + slab * p.weights.groups;
-  const float* values = p.weights.values;
+  const float *values = p.weights.values, *packed = t.packed + column;
   const uint8_t* indices = p.weights.indices;
   const int64_t entries = p.weights.entries, tile = p.tile;
-  for (int64_t group = begin; group < end; ++group) {
+  float* sums = t.sums + column;
+  for (int64_t group = begin; group < end; ++group, sums += kBlock * tile) {
     // Whatever a caller's `starts` hold, no memory but that of the entries is read.
     const int64_t first = std::max<int64_t>(0, starts[group]);
     const int64_t last = std::min<int64_t>(entries, starts[group + 1]);
-    const Entries e{values + first * kBlock, indices + first, last - first};
-    float* sums = t.sums + (group - begin) * kBlock * tile;
-    for (int64_t c = column; c < end_column; c += kVectors * kLanes) {
-      Sums<kLanes, kBlock, kVectors> sum;
-      sum.start(sums + c, tile, t.fresh);
-      sum.add_all(e, t.packed + c, p.offsets);
-      if (t.output) {
-        finish_rows<kLanes, kBlock, kVectors>(t, sum, group * kBlock, p.weights.rows - group * kBlock, c);
-      } else {
-        sum.store_to(sums + c, tile);
-      }
+    Sums<kLanes, kBlock, kVectors> sum;
+    sum.start(sums, tile, t.fresh);
+    sum.add_all({values + first * kBlock, indices + first, last - first}, packed, p.offsets);
+    if (t.output) {
+      finish_rows<kLanes, kBlock, kVectors>(t, sum, group * kBlock, p.weights.rows - group * kBlock, column);
+    } else {
+      sum.store_to(sums, tile);
     }
   }
 }
 
-// The last columns, fewer than kVectors vectors.
+// `vectors` vectors of columns, at most kVectors.
 template <int kLanes, int kBlock, int kVectors>
-LEANMARK_INLINE void add_rest(const Plan& p, const Target& t, int64_t slab, int64_t begin, int64_t end,
-                              int64_t column) {
+LEANMARK_INLINE void add_columns(const Plan& p, const Target& t, int64_t slab, int64_t begin, int64_t end,
+                                 int64_t column, int64_t vectors) {
   if constexpr (kVectors > 1) {
-    if (p.tile - column < kVectors * kLanes) {
-      return add_rest<kLanes, kBlock, kVectors - 1>(p, t, slab, begin, end, column);
+    if (vectors < kVectors) {
+      return add_columns<kLanes, kBlock, kVectors - 1>(p, t, slab, begin, end, column, vectors);
     }
   }
-  add_groups<kLanes, kBlock, kVectors>(p, t, slab, begin, end, column, p.tile);
+  add_groups<kLanes, kBlock, kVectors>(p, t, slab, begin, end, column);
 }
 
+// All columns, in passes of about as many vectors as one another.
 template <int kLanes, int kBlock>
 LEANMARK_INLINE void add_slab(const Plan& p, const Target& t, int64_t slab, int64_t begin, int64_t end) {
   constexpr int kMost = most_vectors<kLanes, kBlock>();
-  const int64_t whole = p.tile - p.tile % (kMost * kLanes);
-  if (whole > 0) add_groups<kLanes, kBlock, kMost>(p, t, slab, begin, end, 0, whole);
-  if (whole < p.tile) add_rest<kLanes, kBlock, kMost - 1>(p, t, slab, begin, end, whole);
+  const int64_t vectors = p.tile / kLanes, passes = (vectors + kMost - 1) / kMost;
+  for (int64_t pass = 0; pass < passes; ++pass) {
+    const int64_t first = vectors * pass / passes, last = vectors * (pass + 1) / passes;
+    add_columns<kLanes, kBlock, kMost>(p, t, slab, begin, end, first * kLanes, last - first);
+  }
 }
 
 }  // namespace leanmark::sparse

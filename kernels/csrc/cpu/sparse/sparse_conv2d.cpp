@@ -17,6 +17,8 @@ using torch::stable::Tensor;
 using Pair = std::vector<int64_t>;
 
 constexpr const char* kName = "sparse_conv2d";
+constexpr int64_t kMostCopies = 4;      // of the input, one for each column of the filter
+constexpr int64_t kLeastAlignment = 8;  // floats
 
 // Height and width of the filter's window and of its steps.
 struct Window {
@@ -47,7 +49,8 @@ void check(const Tensor& input, const Window& w) {
 
 // Adds a tap that reads (y, x) pixels behind the window's corner, and its phase if it is the first one there.
 void add_tap(Grid& g, int64_t y, int64_t x) {
-  const int64_t wanted[2] = {y % g.stride[0], x % g.stride[1]};
+  const int64_t within = g.aligned ? 0 : x / g.stride[1];
+  const int64_t wanted[2] = {y % g.stride[0], x - within * g.stride[1]};
   int64_t phase = 0;
   while (phase < g.phases && (g.phase[phase][0] != wanted[0] || g.phase[phase][1] != wanted[1])) ++phase;
   if (phase == g.phases) {
@@ -56,11 +59,27 @@ void add_tap(Grid& g, int64_t y, int64_t x) {
     ++g.phases;
   }
   g.tap_phase[g.taps] = phase;
-  g.tap_offset[g.taps++] = y / g.stride[0] * g.grid_width + x / g.stride[1];
+  g.tap_offset[g.taps++] = y / g.stride[0] * g.grid_width + within;
+}
+
+// Whether rows of the grid begin where vectors do, and taps of one column have a phase of their own: their loads
+// then cross no cache lines, which would halve their speed. Narrow rows would have too many columns for nothing, and
+// blocks load too seldom to gain.
+void choose_width(Grid& g, const Window& w, const Kernel& kernel, int64_t block) {
+  const int64_t reach = (w.size[1] - 1) * w.dilation[1] / g.stride[1];
+  g.grid_width = g.out_width + reach;
+  if (block > 1 || w.size[1] == 1 || w.size[1] > kMostCopies) return;
+  for (int64_t multiple = kernel.lanes; multiple >= kLeastAlignment; multiple /= 2) {
+    const int64_t width = divide_up(g.out_width, multiple) * multiple;
+    if (4 * width > 5 * g.out_width) continue;
+    g.aligned = true;
+    g.grid_width = width;
+    return;
+  }
 }
 
 // The grid of one image, and the offset of each tap.
-void lay_out(Plan& plan, const Tensor& input, const Window& w) {
+void lay_out(Plan& plan, const Tensor& input, const Window& w, const Kernel& kernel) {
   Grid& g = plan.grid;
   g.height = input.size(2);
   g.width = input.size(3);
@@ -75,14 +94,29 @@ void lay_out(Plan& plan, const Tensor& input, const Window& w) {
     g.stride[axis] = w.stride[axis];
     g.padding[axis] = w.padding[axis];
   }
+  choose_width(g, w, kernel, plan.weights.block);
   const int64_t reach[2] = {(w.size[0] - 1) * w.dilation[0], (w.size[1] - 1) * w.dilation[1]};
-  g.grid_width = g.out_width + reach[1] / g.stride[1];
-  g.halo = reach[0] / g.stride[0] * g.grid_width + reach[1] / g.stride[1];
+  g.halo = reach[0] / g.stride[0] * g.grid_width + (g.aligned ? 0 : reach[1] / g.stride[1]);
   STD_TORCH_CHECK(g.halo < (1 << 20), "sparse_conv2d: dilation must be smaller: the filter reaches too far");
   for (int64_t tap = 0; tap < taps; ++tap) {
     add_tap(g, tap / w.size[1] * w.dilation[0], tap % w.size[1] * w.dilation[1]);
   }
   plan.columns = (g.out_height - 1) * g.grid_width + g.out_width;
+}
+
+// Row-major. Networks that keep channels last are common, and torch takes longer to reorder their images.
+Tensor planes(const Tensor& input, const Kernel& kernel) {
+  const int64_t images = input.size(0), channels = input.size(1), pixels = input.size(2) * input.size(3);
+  const bool channels_last = input.stride(1) == 1 && input.stride(3) == channels &&
+                             input.stride(2) == input.size(3) * channels && input.stride(0) == pixels * channels;
+  if (input.is_contiguous() || !channels_last || pixels * channels == 0) return row_major(input);
+  const Tensor x = torch::stable::new_empty(input, {images, channels, input.size(2), input.size(3)});
+  const float* from = input.const_data_ptr<float>();
+  float* to = x.mutable_data_ptr<float>();
+  for (int64_t image = 0; image < images; ++image) {
+    kernel.planes(from + image * pixels * channels, pixels, channels, to + image * pixels * channels);
+  }
+  return x;
 }
 
 Tensor sparse_conv2d(const Tensor& input, const Tensor& values, const Tensor& indices, const Tensor& starts,
@@ -99,11 +133,12 @@ Tensor sparse_conv2d(const Tensor& input, const Tensor& values, const Tensor& in
   check_bias(kName, bias, out_channels);
   check_residual(kName, residual, shape);
 
-  const Tensor x = row_major(input);
+  const Kernel& chosen = kernel(plan.weights.block);
+  const Tensor x = planes(input, chosen);
   const std::optional<Tensor> b = row_major(bias), r = row_major(residual);
   const Tensor y = torch::stable::new_empty(x, shape);
   if (shape[0] == 0) return y;
-  lay_out(plan, x, window);
+  lay_out(plan, x, window, chosen);
   plan.input = x.const_data_ptr<float>();
   plan.input_end = plan.input + x.numel();
   plan.bias = values_or_null(b);
@@ -111,7 +146,6 @@ Tensor sparse_conv2d(const Tensor& input, const Tensor& values, const Tensor& in
   plan.output = y.mutable_data_ptr<float>();
   plan.relu = relu;
   plan.images = shape[0];
-  const Kernel& chosen = kernel(plan.weights.block);
   cut(plan, chosen);
   run(plan, chosen.convolution, x);
   return y;
