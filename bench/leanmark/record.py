@@ -244,7 +244,8 @@ class Cost:
 
     ``energy_j`` has the provenance of its meter and covers the same time; ``None`` comes with
     ``energy_reason``. Its uncertainty is a half-width, with the gain of the sensor. ``epochs`` and ``steps``
-    are those of training the baseline.
+    are those of training the baseline. ``build_s`` and its energy are what writing the model in the form of
+    its backend took on top, ``None`` where that is nothing but saving it.
     """
 
     time_s: float
@@ -254,6 +255,9 @@ class Cost:
     energy_uncertainty_j: float | None = None
     epochs: int | None = None
     steps: int | None = None
+    build_s: float | None = None
+    build_j: float | None = None
+    build_uncertainty_j: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -138,6 +138,17 @@ def test_making_a_model_is_metered_between_the_workers_notices(
         assert cost.energy_provenance is Provenance.MEASURED_COUNTER
 
 
+def test_a_first_call_is_metered_too(measurements: tuple[Measurement, ...]) -> None:
+    timed = [one for one in measurements if one.pass_name == "latency"]
+    assert timed
+    for one in timed:
+        took, joules = one.find("cold_start_s"), one.find("cold_start_j")
+        assert took is not None
+        assert joules is not None
+        assert joules.values == pytest.approx([WATTS * each for each in took.values])
+        assert (joules.provenance, joules.gain) == (Provenance.MEASURED_COUNTER, 0.05)
+
+
 def test_a_row_tells_of_measured_energy_and_of_its_pay_back(pruned: Row) -> None:
     assert pruned.energy is not None
     assert pruned.energy.comparison is not None
@@ -148,6 +159,7 @@ def test_a_row_tells_of_measured_energy_and_of_its_pay_back(pruned: Row) -> None
     assert lines["No net energy"].startswith("it is ")  # idle draws as much as work
     assert {"Break-even in time", "Break-even in energy"} <= lines.keys()
     assert "not measured" not in lines["Break-even in energy"]
+    assert "in its first call, which is counted once)" in lines["Break-even in energy"]
 
 
 @pytest.mark.slow

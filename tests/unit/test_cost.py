@@ -8,7 +8,7 @@ from leanmark.errors import MeterError, StuckCounter
 from leanmark.measuring.cost import CostMeter
 from leanmark.meters.base import Evidence, Meter, Reading
 from leanmark.protocol.messages import Notice, Ready
-from leanmark.record import Provenance
+from leanmark.record import ModelFacts, Provenance
 
 BEGINS, ENDED = Notice("begins"), Notice("ended")
 READY = Ready(
@@ -91,3 +91,23 @@ def test_what_was_never_applied_has_no_energy() -> None:
     ready = replace(READY, epochs=None, steps=None)
     assert metered(meter).cost(ready).energy_reason == "nothing was applied"
     assert meter.log == []
+
+
+def test_writing_for_a_backend_is_metered_apart() -> None:
+    model = ModelFacts(parameters=1, macs=1, size_bytes=1)
+    ready = replace(READY, model={"eager": model, "onnxruntime": model}, build_s={"onnxruntime": 0.5})
+    meter = Scripted()
+    about = [Notice("begins", "onnxruntime"), Notice("ended", "onnxruntime")]
+    costs = metered(meter, BEGINS, ENDED, *about).costs(ready)
+    assert meter.log == ["start", "stop"] * 2
+    assert (costs["eager"].energy_j, costs["eager"].build_s) == (200.0, None)
+    assert (costs["onnxruntime"].energy_j, costs["onnxruntime"].build_s) == (200.0, 0.5)
+    assert costs["onnxruntime"].build_j == 50.0
+    assert costs["onnxruntime"].build_uncertainty_j == pytest.approx((0.25**2 + 5.0**2) ** 0.5)
+
+
+def test_writing_without_a_meter_has_a_time_alone() -> None:
+    model = ModelFacts(parameters=1, macs=1, size_bytes=1)
+    ready = replace(READY, model={"onnxruntime": model}, build_s={"onnxruntime": 0.5})
+    (cost,) = metered(None, BEGINS, ENDED).costs(ready).values()
+    assert (cost.build_s, cost.build_j, cost.build_uncertainty_j) == (0.5, None, None)

@@ -20,7 +20,7 @@ from torch import nn
 from leanmark import chain
 from leanmark.errors import TookNoEffect, Unsupported
 from leanmark.models.artifact import Artifact, Samples
-from leanmark.protocol.messages import Ready
+from leanmark.protocol.messages import Notice, Ready
 from leanmark.techniques.base import Context, Technique
 from leanmark.worker import prepare
 from leanmark.workloads.base import Dataset, Recipe, Split, Workload
@@ -156,6 +156,20 @@ def test_cost_is_that_of_applying_alone(folder: Path) -> None:
     whole = time.perf_counter() - start
 
     assert _APPLY_S <= ready.time_s < whole
+
+
+def test_writing_another_form_has_a_time_of_its_own_and_notices_in_pairs(folder: Path) -> None:
+    told: list[Notice] = []
+    watch = prepare.Stopwatch(told.append)
+    ready = prepare.run(Tiny(), "tiny", chain.parse(_name(Scale)), folder, _BACKENDS, watch)
+    assert set(ready.build_s) == {"onnxruntime"}  # eager only saves what it was given
+    assert ready.build_s["onnxruntime"] > 0
+    assert told == [
+        Notice("begins"), Notice("ended"), Notice("begins", "onnxruntime"), Notice("ended", "onnxruntime")
+    ]  # fmt: skip
+    text = f"{_name(Scale)}+{_name(Graph)}"
+    assert _run(text, folder).build_s == {}  # the graph was there already
+    assert _run(_name(Unexportable), folder).build_s == {}
 
 
 def test_graph_techniques_work_on_the_graph_before(folder: Path) -> None:

@@ -83,6 +83,8 @@ class Executable(ABC):
 class Backend(ABC):
     """Turns a prepared model into something that runs."""
 
+    exports: ClassVar[bool] = False
+    """Whether building writes the model in another form: a technique has to pay that time back."""
     phases: ClassVar[tuple[Phase, ...]] = ("inference",)
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     refusal: ClassVar[str] = "this backend only runs inference on processors"

@@ -33,6 +33,8 @@ _PACKAGES = ("onnxruntime", "onnx", "onnxscript")
 
 
 class OnnxRuntime(Backend):
+    exports = True
+
     def runtime_modules(self, phase: Phase) -> tuple[str, ...]:
         return ("onnxruntime",)
 

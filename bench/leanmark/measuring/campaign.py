@@ -199,13 +199,13 @@ class Campaign:
             backends = prepare_pass.backends_for(name, ours)
             try:
                 meter = self._making_meter
-                ready, cost = prepare_pass.apply(name, prepared, backends, first, self._launcher, meter)
+                ready, costs = prepare_pass.apply(name, prepared, backends, first, self._launcher, meter)
             except LeanmarkError as error:
                 prepared.errors[name] = error
                 self._keep(failure(self.run.id, subject, "prepare", UNPREPARED, error))
             else:
                 prepared.ready[name] = ready
-                self._keep_ready(subject, ready, cost)
+                self._keep_ready(subject, ready, costs)
         if self.plan.sampling.target is not None and BASELINE in prepared.ready:
             self._train_to_quality(replace(subject, technique=BASELINE, phase="training"), prepared)
         return prepared
@@ -235,7 +235,7 @@ class Campaign:
             self._launcher.server(replica.layout, source)
         return made[0]
 
-    def _keep_ready(self, subject: Case, ready: messages.Ready, cost: Cost) -> None:
+    def _keep_ready(self, subject: Case, ready: messages.Ready, costs: Mapping[str, Cost]) -> None:
         for backend, model in ready.model.items():
             self._keep(
                 Measurement(
@@ -245,7 +245,7 @@ class Campaign:
                     status="ok",
                     work=ready.work,
                     model=model,
-                    cost=cost,
+                    cost=costs[backend],
                     findings=ready.doubts,
                     executed={"verified": dict(ready.verified)},
                 )

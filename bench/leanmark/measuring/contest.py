@@ -16,6 +16,7 @@ from leanmark.errors import LeanmarkError, TookNoEffect
 from leanmark.machine import disturbance
 from leanmark.machine.counters import METRICS, Counted
 from leanmark.measuring import count_pass
+from leanmark.measuring.cost import CostMeter, Metered
 from leanmark.measuring.energy_pass import EnergyPass, Entrant
 from leanmark.measuring.launcher import Launcher, Worker
 from leanmark.measuring.outcome import failure
@@ -78,6 +79,7 @@ class _Variant:
     unobserved: set[str] = field(default_factory=set)
     findings: tuple[Finding, ...] = ()
     opened: messages.Opened | None = None
+    first_call: Metered | None = None
     error: LeanmarkError | None = None
 
 
@@ -104,7 +106,7 @@ def play(
     energy = EnergyPass(stage.plan, replica, energy_meter)
     energy.idle("bare")
     started = time.monotonic()
-    with _seated(stage, variants, replica, launcher) as seats:
+    with _seated(stage, variants, replica, launcher, energy.counter) as seats:
         opened = time.monotonic()
         _play_rounds(stage.plan, seats, replica, launcher.gpu)
         played = time.monotonic()
@@ -131,9 +133,13 @@ def play(
 
 @contextlib.contextmanager
 def _seated(
-    stage: Stage, variants: Sequence[_Variant], replica: Replica, launcher: Launcher
+    stage: Stage,
+    variants: Sequence[_Variant],
+    replica: Replica,
+    launcher: Launcher,
+    meter: Meter[Any] | None,
 ) -> Iterator[list[_Seat]]:
-    """Start one process for each variant, in random order; end them after."""
+    """Start one process for each variant, in random order; end them after. ``meter`` is for first calls."""
     seats: list[_Seat] = []
     workers: list[Worker] = []
     try:
@@ -142,7 +148,10 @@ def _seated(
             with _blamed_on(variant):
                 worker = launcher.server(replica.layout, stage.side(variant.case).source).fork()
                 workers.append(worker)
-                variant.opened = worker.ask(_request(stage, variant.case, replica), stage.plan.timeout_s)
+                request = _request(stage, variant.case, replica)
+                with CostMeter(meter) as metered:
+                    variant.opened = worker.ask(request, stage.plan.timeout_s, metered.notice)
+                variant.first_call = metered.energy(variant.opened.cold_start_s)
                 seats.append(_Seat(variant, worker, variant.opened.loops))
         yield sorted(seats, key=lambda seat: variants.index(seat.variant))
     finally:
@@ -284,7 +293,6 @@ def _latency(stage: Stage, variant: _Variant, place: Mapping[str, Any]) -> Measu
     if variant.error is not None:
         return failure(stage.run, variant.case, "latency", stage.works[variant.case], variant.error)
     assert opened is not None
-    cold = Block(process=place["process"], round=0, order=0, loops=1, start_s=0.0, value=opened.cold_start_s)
     return Measurement(
         run=stage.run,
         case=variant.case,
@@ -295,7 +303,7 @@ def _latency(stage: Stage, variant: _Variant, place: Mapping[str, Any]) -> Measu
         series=(
             Series(metric="latency_s", meter="wall", blocks=tuple(variant.latency)),
             Series(metric="cpu_time_s", meter="cpu_time", blocks=tuple(variant.cpu_time)),
-            Series(metric="cold_start_s", meter="wall", blocks=(cold,)),
+            *_first_call(variant, opened, place["process"]),
             *_on_device(variant),
             *count_pass.series(variant.counted, variant.case.backend),
         ),
@@ -312,6 +320,22 @@ def _latency(stage: Stage, variant: _Variant, place: Mapping[str, Any]) -> Measu
             "not_counted": dict(variant.counted.missing),
         },
     )
+
+
+def _first_call(variant: _Variant, opened: messages.Opened, process: int) -> Iterator[Series]:
+    """Loading the model and its first step, which may compile it: once in each process."""
+    cold = Block(process=process, round=0, order=0, loops=1, start_s=0.0, value=opened.cold_start_s)
+    yield Series(metric="cold_start_s", meter="wall", blocks=(cold,))
+    found = variant.first_call
+    if found is not None:
+        yield Series(
+            metric="cold_start_j",
+            meter=found.meter,
+            scope=found.scope,
+            provenance=found.provenance,
+            gain=found.gain,
+            blocks=(replace(cold, value=found.joules, uncertainty=found.doubt_j),),
+        )
 
 
 def _on_device(variant: _Variant) -> Iterator[Series]:

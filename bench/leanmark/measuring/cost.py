@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from leanmark.errors import MeterError
 from leanmark.meters.base import Meter, Reading
-from leanmark.protocol.messages import Notice
+from leanmark.protocol.messages import Notice, Ready
 from leanmark.record import Cost, Finding, Provenance
 
 
@@ -54,8 +54,9 @@ class CostMeter:
         self._meter = meter
         self._token: Any = None
         self._running = False
-        self._reading: Reading | None = None
-        self._reason = "no meter of energy is available" if meter is None else "nothing was applied"
+        self._readings: dict[str | None, Reading] = {}
+        self._reasons: dict[str | None, str] = {}
+        self._usual = "no meter of energy is available" if meter is None else "nothing was applied"
 
     def __enter__(self) -> CostMeter:
         return self
@@ -74,19 +75,19 @@ class CostMeter:
                 self._token, self._running = self._meter.start(), True
             elif self._running:
                 self._running = False
-                self._reading = self._meter.stop(self._token)
+                self._readings[notice.backend] = self._meter.stop(self._token)
         except MeterError as error:
-            self._reason = str(error)
+            self._reasons[notice.backend] = str(error)
 
     @property
     def reason(self) -> str | None:
-        """Why there is no energy, ``None`` where there is."""
-        return self._reason if self._reading is None else None
+        """Why there is no energy of applying, ``None`` where there is."""
+        return None if None in self._readings else self._reasons.get(None, self._usual)
 
-    def energy(self, time_s: float) -> Metered | None:
-        """Of the ``time_s`` between the notices. A meter that aligns to updates covers less than that, so it
+    def energy(self, time_s: float, backend: str | None = None) -> Metered | None:
+        """Of the ``time_s`` between two notices. A meter that aligns to updates covers less than that, so it
         is its power that counts."""
-        reading, meter = self._reading, self._meter
+        reading, meter = self._readings.get(backend), self._meter
         if reading is None or meter is None:
             return None
         scale = time_s / reading.duration_s
@@ -101,10 +102,11 @@ class CostMeter:
         )
 
     def cost(self, ready: Timed) -> Cost:
+        """Of applying alone."""
         found = self.energy(ready.time_s)
         if found is None:
             return Cost(
-                time_s=ready.time_s, epochs=ready.epochs, steps=ready.steps, energy_reason=self._reason
+                time_s=ready.time_s, epochs=ready.epochs, steps=ready.steps, energy_reason=self.reason
             )
         return Cost(
             time_s=ready.time_s,
@@ -113,4 +115,20 @@ class CostMeter:
             energy_j=found.joules,
             energy_provenance=found.provenance,
             energy_uncertainty_j=found.absolute_doubt_j,
+        )
+
+    def costs(self, ready: Ready) -> dict[str, Cost]:
+        """For each backend, with what building for it took."""
+        applied = self.cost(ready)
+        return {backend: self._built(applied, backend, ready.build_s.get(backend)) for backend in ready.model}
+
+    def _built(self, applied: Cost, backend: str, build_s: float | None) -> Cost:
+        if build_s is None:
+            return applied
+        found = self.energy(build_s, backend)
+        return replace(
+            applied,
+            build_s=build_s,
+            build_j=found.joules if found else None,
+            build_uncertainty_j=found.absolute_doubt_j if found else None,
         )

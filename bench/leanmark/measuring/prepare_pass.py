@@ -93,8 +93,8 @@ def apply(
     replica: Replica,
     launcher: Launcher,
     meter: Meter[Any] | None,
-) -> tuple[messages.Ready, Cost]:
-    """Make one chain from the one before it, in a worker of its own.
+) -> tuple[messages.Ready, dict[str, Cost]]:
+    """Make one chain from the one before it, in a worker of its own; what that cost, by backend.
 
     Raises:
         LeanmarkError: what went wrong, also where the chain before it could not be made.
@@ -115,4 +115,4 @@ def apply(
             ready: messages.Ready = worker.ask(request, TIMEOUT_S, metered.notice)
         finally:
             worker.close()
-    return ready, metered.cost(ready)
+    return ready, metered.costs(ready)

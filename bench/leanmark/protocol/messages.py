@@ -1,7 +1,7 @@
 """What the launcher and a worker say to each other, pickled over a socket pair.
 
-Every request gets exactly one reply: the value named beside it, or a ``Failure``. ``Prepare`` and
-``TrainToQuality`` send two ``Notice`` before it.
+Every request gets exactly one reply: the value named beside it, or a ``Failure``. ``Prepare``,
+``TrainToQuality`` and ``Open`` send pairs of ``Notice`` before it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepare:
-    """Apply the last link of ``chain`` (``fp32``: make the baseline). Reply: two ``Notice``, ``Ready``."""
+    """Apply the last link of ``chain`` (``fp32``: make the baseline). Reply: ``Notice`` pairs, ``Ready``."""
 
     workload: WorkloadSpec
     folder: str
@@ -71,16 +71,21 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What applying a technique costs begins now, or has ended: energy is metered in between."""
+    """What applying a technique costs begins now, or has ended: energy is metered in between.
+
+    The same about building the model for ``backend``, and about the first call of a case that is opened.
+    """
 
     what: Literal["begins", "ended"]
+    backend: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
     """``model`` and ``refusals`` (why a backend cannot run this model) are by backend.
 
-    ``epochs`` and ``steps`` are those of training the baseline, ``None`` for all else.
+    ``epochs`` and ``steps`` are those of training the baseline, ``None`` for all else. ``build_s`` is what
+    writing the model for a backend took, where that is more than saving it.
 
     ``work_parts`` are what ``work`` is the hash of, to tell what differs where two hashes do.
     """
@@ -94,11 +99,12 @@ class Ready:
     refusals: Mapping[str, str]
     verified: Mapping[str, Any]
     doubts: tuple[Finding, ...]
+    build_s: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Open:
-    """Load a prepared case, assert that it is what it says, warm it up. Reply: ``Opened``.
+    """Load a prepared case, assert that it is what it says, warm it up. Reply: two ``Notice``, ``Opened``.
 
     Its quality is paired with that of the same technique in ``rival_folder``, or of its own baseline.
     """

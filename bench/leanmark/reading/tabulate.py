@@ -16,10 +16,11 @@ from leanmark import chain
 from leanmark.intensity import Intensity
 from leanmark.reading import carbon, memory, quality_run
 from leanmark.reading.compare import Side, compare_series, judge_quality
-from leanmark.reading.cost import total
+from leanmark.reading.cost import of_links
 from leanmark.reading.counts import PASSES, Counted, counted
 from leanmark.reading.device import OnDevice, on_device
 from leanmark.reading.energetics import Energetics, energetics
+from leanmark.reading.first_call import FirstCall, first_call
 from leanmark.reading.memory import Split
 from leanmark.reading.quality_run import QualityRun
 from leanmark.record import (
@@ -106,6 +107,7 @@ class Row:
     reference_model: ModelFacts | None = None
     judged: Judged | None = None
     cost: Cost | None = None
+    first_call: FirstCall | None = None
     quality_run: QualityRun | None = None
     executed: Mapping[str, Any] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
@@ -233,11 +235,7 @@ class _Passes:
         """What making the model took: the sum over the links of its chain, each made from the one before."""
         links = chain.parse(case.technique)
         names = [chain.spell(links[: n + 1]) for n in range(len(links))] or [BASELINE]
-        made = [self.prepared(replace(case, technique=name)) for name in names]
-        costs = [one.cost for one in made if one is not None and one.cost is not None]
-        if len(costs) < len(names):
-            return None
-        return total(costs)
+        return of_links([self.prepared(replace(case, technique=name)) for name in names])
 
     def reference(self, case: Case) -> Case | None:
         """What ``case`` is compared to; ``None`` for the baseline itself."""
@@ -301,6 +299,7 @@ def _row(case: Case, passes: _Passes, intensity: Intensity | None) -> Row:
         reference_model=before.model if before else None,
         judged=judged,
         cost=passes.cost(case),
+        first_call=first_call(timed, passes.get(reference, "latency") if reference else None),
         quality_run=quality_run.find(passes.all, case),
         executed={**(prepared.executed if prepared else {}), **(timed.executed if timed else {})},
         missing={name: _absence(one) for name, one in found.items() if one is None or one.status != "ok"},

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from leanmark import units
-from leanmark.reading.break_even import BreakEven, break_evens
+from leanmark.reading.break_even import BreakEven, Part, Spent, break_evens
 from leanmark.reading.energetics import Energetics
 from leanmark.reading.quality_run import QualityRun, Spread
 from leanmark.reading.tabulate import Metric, Row
@@ -73,6 +73,9 @@ def cost(row: Row) -> Iterator[Detail]:
             yield "Energy of training it", f"{each[0]} an epoch, {each[1]} a step"
     else:
         yield "Cost of making it, once", f"{units.seconds(made.time_s)}; {joules}"
+    if made.build_s is not None:
+        energy = f"; {made.energy_provenance.mark}{units.joules(made.build_j)}" if made.build_j else ""
+        yield "Writing it for its backend, once", f"{units.seconds(made.build_s)}{energy}"
 
 
 def quality_run(row: Row) -> Iterator[Detail]:
@@ -131,14 +134,34 @@ def pay_back(row: Row) -> Iterator[Detail]:
 def _pays_back(one: BreakEven) -> str:
     if one.count is None or one.low is None or one.high is None:
         return one.refusal or "not known"
-    unit = units.seconds if one.quantity == "time" else units.joules
-    spent = f"the {unit(one.cost)} that it cost"
+    assert one.spent is not None
+    spent = _cost(one.spent, units.seconds if one.quantity == "time" else units.joules)
     if math.isinf(one.low):
         return f"never: it saves nothing that could pay back {spent}"
     if math.isinf(one.count):
         return f"never at the ratio that was measured; at best {_times(one.low)} pay back {spent}"
     until = "never" if math.isinf(one.high) else units.count(one.high)
     return f"{_times(one.count)} [{units.count(one.low)}, {until}] pay back {spent}"
+
+
+_PARTS: dict[Part, str] = {
+    "applied": "to make",
+    "built": "to write for its backend",
+    "first call": "{} in its first call, which is counted once",
+}
+_LEFT_OUT: dict[Part, str] = {"built": "writing it for its backend", "first call": "its first call"}
+
+
+def _cost(spent: Spent, unit: cells.Unit) -> str:
+    """``the 14.2 s that it cost (2.00 s to make, 1.20 s to write for its backend, 11.0 s more in its first
+    call, which is counted once)``."""
+    text = f"the {unit(spent.value)} that it cost"
+    told = [
+        f"{unit(abs(value))} {_PARTS[part].format('less' if value < 0 else 'more')}"
+        for part, value in spent.parts.items()
+    ]
+    told += [f"without {_LEFT_OUT[part]}, of which no counter told" for part in spent.unknown]
+    return f"{text} ({', '.join(told)})" if len(told) > 1 else text
 
 
 def _times(count: float) -> str:

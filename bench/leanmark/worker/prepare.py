@@ -6,11 +6,12 @@ cost, the facts that prove it is there, and the size of the model on each backen
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,27 @@ _EXAMPLE_BATCH = 32
 
 
 class Stopwatch:
-    """Times what applying a technique costs; ``tell`` is told when that begins and when it has ended."""
+    """Times what applying a technique costs; ``tell`` is told when that begins and when it has ended.
+
+    ``build_s`` are the times of what was done under ``building``, by backend.
+    """
 
     def __init__(self, tell: Callable[[Notice], None] = lambda notice: None) -> None:
         self.time_s = 0.0
+        self.build_s: dict[str, float] = {}
         self._tell = tell
         self._started = 0.0
+
+    @contextlib.contextmanager
+    def building(self, backend: str) -> Iterator[None]:
+        """What fails inside has no time; the notices come in pairs all the same."""
+        self._tell(Notice("begins", backend))
+        started = time.perf_counter()
+        try:
+            yield
+            self.build_s[backend] = time.perf_counter() - started
+        finally:
+            self._tell(Notice("ended", backend))
 
     def __enter__(self) -> None:
         self._tell(Notice("begins"))
@@ -75,7 +91,8 @@ def run(
     """Make the baseline (no ``links``), or apply the last of ``links`` to the artifact of those before.
 
     ``name`` is the workload's, ``folder`` holds its artifacts, ``backends`` are those to build for. The
-    time is that of training or applying alone: loading, verifying and exporting are not part of it.
+    time is that of training or applying alone: loading and verifying are not part of it, and exporting has
+    a time of its own.
 
     Raises:
         Unsupported: the technique does not fit the model, its place in the chain or any of the backends.
@@ -97,6 +114,7 @@ def run(
         work=work_hash(name, workload, samples),
         work_parts=work_parts(name, workload, samples),
         time_s=watch.time_s,
+        build_s=watch.build_s,
         epochs=recipe.epochs if recipe else None,
         steps=made.steps,
         model={backend: dataclasses.replace(facts, tokens=tokens) for backend, facts in made.model.items()},
@@ -163,7 +181,7 @@ def _baseline(
         module = workload.model()
         if workload.recipe is not None:
             train(module, dataset.train, workload.recipe, workload.loss)
-    made = _keep_module(module, artifact, offered, {})
+    made = _keep_module(module, artifact, offered, {}, watch)
     recipe = workload.recipe
     steps = None if recipe is None else training_steps(len(dataset.train.inputs), recipe)
     return dataclasses.replace(made, steps=steps)
@@ -200,7 +218,7 @@ def _change_module(
     before = source.load_module()
     with watch:
         after = technique.apply(before, context)
-    made = _keep_module(after, artifact, offered, technique.verify(before, after))
+    made = _keep_module(after, artifact, offered, technique.verify(before, after), watch)
     return _as_before(made, source) if technique.repacks else made
 
 
@@ -244,6 +262,7 @@ def _keep_module(
     artifact: Artifact,
     offered: Mapping[str, Backend],
     verified: Mapping[str, Any],
+    watch: Stopwatch,
 ) -> _Made:
     """Save ``module`` and its outputs, and build every backend that takes it."""
     module = module.cpu().eval()
@@ -256,7 +275,8 @@ def _keep_module(
     refusals: dict[str, str] = {}
     for name, backend in offered.items():
         try:
-            backend.build(module, artifact, samples.batch_inputs[:_EXAMPLE_BATCH])
+            with watch.building(name) if backend.exports else contextlib.nullcontext():
+                backend.build(module, artifact, samples.batch_inputs[:_EXAMPLE_BATCH])
         except Unsupported as error:
             refusals[name] = str(error)
             continue

@@ -162,11 +162,13 @@ class Session:
         _settle(request.place, request.case.backend)
         artifact = Artifact.of(Path(request.folder), request.case.technique)
         device = _device(request.case)
+        self._tell(messages.Notice("begins"))
         start = time.perf_counter()
         executable = _load(request.case, request.workload, artifact, request.place, device)
         executable.step()
         device.synchronize()
         cold_start_s = time.perf_counter() - start
+        self._tell(messages.Notice("ended"))
         plausible.seconds(cold_start_s, "the first step")
         opened = _Opened(request.case, artifact, executable, device)
         rival = Path(request.rival_folder) if request.rival_folder else None
