@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 import leanmark
+from leanmark import cli_options
 from leanmark.errors import LeanmarkError, UsageError
 
 if TYPE_CHECKING:
-    from leanmark.intensity import Intensity
+    from leanmark.intensity import Intensity, Site
     from leanmark.measuring.source import Source
     from leanmark.plan import Plan
     from leanmark.reading.gate import Rule
@@ -46,30 +46,6 @@ def main() -> None:
 @click.version_option(leanmark.__version__, prog_name="leanmark")
 def group() -> None:
     """What an efficiency technique buys on this machine, and what it costs, with error bars."""
-
-
-def _carbon_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    @click.option("--zone", metavar="NAME", help="Country whose grid turns joules into CO2, e.g. FRA.")
-    @click.option("--intensity", type=float, metavar="G", help="Grid intensity in gCO2e per kWh instead.")
-    @functools.wraps(command)
-    def wrapped(*args: Any, zone: str | None, intensity: float | None, **kwargs: Any) -> Any:
-        return command(*args, grid=_grid(zone, intensity), **kwargs)
-
-    return wrapped
-
-
-def _threshold_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    @click.option("--margin", "margins", multiple=True, metavar="METRIC=N%",
-                  help="The difference that counts, such as latency=1%; by default 2%.")  # fmt: skip
-    @click.option("--floor", "floors", multiple=True, metavar="METRIC=AMOUNT",
-                  help="What is smaller never counts, such as latency=100ns or memory=1MiB.")  # fmt: skip
-    @functools.wraps(command)
-    def wrapped(*args: Any, margins: tuple[str, ...], floors: tuple[str, ...], **kwargs: Any) -> Any:
-        from leanmark import thresholds
-
-        return command(*args, asked=thresholds.parse(margins, floors), **kwargs)
-
-    return wrapped
 
 
 @group.command()
@@ -105,8 +81,9 @@ def _threshold_options(command: Callable[..., Any]) -> Callable[..., Any]:
                    "that takes.")  # fmt: skip
 @click.option("--against", metavar="REF",
               help="Measure each case at this git commit too, in turns with the tree as it is.")  # fmt: skip
-@_threshold_options
-@_carbon_options
+@cli_options.threshold
+@cli_options.carbon
+@cli_options.site
 def run(
     model: str | None,
     data: str | None,
@@ -120,6 +97,7 @@ def run(
     against: str | None,
     instructions: Literal["perf", "callgrind"],
     grid: Intensity | None,
+    site: Site,
     asked: Thresholds,
     workloads: tuple[str, ...],
     device: str | None,
@@ -146,9 +124,10 @@ def run(
     sampling = plan.with_thresholds(plan.with_target(sampling, target) if target else sampling, asked)
     if against is None:
         with interrupted_by_sigterm():
-            sys.exit(_measure(plan.make(selection, sampling), results, rules, grid))
+            made = replace(plan.make(selection, sampling), site=site.stated)
+            sys.exit(_measure(made, results, rules, grid))
     rival = worktree.resolve(against, Path.cwd())
-    made = plan.against(selection, sampling, rival.commit)
+    made = replace(plan.against(selection, sampling, rival.commit), site=site.stated)
     click.echo(f"leanmark: checking out and building {rival} beside this tree", err=True)
     with interrupted_by_sigterm(), worktree.beside(rival, Path.cwd()) as source:
         sys.exit(_measure(made, results, rules, grid, source))
@@ -257,7 +236,7 @@ def list_(kind: str | None) -> None:
 @group.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE]...")
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
-@_carbon_options
+@cli_options.carbon
 def show(paths: tuple[Path, ...], results: Path, grid: Intensity | None) -> None:
     """Show records as tables: the given files, or the newest run."""
     _print(list(paths) or [_newest(results)], grid)
@@ -266,7 +245,7 @@ def show(paths: tuple[Path, ...], results: Path, grid: Intensity | None) -> None
 @group.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE]...")
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
-@_carbon_options
+@cli_options.carbon
 def report(paths: tuple[Path, ...], results: Path, grid: Intensity | None) -> None:
     """Write the Markdown summary and the HTML page of each file, or of the newest run."""
     from leanmark.report import publish
@@ -279,32 +258,27 @@ def report(paths: tuple[Path, ...], results: Path, grid: Intensity | None) -> No
 @group.command("carbon")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE]...")
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
-@_carbon_options
-@click.option("--pue", type=float, metavar="X", help="Facility energy over IT energy; not applied without.")
-@click.option("--embodied", type=float, metavar="KG",
-              help="CO2e of making the device, for its share in a full SCI.")  # fmt: skip
-@click.option("--lifetime", type=float, metavar="YEARS", help="How long the device is used: 3 unless given.")
+@cli_options.carbon
+@cli_options.site
 def carbon_(
     paths: tuple[Path, ...],
     results: Path,
     grid: Intensity | None,
-    pue: float | None,
-    embodied: float | None,
-    lifetime: float | None,
+    site: Site,
 ) -> None:
     """Software carbon intensity (ISO/IEC 21031) of stored records, anew with any factor.
 
-    For 1000 samples: E x PUE x I + M. All rows, and so both sides of a comparison, get one intensity.
+    For 1000 samples: E x PUE x I + M. All rows, and so both sides of a comparison, get one intensity. What is
+    not given is what the run was made with.
     """
     from leanmark import store
     from leanmark.reading import carbon, sci, tabulate
     from leanmark.report import footprint
     from leanmark.report.console import console
 
-    making = sci.embodied(embodied, lifetime)
     for path in list(paths) or [_newest(results)]:
         records = store.load(path)
-        boundary = sci.Boundary(intensity=carbon.of(records.run, grid), pue=pue, embodied=making)
+        boundary = sci.boundary(records.run, carbon.of(records.run, grid), site)
         footprint.render(tabulate.build([records], boundary.intensity), boundary, console())
 
 
@@ -343,17 +317,6 @@ def _workloads(names: tuple[str, ...], model: str | None, data: str | None) -> t
         if target and not all(target.partition(":")):
             raise UsageError(f"{option} needs module:function, not '{target}'")
     return (*(WorkloadSpec(name=name) for name in names), *own)
-
-
-def _grid(zone: str | None, intensity: float | None) -> Intensity | None:
-    """What was asked for, or ``None``: then the records, and at last the world average, decide."""
-    from leanmark.reading import carbon
-
-    if zone and intensity is not None:
-        raise UsageError("give --zone or --intensity, not both")
-    if intensity is not None:
-        return carbon.explicit(intensity)
-    return carbon.for_zone(zone) if zone else None
 
 
 def _against(results: Path, ref: str) -> Path:

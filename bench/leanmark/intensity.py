@@ -1,4 +1,7 @@
-"""What a kilowatt-hour emits, and where that figure is from. Standard library only."""
+"""What a kilowatt-hour emits and where that figure is from, and what a user states of site and device.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -42,3 +45,67 @@ class Intensity:
             f"{self.value_g_per_kwh:g} gCO2e/kWh ({self.zone}, {self.period}; {self.source}; "
             f"basis: {self.basis})"
         )
+
+
+HIGHEST_PUE = 5.0
+"""The worst rooms that surveys find are at 3."""
+
+
+HEAVIEST_KG = 100_000.0
+HOURS_PER_YEAR = 8760.0
+LIFETIME_YEARS = 3.0
+"""What Boavizta assumes for a GPU: 26,280 h."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embodied:
+    """Kilograms of CO2 equivalent for making the device, and how many years it is expected to be used."""
+
+    total_kg: float
+    lifetime_years: float = LIFETIME_YEARS
+
+    def __post_init__(self) -> None:
+        if not 0 < self.total_kg <= HEAVIEST_KG:
+            raise UsageError(
+                f"embodied emissions of a device are above 0 and at most {HEAVIEST_KG:g} kg, "
+                f"not {self.total_kg:g} kg"
+            )
+        if not 0 < self.lifetime_years <= 30:
+            raise UsageError(f"a device is used for up to 30 years, not for {self.lifetime_years:g}")
+
+    def grams(self, reserved_s: float) -> float:
+        """The share of ``reserved_s`` seconds."""
+        return self.total_kg * 1000 * reserved_s / (self.lifetime_years * HOURS_PER_YEAR * 3600)
+
+    def __str__(self) -> str:
+        return f"{self.total_kg:g} kg over {self.lifetime_years:g} years of use"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """What is stated of where a run was made: facility energy over IT energy, and the making of the device.
+
+    Both are ``None`` where nothing is stated; neither is ever in the grams that energy comes to.
+
+    Raises:
+        UsageError: the PUE makes no sense.
+    """
+
+    pue: float | None = None
+    embodied: Embodied | None = None
+
+    def __post_init__(self) -> None:
+        if self.pue is not None and not 1 <= self.pue <= HIGHEST_PUE:
+            raise UsageError(
+                f"a PUE is facility energy over IT energy, between 1 and {HIGHEST_PUE:g}, not {self.pue:g}"
+            )
+
+    @property
+    def stated(self) -> Site | None:
+        """Itself, ``None`` where it states nothing."""
+        return None if self.pue is None and self.embodied is None else self
+
+    def __str__(self) -> str:
+        stated = [f"PUE {self.pue:g}"] if self.pue is not None else []
+        stated += [f"{self.embodied} for making the device"] if self.embodied else []
+        return ", ".join(stated)

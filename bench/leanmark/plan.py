@@ -10,7 +10,7 @@ from typing import Literal, cast, get_args
 
 from leanmark import chain, operations, registry, suite
 from leanmark.errors import BadPlan, UnknownName, UsageError
-from leanmark.intensity import Intensity
+from leanmark.intensity import Intensity, Site
 from leanmark.machine import callgrind
 from leanmark.protocol.messages import WorkloadSpec
 from leanmark.record import BASELINE, REFERENCE_BACKEND, Case, Phase, SamplingPlan
@@ -84,7 +84,8 @@ class Selection:
 class Plan:
     """``cases`` in the order they are measured; cases of one contest stand together.
 
-    ``intensity`` is the grid's that the user stated, kept in the record; no number depends on it.
+    ``intensity`` is the grid's that the user stated and ``site`` what else, kept in the record; no number
+    depends on them.
     ``gpu`` is the UUID of the board it is for, empty on a processor.
     """
 
@@ -92,6 +93,7 @@ class Plan:
     cases: tuple[Case, ...]
     sampling: SamplingPlan
     intensity: Intensity | None = None
+    site: Site | None = None
     gpu: str = ""
 
 

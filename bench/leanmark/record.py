@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
-from leanmark.intensity import Intensity
+from leanmark.intensity import Intensity, Site
 from leanmark.rival import Rival
 from leanmark.sampling import SamplingPlan as SamplingPlan
 
@@ -323,6 +323,7 @@ class Run:
     intensity: Intensity | None = None
     schema: int = SCHEMA
     against: Rival | None = None
+    site: Site | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ class Layer:
 
 # fmt: off
 LAYERS = {
-    "top":     Layer("cli pytest_plugin pytest_options fixture confirmation __main__",
+    "top":     Layer("cli cli_options pytest_plugin pytest_options fixture confirmation __main__",
                      below="parent child reading numbers disk status shared facts", outside="click pytest"),
     # measuring: the parent plans and waits without torch, the child runs, the parts are what it runs
     "parent":  Layer("measuring",

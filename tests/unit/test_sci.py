@@ -1,10 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
+from leanmark import store, units
 from leanmark.errors import UsageError
-from leanmark.intensity import Intensity
-from leanmark.reading import carbon, sci
+from leanmark.intensity import Intensity, Site
+from leanmark.reading import carbon, sci, tabulate
+from leanmark.report.details import details
+from leanmark.report.notes import legend
+
+from . import synthetic
 
 FRANCE = Intensity(
     value_g_per_kwh=56.0, zone="France (FRA)", period="2023", source="a table", basis="location-based average"
@@ -50,3 +58,57 @@ def test_a_lifetime_of_nothing_is_refused() -> None:
     assert sci.embodied(None, None) is None
     with pytest.raises(UsageError, match="give --embodied too"):
         sci.embodied(None, 4.0)
+
+
+def test_a_site_states_what_makes_sense() -> None:
+    making = sci.Embodied(total_kg=150.0)
+    assert str(Site(pue=1.4, embodied=making)) == "PUE 1.4, 150 kg over 3 years of use for making the device"
+    assert Site().stated is None
+    assert Site(pue=1.4).stated == Site(pue=1.4)
+    with pytest.raises(UsageError, match="between 1 and 5, not 0.9"):
+        Site(pue=0.9)
+
+
+def test_what_is_not_given_is_what_the_run_was_made_with() -> None:
+    made = synthetic.run(site=Site(pue=1.4, embodied=sci.Embodied(total_kg=150.0)))
+    found = sci.boundary(made, FRANCE, Site(pue=1.2))
+    assert (found.pue, found.embodied) == (1.2, sci.Embodied(total_kg=150.0))
+    assert sci.boundary(synthetic.run(), FRANCE, Site()).pue is None
+
+
+def test_a_step_has_its_grams_beyond_energy_and_none_of_them_are_in_the_others() -> None:
+    records = synthetic.records()
+    site = Site(pue=1.5, embodied=sci.Embodied(total_kg=150.0, lifetime_years=3.0))
+    plain, stated = (
+        tabulate.build([replace(records, run=replace(records.run, site=one))], carbon.explicit(100.0))
+        for one in (None, site)
+    )
+    row = next(row for row in stated[0].rows if row.energy and row.latency)
+    before = next(one for one in plain[0].rows if one.case == row.case)
+    assert row.energy is not None
+    assert row.latency is not None
+    assert row.footprint is not None
+    joules, seconds = row.energy.summary.value, row.latency.summary.value
+    assert row.co2_g == before.co2_g == pytest.approx(joules / 3.6e6 * 100.0)
+    assert row.footprint.score.operational_g == pytest.approx(1.5 * joules / 3.6e6 * 100.0)
+    assert row.footprint.score.embodied_g == pytest.approx(150_000.0 * seconds / (3 * 8760 * 3600))
+    assert before.footprint is None
+    lines = dict(details(row))
+    low, high = (units.grams(row.footprint.score.embodied_g * factor) for factor in (0.5, 2.0))
+    assert lines["CO2e per step of the facility, at PUE 1.5"].startswith("~")
+    assert lines["Embodied CO2e per step"].endswith(
+        f"[{low}, {high}] (an estimate: 150 kg over 3 years of use)"
+    )
+    assert set(lines) - set(dict(details(before))) == {
+        "CO2e per step of the facility, at PUE 1.5", "Embodied CO2e per step"
+    }  # fmt: skip
+    said = "Stated of the site: PUE 1.5, 150 kg over 3 years of use for making the device."
+    assert any(said in line for line in legend(stated))
+    assert not any("Stated of the site" in line for line in legend(plain))
+
+
+def test_a_site_is_in_the_record(tmp_path: Path) -> None:
+    site = Site(pue=1.4, embodied=sci.Embodied(total_kg=150.0, lifetime_years=4.0))
+    with store.RunWriter.create(tmp_path, synthetic.run(site=site)) as writer:
+        pass
+    assert store.load(writer.path).run.site == site

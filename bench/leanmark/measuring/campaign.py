@@ -327,5 +327,6 @@ def describe(plan: Plan, against: Rival | None = None) -> Run:
         command=(Path(sys.argv[0]).name, *sys.argv[1:]),
         commit=environment.commit(Path.cwd()),
         intensity=plan.intensity,
+        site=plan.site,
         against=against,
     )

@@ -10,48 +10,18 @@ estimate whatever E is: published figures for one board differ by a factor of tw
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from leanmark.errors import UsageError
-from leanmark.intensity import Intensity
+from leanmark.intensity import LIFETIME_YEARS, Embodied, Intensity, Site
 from leanmark.reading.carbon import J_PER_KWH
+from leanmark.record import Run, Summary
 
 UNIT = 1000
 """Samples in one functional unit: inferences, or samples trained on."""
 
-HIGHEST_PUE = 5.0
-"""The worst rooms that surveys find are at 3."""
-
 EMBODIED_FACTOR = 2.0
 """Published totals for the same board lie this far apart (150 to 318 kg for an A100)."""
-
-HEAVIEST_KG = 100_000.0
-HOURS_PER_YEAR = 8760.0
-LIFETIME_YEARS = 3.0
-"""What Boavizta assumes for a GPU: 26,280 h."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Embodied:
-    """Kilograms of CO2 equivalent for making the device, and how many years it is expected to be used."""
-
-    total_kg: float
-    lifetime_years: float = LIFETIME_YEARS
-
-    def __post_init__(self) -> None:
-        if not 0 < self.total_kg <= HEAVIEST_KG:
-            raise UsageError(
-                f"embodied emissions of a device are above 0 and at most {HEAVIEST_KG:g} kg, "
-                f"not {self.total_kg:g} kg"
-            )
-        if not 0 < self.lifetime_years <= 30:
-            raise UsageError(f"a device is used for up to 30 years, not for {self.lifetime_years:g}")
-
-    def grams(self, reserved_s: float) -> float:
-        """The share of ``reserved_s`` seconds."""
-        return self.total_kg * 1000 * reserved_s / (self.lifetime_years * HOURS_PER_YEAR * 3600)
-
-    def __str__(self) -> str:
-        return f"{self.total_kg:g} kg over {self.lifetime_years:g} years of use"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +33,7 @@ class Boundary:
     embodied: Embodied | None = None
 
     def __post_init__(self) -> None:
-        if self.pue is not None and not 1 <= self.pue <= HIGHEST_PUE:
-            raise UsageError(
-                f"a PUE is facility energy over IT energy, between 1 and {HIGHEST_PUE:g}, not {self.pue:g}"
-            )
+        Site(pue=self.pue, embodied=self.embodied)  # refuses what makes no sense
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +52,16 @@ class Score:
         if self.embodied_g is None:
             return None
         return self.embodied_g / EMBODIED_FACTOR, self.embodied_g * EMBODIED_FACTOR
+
+
+def boundary(run: Run, intensity: Intensity, site: Site) -> Boundary:
+    """What ``site`` states, and where it states nothing what the ``run`` does."""
+    stated = run.site or Site()
+    return Boundary(
+        intensity=intensity,
+        pue=stated.pue if site.pue is None else site.pue,
+        embodied=site.embodied or stated.embodied,
+    )
 
 
 def embodied(total_kg: float | None, lifetime_years: float | None) -> Embodied | None:
@@ -110,3 +87,26 @@ def score(joules: float, seconds: float, boundary: Boundary) -> Score:
         operational_g=operational_g,
         embodied_g=embodied.grams(seconds) if embodied else None,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """The ``score`` of one step, by what the run states of its ``site``."""
+
+    site: Site
+    score: Score
+
+
+class Summarized(Protocol):
+    @property
+    def summary(self) -> Summary: ...
+
+
+def footprint(
+    site: Site | None, intensity: Intensity | None, energy: Summarized | None, latency: Summarized | None
+) -> Footprint | None:
+    """Of a step; ``None`` where the run states nothing of its site, or a factor is not known."""
+    if site is None or intensity is None or energy is None or latency is None:
+        return None
+    boundary = Boundary(intensity=intensity, pue=site.pue, embodied=site.embodied)
+    return Footprint(site=site, score=score(energy.summary.value, latency.summary.value, boundary))

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from leanmark import chain
 from leanmark.intensity import Intensity
-from leanmark.reading import carbon, memory, quality_run
+from leanmark.reading import carbon, memory, quality_run, sci
 from leanmark.reading.compare import Side, compare_series, judge_quality
 from leanmark.reading.cost import of_links
 from leanmark.reading.counts import PASSES, Counted, counted
@@ -103,6 +103,7 @@ class Row:
     energy_at_rate: Metric | None = None
     energetics: Energetics | None = None
     co2_g: float | None = None
+    footprint: sci.Footprint | None = None
     model: ModelFacts | None = None
     reference_model: ModelFacts | None = None
     judged: Judged | None = None
@@ -295,6 +296,7 @@ def _row(case: Case, passes: _Passes, intensity: Intensity | None) -> Row:
         energy_at_rate=_metric("energy", "energy_at_rate_j", case, reference, passes),
         energetics=energetics(found["energy"], energy.summary) if found["energy"] and energy else None,
         co2_g=carbon.grams(energy.summary.value, intensity) if energy and intensity else None,
+        footprint=sci.footprint(passes.run.site, intensity, energy, latency),
         model=prepared.model if prepared else None,
         reference_model=before.model if before else None,
         judged=judged,

@@ -143,6 +143,7 @@ def _energy(row: Row) -> Iterator[Detail]:
     if row.energy.comparison:
         yield "Energy ratio", _comparison(row.energy.comparison)
     yield "CO2e per step", cells.co2(row) if row.co2_g is not None else "no grid intensity is known"
+    yield from energy_details.footprint(row, row.energy.summary.provenance.mark)
     if row.energy_at_rate:
         rate = row.energetics.rate_hz if row.energetics else None
         text = cells.with_interval(row.energy_at_rate, units.joules)

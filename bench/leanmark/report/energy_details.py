@@ -58,6 +58,22 @@ def _measured(known: Energetics) -> Iterator[Detail]:
         yield "No net energy", known.net_refusal
 
 
+def footprint(row: Row, mark: str) -> Iterator[Detail]:
+    """Grams beyond energy times intensity, each in a line of its own: they are in no other number."""
+    known = row.footprint
+    if known is None:
+        return
+    if known.site.pue is not None:
+        grams = units.grams(known.score.operational_g)
+        yield f"CO2e per step of the facility, at PUE {known.site.pue:g}", f"{mark}{grams}"
+    if known.score.embodied_range_g is not None:
+        low, high = (units.grams(bound) for bound in known.score.embodied_range_g)
+        yield (
+            "Embodied CO2e per step",
+            f"~{units.grams(known.score.embodied_g)} [{low}, {high}] (an estimate: {known.site.embodied})",
+        )
+
+
 def cost(row: Row) -> Iterator[Detail]:
     """What making the model took: a training run for the baseline, applying a technique for the others."""
     if row.cost is None:

@@ -241,6 +241,8 @@ def _co2(table: Table) -> Iterator[str]:
         return
     hint = ", which stands in until --zone is given" if table.intensity.is_world_average else ""
     yield f"CO2e is energy times {table.intensity}{hint}."
+    if table.run.site is not None:
+        yield f"Stated of the site: {table.run.site}. The details have its grams; the column has not."
 
 
 def _quality_runs(rows: Iterable[Row]) -> Iterator[str]:
