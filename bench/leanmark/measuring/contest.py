@@ -25,7 +25,7 @@ from leanmark.measuring.source import HERE, Source
 from leanmark.measuring.watch import Watch
 from leanmark.meters.base import Meter
 from leanmark.protocol import messages
-from leanmark.record import NOT_STEADY, Block, Case, Finding, Measurement, SamplingPlan, Series
+from leanmark.record import NOT_STEADY, Block, Case, Finding, Measurement, Provenance, SamplingPlan, Series
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +106,7 @@ def play(
     energy = EnergyPass(stage.plan, replica, energy_meter)
     energy.idle("bare")
     started = time.monotonic()
-    with _seated(stage, variants, replica, launcher, energy.counter) as seats:
+    with _seated(stage, variants, replica, launcher, _counter(energy_meter)) as seats:
         opened = time.monotonic()
         _play_rounds(stage.plan, seats, replica, launcher.gpu)
         played = time.monotonic()
@@ -129,6 +129,11 @@ def play(
         open_s=opened - started,
         round_s=(played - opened) / replica.rounds,
     )
+
+
+def _counter(meter: Meter[Any] | None) -> Meter[Any] | None:
+    """For the first calls of every replica: an estimate of so short a time would say nothing."""
+    return None if meter is None or meter.provenance is Provenance.ESTIMATED_MODEL else meter
 
 
 @contextlib.contextmanager

@@ -74,12 +74,6 @@ class EnergyPass:
         self._findings: list[Finding] = []
         self._entrants: Sequence[Entrant] = ()
 
-    @property
-    def counter(self) -> Meter[Any] | None:
-        """The meter, where it measures: an estimate of so short a time would say nothing."""
-        estimates = self._meter is not None and self._meter.provenance is Provenance.ESTIMATED_MODEL
-        return None if estimates else self._meter
-
     def play(self, entrants: Sequence[Entrant]) -> None:
         """Give every entrant its windows."""
         if self._meter is None or not entrants:
