@@ -257,7 +257,7 @@ def _is_operator(spec: WorkloadSpec) -> bool:
 
 
 def _cases(spec: WorkloadSpec, selection: Selection, refusals: list[str]) -> Iterator[Case]:
-    backends = selection.backends or tuple(registry.rows("backends"))
+    backends = selection.backends or tuple(_installed(selection.device))
     operator = _is_operator(spec)
     usual = TECHNIQUES if selection.device == "cpu" else suite.GPU_TECHNIQUES
     chosen = selection.techniques or (operations.techniques(spec.name) if operator else usual)
@@ -284,6 +284,13 @@ def _cases(spec: WorkloadSpec, selection: Selection, refusals: list[str]) -> Ite
             for case in candidates:
                 yield case.baseline()
             yield from candidates
+
+
+def _installed(device: str) -> Iterator[str]:
+    """On processors all, and what is missing is told; on GPUs, where models are large, what is there."""
+    for name in registry.rows("backends"):
+        if device == "cpu" or registry.load("backends", name)().unavailable_on(device) is None:
+            yield name
 
 
 def _phases(operator: bool, selection: Selection, refusals: list[str]) -> Iterator[Phase]:

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from leanmark.backends import onnx_cuda
 from leanmark.backends.base import Backend, Work
 from leanmark.backends.eager import Eager
 from leanmark.backends.onnxruntime import OnnxRuntime
+from leanmark.devices.base import Accelerator
+from leanmark.devices.cpu import Cpu
+from leanmark.devices.cuda import Cuda
 from leanmark.errors import Unsupported
 from leanmark.models.artifact import Artifact
 from leanmark.record import Phase
+from leanmark.testing.clock import VirtualClock
+from leanmark.testing.nvml import FakeGpu, FakeNvml
+from leanmark.testing.power import Constant
 from leanmark.workloads.base import Workload
 from leanmark.workloads.cnn import Cnn
 from leanmark.workloads.lstm import Lstm
@@ -258,3 +267,72 @@ def test_training_memory_is_split_to_the_byte(tmp_path: Path) -> None:
     }
     inference = Eager().open(artifact, _work(workload, 8))
     assert inference.memory_parts() == {"weights": weights}
+
+
+def _on_gpu(work: Work) -> Work:
+    return replace(work, device="cuda")
+
+
+def test_without_its_cuda_build_onnxruntime_says_what_to_install(built: tuple[Workload, Artifact]) -> None:
+    workload, artifact = built
+    assert OnnxRuntime().unavailable_on("cpu") is None
+    why = "its build is for processors: pip uninstall onnxruntime, then pip install onnxruntime-gpu"
+    assert OnnxRuntime().unavailable_on("cuda") == why
+    with pytest.raises(Unsupported, match=f"ONNX Runtime has no CUDAExecutionProvider: {why}"):
+        OnnxRuntime().open(artifact, _on_gpu(_work(workload, 2)))
+
+
+def test_on_a_gpu_inputs_and_outputs_are_bound_and_the_provider_is_asserted(
+    built: tuple[Workload, Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The processor's provider stands in for that of the GPU."""
+    workload, artifact = built
+    for name, value in (("PROVIDER", "CPUExecutionProvider"), ("PLACE", "cpu"), ("OPTIONS", {})):
+        monkeypatch.setattr(onnx_cuda, name, value)
+    executable = OnnxRuntime().open(artifact, _on_gpu(_work(workload, 3)))
+    executable.step()
+    inputs = workload.dataset().test.inputs[:5].numpy()
+    expected = OnnxRuntime().open(artifact, _work(workload, 3))
+    np.testing.assert_array_equal(executable.predict(inputs), expected.predict(inputs))
+    assert executable.executed().device == "cuda"
+    [bound] = executable._binding.copy_outputs_to_cpu()  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(bound, expected.predict(workload.dataset().train.inputs[:3].numpy()))
+
+
+def test_arithmetic_on_shapes_may_stay_on_the_processor() -> None:
+    def event(provider: str, *kinds: str) -> dict[str, Any]:
+        return {
+            "provider": f"{provider}ExecutionProvider",
+            "output_type_shape": [{kind: [2]} for kind in kinds],
+        }
+
+    shapes = [event("CPU", "int64"), event("CPU", "bool", "int32")]
+    assert onnx_cuda.devices([event("CUDA", "float"), *shapes]) == "cuda"
+    for kind in ("float", "float16", "bfloat16"):
+        assert onnx_cuda.devices([event("CUDA", "float"), event("CPU", "int64", kind)]) == "cpu+cuda"
+    assert onnx_cuda.devices(shapes) == "cpu"
+
+
+def test_a_provider_that_falls_back_is_refused(
+    built: tuple[Workload, Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    workload, artifact = built
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with (
+        pytest.raises(Unsupported, match="CUDAExecutionProvider does not start here"),
+        pytest.warns(UserWarning),
+    ):
+        OnnxRuntime().open(artifact, _on_gpu(_work(workload, 2)))
+
+
+def test_its_gpu_is_identified_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with FakeNvml([FakeGpu(power=Constant(100.0), uuid="GPU-1")], VirtualClock()).installed():
+        accelerator = OnnxRuntime().accelerator(Cuda(), "cuda")
+        assert accelerator.facts() == {
+            "gpu": "NVIDIA H100 80GB HBM3", "gpu_uuid": "GPU-1", "compute_capability": "9.0"
+        }  # fmt: skip
+    assert (accelerator.name, accelerator.queues, accelerator.memory()) == ("cuda", False, {})
+    assert type(OnnxRuntime().accelerator(Cpu(), "cpu")) is Accelerator

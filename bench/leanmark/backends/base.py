@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from leanmark.devices.base import Accelerator
+from leanmark.devices.base import Accelerator, Device
 from leanmark.machine.counters import METRICS, Counted
 from leanmark.models.artifact import Artifact
 from leanmark.record import Phase
@@ -96,6 +96,14 @@ class Backend(ABC):
     @abstractmethod
     def unavailable(self) -> str | None:
         """Why this backend cannot be used here, or ``None``. Does not import the backend."""
+
+    def unavailable_on(self, device: str) -> str | None:
+        """The same for ``device`` alone."""
+        return self.unavailable()
+
+    def accelerator(self, device: Device, name: str) -> Accelerator:
+        """What this backend's steps run on, on the ``device`` of this ``name``."""
+        return device.accelerator()
 
     @abstractmethod
     def build(self, module: nn.Module, artifact: Artifact, example: Array) -> None:

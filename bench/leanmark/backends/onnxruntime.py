@@ -12,19 +12,21 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leanmark.backends import onnx_cuda
 from leanmark.backends.base import Array, Backend, Executable, Executed, Work
+from leanmark.devices.base import Accelerator, Device
 from leanmark.errors import Unsupported
 from leanmark.machine.counters import Counted
 from leanmark.models.artifact import Artifact
 from leanmark.record import Phase
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession, SessionOptions
+    from onnxruntime import InferenceSession, IOBinding, SessionOptions
     from torch import nn
 
 _LARGEST_BATCH = 4096
@@ -33,6 +35,8 @@ _PACKAGES = ("onnxruntime", "onnx", "onnxscript")
 
 
 class OnnxRuntime(Backend):
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    refusal: ClassVar[str] = "ONNX Runtime only runs inference"
     exports = True
 
     def runtime_modules(self, phase: Phase) -> tuple[str, ...]:
@@ -41,6 +45,12 @@ class OnnxRuntime(Backend):
     def unavailable(self) -> str | None:
         missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
         return f"not installed: pip install {' '.join(missing)}" if missing else None
+
+    def unavailable_on(self, device: str) -> str | None:
+        return self.unavailable() or (onnx_cuda.unavailable() if device == "cuda" else None)
+
+    def accelerator(self, device: Device, name: str) -> Accelerator:
+        return onnx_cuda.GpuOfOnnxRuntime() if name == "cuda" else device.accelerator()
 
     def build(self, module: nn.Module, artifact: Artifact, example: Array) -> None:
         import onnx
@@ -65,23 +75,32 @@ class _Session(Executable):
     """A session bound to buffers of its own, so that a step copies and allocates nothing."""
 
     def __init__(self, graph: Path, work: Work) -> None:
-        import onnxruntime
-
-        self._graph, self._threads = graph, work.threads
-        self._session: InferenceSession = onnxruntime.InferenceSession(
-            graph, _options(work.threads), providers=["CPUExecutionProvider"]
-        )
+        self._graph, self._threads, self._on_gpu = graph, work.threads, work.device == "cuda"
+        self._session = self._started(_options(work.threads))
         self._input = self._session.get_inputs()[0].name
         self._inputs: Array = work.inputs.copy()
         self._outputs = np.ascontiguousarray(self._run(self._inputs))
-        self._binding = self._session.io_binding()
-        self._binding.bind_input(
+        self._binding = self._bound()
+
+    def _started(self, options: SessionOptions) -> InferenceSession:
+        import onnxruntime
+
+        if self._on_gpu:
+            return onnx_cuda.start(str(self._graph), options)
+        return onnxruntime.InferenceSession(self._graph, options, providers=["CPUExecutionProvider"])
+
+    def _bound(self) -> IOBinding:
+        if self._on_gpu:
+            return onnx_cuda.bind(self._session, self._inputs, self._outputs)
+        binding = self._session.io_binding()
+        binding.bind_input(
             self._input, "cpu", 0, self._inputs.dtype, self._inputs.shape, self._inputs.ctypes.data
         )
-        self._binding.bind_output(
+        binding.bind_output(
             self._session.get_outputs()[0].name,
             "cpu", 0, self._outputs.dtype, self._outputs.shape, self._outputs.ctypes.data,
         )  # fmt: skip
+        return binding
 
     def step(self) -> None:
         self._session.run_with_iobinding(self._binding)
@@ -92,10 +111,11 @@ class _Session(Executable):
 
     def executed(self) -> Executed:
         """Operator types of the optimised graph, from the profile of one run."""
+        events = list(self._profiled())
         return Executed(
-            operators=dict(Counter(event["op_name"] for event in self._profiled())),
+            operators=dict(Counter(event["op_name"] for event in events)),
             threads=self._session.get_session_options().intra_op_num_threads,
-            device="cpu",  # the only execution provider asked for
+            device=onnx_cuda.devices(events) if self._on_gpu else "cpu",  # the only provider asked for
         )
 
     def _run(self, inputs: Array) -> NDArray[np.float32]:
@@ -121,13 +141,11 @@ class _Session(Executable):
 
     def _profiled(self) -> Iterator[Mapping[str, Any]]:
         """What the profile of one run says about each operator."""
-        import onnxruntime
-
         with tempfile.TemporaryDirectory() as folder:
             options = _options(self._threads)
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / "profile")
-            session = onnxruntime.InferenceSession(self._graph, options, providers=["CPUExecutionProvider"])
+            session = self._started(options)
             session.run(None, {self._input: self._inputs})
             events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_text())
         for event in events:

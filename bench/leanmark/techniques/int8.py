@@ -53,13 +53,15 @@ class Int8(Technique):
 
     level: ClassVar[Literal["module", "graph"]] = "graph"
     backends: ClassVar[tuple[str, ...]] = ("onnxruntime",)
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
     phases: ClassVar[tuple[Phase, ...]] = ("inference",)
     packages: ClassVar[tuple[str, ...]] = ("torch", "onnx", "onnxruntime")
     lowers_precision: ClassVar[bool] = True
     tolerance: ClassVar[float] = 0.25  # sound ones show 0.01 to 0.05, saturating ones 0.15, wrong ones 0.8
     refusal: ClassVar[str] = (
-        "int8 is post-training quantization of an ONNX graph: it has no gradients, and PyTorch's own int8 "
-        "on CPUs is being removed (torch.ao) or slower than float (torchao)"
+        "int8 is post-training quantization of an ONNX graph: it has no gradients, ONNX Runtime runs its "
+        "operators on processors only, and PyTorch's own int8 on CPUs is being removed (torch.ao) or slower "
+        "than float (torchao)"
     )
 
     def apply_graph(self, source: Path, target: Path, context: Context) -> None:

@@ -307,8 +307,7 @@ def _settle(place: messages.Place, backend: str) -> None:
 
 
 def _device(case: Case) -> Accelerator:
-    accelerator: Accelerator = registry.load("devices", case.device)().accelerator()
-    return accelerator
+    return _backend(case).accelerator(registry.load("devices", case.device)(), case.device)
 
 
 def _backend(case: Case) -> Backend:
