@@ -18,19 +18,20 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gpu_watch
 
-from leanmark import plan, suite
+from leanmark import plan
 from leanmark.errors import LeanmarkError
 from leanmark.measuring import target
 from leanmark.measuring.campaign import Campaign
 from leanmark.measuring.target import Target
 from leanmark.progress import Progress
 from leanmark.protocol.messages import WorkloadSpec
+from leanmark.protocol.process import allowed_cores
 from leanmark.record import Phase
 
 HERE = Path(__file__).parent
@@ -38,58 +39,64 @@ HERE = Path(__file__).parent
 MARGIN_S = 20.0
 """To end in."""
 
-THREADS = 4
-"""Of the host: models are prepared on it."""
+MOST_THREADS = 8
+"""Of the host: models are prepared on it, and reference outputs computed."""
 
 SAMPLING = replace(plan.QUICK, memory_steps=3)
 
 ANSWER_S = 180.0
 """What compiling a model may take; what takes longer hangs."""
 
-INFERENCE = (
-    "tf32", "bf16", "fp16", "fp8", "int8dq", "int4wo", "sparse24", "bf16+cuda_graphs", "bf16+compile",
-)  # fmt: skip
+FLOATS = ("tf32", "bf16", "fp16", "bf16+cuda_graphs", "bf16+compile")
+FEWER_BITS = ("bf16", "fp8", "int8dq", "int8wo", "int4wo", "sparse24")
+ONE_ROW = tuple(name for name in FEWER_BITS if name != "int8dq")
+"""Without torch's 8-bit product, which asks for more than 16 rows."""
 TRAINING = ("tf32", "bf16", "fp16", "bf16+compile", "fused_optimizer", "checkpointing", "bf16+cuda_graphs")
+IMAGES = ("tf32", "bf16", "fp16", "bf16+channels_last", "bf16+channels_last+compile", "bf16+cuda_graphs")
 
 
 @dataclass(frozen=True, slots=True)
 class Contest:
+    """Small enough for two or three in ten minutes; ``part`` tells those of one workload and batch apart."""
+
     workload: str
     phase: Phase
     batch: int
     techniques: tuple[str, ...]
+    part: str = ""
 
     @property
     def name(self) -> str:
-        return f"{self.workload}-{self.phase}-{self.batch}"
+        return f"{self.workload}-{self.phase}-{self.batch}{self.part}"
 
     @property
     def cost_s(self) -> float:
         """About how long it takes (on paper: no GPU has timed this); each is opened in three processes."""
         compiled = sum("compile" in text for text in self.techniques)
-        return 40.0 + 32.0 * (2 + len(self.techniques)) + 40.0 * compiled
+        return 40.0 + 36.0 * (2 + len(self.techniques)) + 40.0 * compiled
 
 
-IMAGES = tuple(name for name in INFERENCE if name not in ("fp8", "int8dq", "int4wo", "sparse24"))
-WIDE = tuple(name for name in INFERENCE if name != "int8dq")
-"""Without torch's 8-bit product, which asks for more than 16 rows."""
+def _both(workload: str, batch: int, rows: int) -> Iterator[Contest]:
+    """A language model in inference, whose linear layers have ``rows`` rows."""
+    yield Contest(workload, "inference", batch, FLOATS)
+    yield Contest(workload, "inference", batch, FEWER_BITS if rows > 16 else ONE_ROW, "-fewer-bits")
+
 
 CONTESTS = (
-    Contest("bert", "inference", 32, INFERENCE),
+    *_both("bert", 32, 4096),
     Contest("bert", "training", 32, TRAINING),
-    Contest("resnet50", "inference", 64, (*IMAGES, "bf16+channels_last", "bf16+channels_last+compile")),
-    Contest("gpt2-decode", "inference", 1, (*WIDE, "int8wo")),
+    Contest("resnet50", "inference", 64, IMAGES),
+    *_both("gpt2-decode", 1, 1),
     Contest("resnet50", "training", 64, (*TRAINING, "bf16+channels_last")),
-    Contest("gpt2-prefill", "inference", 8, INFERENCE),
+    *_both("gpt2-prefill", 8, 4096),
     Contest("gpt2-prefill", "training", 8, TRAINING),
     Contest("cnn", "inference", 32, ("prune", "distill", "tf32", "bf16", "bf16+cuda_graphs")),
     Contest("transformer", "inference", 32, ("prune", "distill", "bf16", "sparse24", "bf16+cuda_graphs")),
-    *(
-        Contest(name, "inference", batch, INFERENCE if name != "resnet50" else IMAGES)
-        for name, batches in suite.GPU_BATCHES.items()
-        for batch in batches["inference"]
-        if (name, batch) not in {("resnet50", 64), ("bert", 32), ("gpt2-decode", 1), ("gpt2-prefill", 8)}
-    ),
+    Contest("resnet50", "inference", 1, IMAGES),
+    Contest("resnet50", "inference", 256, IMAGES),
+    *_both("bert", 1, 128),
+    *_both("gpt2-prefill", 1, 512),
+    *_both("gpt2-decode", 32, 32),
 )
 REHEARSED = (Contest("mlp", "inference", 4, ("bf16",)),)
 
@@ -203,7 +210,7 @@ def _contest(name: str, folder: Path, on: Target) -> int:
             batches=(contest.batch,),
             device=on.device,
             gpu=on.gpu,
-            threads=THREADS if on.gpu else 1,
+            threads=min(MOST_THREADS, len(allowed_cores())) if on.gpu else 1,
         ),
         SAMPLING,
     )

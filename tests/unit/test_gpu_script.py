@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from leanmark import chain, plan
+from leanmark import chain, plan, suite
 from leanmark.errors import UsageError
 from leanmark.measuring.target import Target
 from leanmark.plan import Plan, Selection
@@ -81,7 +81,8 @@ def test_it_goes_on_where_it_stopped(
     assert {path.name for path in (tmp_path / "done").iterdir()} == {"check", "bert-inference-32"}
     assert pretended.main([*folder, "--minutes", "0"]) == 0
     assert (
-        "too little time for check-first, kernels-first, kernels, bert-training-32" in capsys.readouterr().out
+        "too little time for check-first, kernels-first, kernels, bert-inference-32-fewer-bits"
+        in capsys.readouterr().out
     )
     assert pretended.main([*folder, "--minutes", "999"]) == 0
     assert "nothing is left to do" in capsys.readouterr().out
@@ -103,6 +104,22 @@ def test_a_piece_that_does_not_fit_lets_a_shorter_one_go_first(pretended: Module
     done = {path.name for path in (tmp_path / "done").iterdir()}
     assert {"check-first", "kernels-first", "kernels", "check", "cnn-inference-32"} <= done
     assert "bert-inference-32" not in done
+
+
+def test_every_larger_model_and_batch_of_the_main_job_has_a_contest(gpu: ModuleType) -> None:
+    found = {(one.workload, one.phase, one.batch) for one in gpu.CONTESTS}
+    wanted = {
+        (name, phase, batch)
+        for name, batches in suite.GPU_BATCHES.items()
+        for phase, several in batches.items()
+        for batch in several
+    }
+    assert wanted < found
+    assert len({one.name for one in gpu.CONTESTS}) == len(gpu.CONTESTS)
+    assert max(one.cost_s for one in gpu.CONTESTS) < 450, "does not fit into ten minutes"
+    by_name = {one.name: one.techniques for one in gpu.CONTESTS}
+    assert "int8dq" in by_name["gpt2-decode-inference-32-fewer-bits"]
+    assert "int8dq" not in by_name["gpt2-decode-inference-1-fewer-bits"]
 
 
 def test_each_piece_is_a_process_that_sees_this_gpu_only_and_ends_in_time(
