@@ -208,3 +208,36 @@ def test_what_there_is_no_time_for_is_left_for_the_next_run(
     monkeypatch.setattr(sys, "argv", ["x", "--rehearse", "--folder", str(tmp_path), "--first", "0"])
     assert script.main() == 0
     assert not list((tmp_path / "gpu-kernels").iterdir())
+
+
+def test_the_table_says_what_was_reached_what_failed_and_what_is_missing(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    table = importlib.import_module("gpu_table")
+
+    def case(name: str, low: float, high: float, energy: dict[str, Any]) -> None:
+        ratio = {"value": (low + high) / 2, "low": low, "high": high}
+        found = {
+            "case": name, "target": 1.8, "roofline_share": {"ours": 0.655}, "energy_hot": energy,
+            "cold": {"median_us": {"ours": 12.34}, "ratios": {"cuBLAS bf16": ratio, "other": ratio}},
+        }  # fmt: skip
+        (tmp_path / f"{name}.json").write_text(json.dumps(found))
+
+    joules = {
+        "per_call": {"ours": {"joules": 0.00432, "uncertainty_j": 0.00004}},
+        "ratios": {"cuBLAS bf16": {"value": 2.1, "uncertainty": 0.05}},
+    }
+    case("w4a16-16x8192x8192", 1.7, 1.75, {"missing": "no driver"})
+    case("w4a16-1x8192x8192", 1.9, 2.1, joules)
+    case("w4a16-32x8192x8192", 1.7, 1.9, joules)
+    (tmp_path / "ceilings.json").write_text("{}")
+    (tmp_path / "gemm-plain-8192.failed").write_text("ValueError")
+    _, *rows = table.lines(tmp_path)
+    assert rows[0] == (
+        "| w4a16-1x8192x8192 | 12.3 | cuBLAS bf16 | 2.00 [1.90, 2.10] | 1.8 | yes | 66% "
+        "| 0.00432 ± 4e-05 | 2.10 ± 0.05 |"
+    )
+    assert rows[1].endswith("| 1.73 [1.70, 1.75] | 1.8 | no | 66% | no driver |  |")
+    assert "| not resolved |" in rows[2]
+    assert rows[3] == "\nFailed or wrong: gemm-plain-8192."
+    assert rows[4].startswith("\nNot measured: w8a16-1x8192x8192, gemm-gelu-8192, ")

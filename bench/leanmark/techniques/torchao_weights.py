@@ -72,7 +72,7 @@ class TorchAo(Technique):
         names = set(wanted)
         try:
             quantize_(module, self.config(), filter_fn=lambda layer, name: name in names)
-        except (AssertionError, ImportError, NotImplementedError) as error:
+        except (AssertionError, ImportError, NotImplementedError, ValueError) as error:
             raise Unsupported(f"torchao cannot do this here: {error}") from error
         left = [name for name, layer in wanted.items() if type(layer.weight.data) is torch.Tensor]
         if left:

@@ -204,6 +204,8 @@ ROWS = Kernel(
         config(warps, 1, BLOCK_N=n, UNITS=units, STAGES=stages)
         for n, units, stages, warps in (
             (8, 4, 3, 4),
+            (8, 4, 5, 4),
+            (16, 4, 4, 8),
             (8, 2, 3, 2),
             (16, 2, 3, 4),
             (4, 8, 3, 4),
