@@ -89,6 +89,15 @@ def test_a_technique_pays_back_in_time_and_in_energy(tmp_path: Path) -> None:
     )
 
 
+def test_joules_of_two_devices_in_one_break_even_are_told_apart(tmp_path: Path) -> None:
+    row = rows(processor(tmp_path))[1]
+    said = "making and writing it was metered on the processor, all else on the board"
+    assert said not in told(row)["Break-even in energy"]
+    on_gpu = told(replace(row, case=replace(row.case, device="cuda")))
+    assert on_gpu["Break-even in energy"].endswith(said)
+    assert said not in on_gpu["Break-even in time"]
+
+
 def test_a_sequence_has_energy_per_sample_and_per_token(tmp_path: Path) -> None:
     lines = told(rows(processor(tmp_path), batch=4, tokens=8)[0])
     assert lines["Energy per sample"] == "75.0 mJ"
