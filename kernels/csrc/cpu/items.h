@@ -33,13 +33,19 @@ class Items {
       done_.fetch_add(end - begin, std::memory_order_release);
       begin = next_.load(std::memory_order_relaxed);
     }
-    for (int64_t turn = 0; done_.load(std::memory_order_acquire) < count_; ++turn) {
-      if (turn > kTurns) std::this_thread::yield();  // to the thread that is waited for, if it has no core
-    }
+    for (int64_t turn = 0; done_.load(std::memory_order_acquire) < count_; ++turn) wait(turn);
   }
 
  private:
-  static constexpr int64_t kTurns = 1000;
+  // Longer than a stretch of items takes: who yields to another program may get the core back milliseconds later.
+  static constexpr int64_t kTurns = 10000;
+
+  static void wait(int64_t turn) {
+    if (turn > kTurns) return std::this_thread::yield();  // to the thread that is waited for, if it has no core
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+  }
 
   const int64_t count_;
   alignas(64) std::atomic<int64_t> next_{0};
