@@ -60,9 +60,14 @@ def test_nan_reaches_the_windows_that_hold_it_and_no_others() -> None:
 
 
 @needs_native
-def test_threads_do_not_change_a_bit() -> None:
-    input = torch.randn(3, 6, 13, 9, generator=torch.Generator().manual_seed(4))
-    layer = InvertedResidual.from_convs(*block(), residual=True)
+@pytest.mark.parametrize("shape", [(3, 6, 13, 9), (1, 6, 50, 61)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_threads_do_not_change_a_bit(shape: tuple[int, ...], stride: int) -> None:
+    """Small images are shared out by their channels, large ones by their rows, tile after tile."""
+    input = torch.randn(shape, generator=torch.Generator().manual_seed(4))
+    torch.manual_seed(5)
+    layers = (nn.Conv2d(6, 70, 1), conv(70, stride=stride), nn.Conv2d(70, 6, 1))
+    layer = InvertedResidual.from_convs(*layers, residual=stride == 1)
     before = torch.get_num_threads()
     outputs = []
     try:

@@ -1,5 +1,8 @@
 """``leanmark::winograd_conv2d``: its numerics, its registration, and how it explains mistakes."""
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
@@ -73,6 +76,27 @@ def test_threads_do_not_change_a_bit(tile: int, size: int) -> None:
         torch.set_num_threads(before)
     assert outputs[0].equal(outputs[1])
     assert outputs[0].equal(outputs[2])
+
+
+@needs_native
+def test_callers_at_the_same_time_do_not_wait_for_one_another() -> None:
+    """Each has threads of its own, more than there are cores, and gets what it gets alone."""
+    cases = [(size, *tensors(40, 48, size, seed=size)) for size in (7, 40)] * 2
+    packed = [packing.pack_winograd(weight, 2) for _, _, weight, _ in cases]
+
+    def outputs(index: int, threads: int) -> list[Tensor]:
+        torch.set_num_threads(threads)
+        _, input, _, bias = cases[index]
+        return [winograd_conv2d(input, packed[index], bias, out_channels=48) for _ in range(20)]
+
+    before = torch.get_num_threads()
+    try:
+        expected = [outputs(index, 1)[0] for index in range(len(cases))]
+        with ThreadPoolExecutor(len(cases)) as pool:
+            found = list(pool.map(partial(outputs, threads=3), range(len(cases))))
+    finally:
+        torch.set_num_threads(before)
+    assert all(one.equal(exact) for many, exact in zip(found, expected, strict=True) for one in many)
 
 
 def test_nan_reaches_the_tiles_it_touches_and_no_others() -> None:
