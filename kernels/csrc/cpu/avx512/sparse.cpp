@@ -7,8 +7,8 @@ namespace leanmark::sparse {
 namespace {
 
 template <int kBlock, bool kLinear>
-LEANMARK_TARGET void work(const Plan& p, int64_t worker, int64_t workers, float* scratch) {
-  run<16, kBlock, kLinear>(p, worker, workers, scratch);
+LEANMARK_TARGET void work(const Plan& p, int64_t begin, int64_t end, float* scratch) {
+  run<16, kBlock, kLinear>(p, begin, end, scratch);
 }
 
 LEANMARK_TARGET void planes(const float* from, int64_t pixels, int64_t channels, float* to) {

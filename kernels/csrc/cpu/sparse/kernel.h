@@ -1,4 +1,4 @@
-// The work of one thread: tiles of columns, slab by slab.
+// Tiles of columns, slab by slab.
 #pragma once
 
 #include "cpu/sparse/convolution.h"
@@ -7,7 +7,7 @@
 
 namespace leanmark::sparse {
 
-// A tile of an image, and the groups of rows that this thread computes of it.
+// A tile of an image, and the groups of rows that are computed of it.
 struct Item {
   int64_t image, tile, begin, end;
   LEANMARK_INLINE Item(const Plan& p, int64_t index) {
@@ -66,12 +66,11 @@ LEANMARK_INLINE void multiply(const Plan& p, const Item& item, float* packed, fl
 }
 
 template <int kLanes, int kBlock, bool kLinear>
-LEANMARK_INLINE void run(const Plan& p, int64_t worker, int64_t workers, float* scratch) {
-  const int64_t items = p.images * p.tiles * p.shares;
+LEANMARK_INLINE void run(const Plan& p, int64_t begin, int64_t end, float* scratch) {
   const int64_t packed_floats = p.weights.slab_channels * p.pitch + kSlack;
   float* sums = scratch + packed_floats;
   Runs runs;
-  for (int64_t index = worker; index < items; index += workers) {
+  for (int64_t index = begin; index < end; ++index) {
     const Item item(p, index);
     if constexpr (kLinear) {
       multiply<kLanes, kBlock>(p, item, scratch, sums);

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "cpu/tensors.h"
+#include "cpu/threads.h"
 
 namespace leanmark::sparse {
 namespace {
@@ -13,8 +14,8 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-constexpr int64_t kWorkPerThread = 1 << 15;  // multiply-adds that outweigh waking a thread
-constexpr int64_t kLine = 16;                // floats
+constexpr int64_t kItemsPerThread = 2;  // so that one that is done early has something to take over
+constexpr int64_t kLine = 16;           // floats
 
 }  // namespace
 
@@ -84,21 +85,20 @@ void cut(Plan& plan, const Kernel& kernel) {
   }
 }
 
-void run(const Plan& planned, Work work, const Tensor& like) {
+void run(const Plan& planned, Tiles work, const Tensor& like) {
   Plan plan = planned;
   const Weights& w = plan.weights;
-  const int64_t products = plan.images * plan.columns * w.entries * w.block;
-  const int64_t threads = std::clamp<int64_t>(products / kWorkPerThread, 1, torch::stable::get_num_threads());
-  const int64_t tiles = plan.images * plan.tiles;
-  // Few tiles: threads share the rows of each.
-  plan.shares = tiles % threads == 0 || tiles >= 4 * threads ? 1 : std::min(threads, w.groups);
-  const int64_t workers = std::min(threads, tiles * plan.shares);
-  const int64_t floats = scratch_floats(plan);
-  const Tensor scratch = torch::stable::new_empty(like, {workers * floats});
+  const int64_t threads = torch::stable::get_num_threads(), tiles = plan.images * plan.tiles;
+  // Few tiles: threads share the rows of each, though every share lays the tile out again.
+  const bool shared = threads > 1 && tiles < kItemsPerThread * threads;
+  plan.shares = shared ? std::min(divide_up(kItemsPerThread * threads, tiles), w.groups) : 1;
+  const int64_t floats = divide_up(scratch_floats(plan), kLine) * kLine;
+  const Tensor scratch = torch::stable::new_empty(like, {threads * floats});
   float* memory = scratch.mutable_data_ptr<float>();
-  if (workers == 1) return work(plan, 0, 1, memory);
-  torch::stable::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t worker = begin; worker < end; ++worker) work(plan, worker, workers, memory + worker * floats);
+  const double entries = double(w.entries * w.block);
+  const leanmark::Work all{entries * sizeof(float) + double(w.entries), entries * double(plan.images * plan.columns)};
+  parallel_for(tiles * plan.shares, all, [&](int64_t begin, int64_t end, int64_t worker) {
+    work(plan, begin, end, memory + worker * floats);
   });
 }
 

@@ -29,7 +29,7 @@ const Kernel& kernel(int64_t block);
 // Cuts the columns into tiles, for which all of the grid but its slices is known.
 void cut(Plan& plan, const Kernel& kernel);
 
-// Shares the work of a whole plan out over torch's threads.
-void run(const Plan& plan, Work work, const torch::stable::Tensor& like);
+// Computes a whole plan, on torch's threads where that gains.
+void run(const Plan& plan, Tiles work, const torch::stable::Tensor& like);
 
 }  // namespace leanmark::sparse

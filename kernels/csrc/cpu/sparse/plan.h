@@ -49,7 +49,7 @@ struct Plan {
   int32_t offsets[kIndices];     // floats from the start of a slab's tile to an index's column 0
   int64_t pitch;                 // floats of one channel of a tile
   int64_t images, columns;       // columns: of one image
-  int64_t tile, tiles, shares;   // columns of a tile; tiles of an image; threads that share one tile's rows
+  int64_t tile, tiles, shares;   // columns of a tile; tiles of an image; items that share one tile's rows
   const float* input_end;
 };
 
@@ -58,14 +58,14 @@ inline int64_t scratch_floats(const Plan& p) {
   return p.weights.slab_channels * p.pitch + (groups * p.weights.block + 1) * p.tile + 2 * kSlack;
 }
 
-// The work of one of `workers` threads, with scratch memory of its own.
-using Work = void (*)(const Plan&, int64_t worker, int64_t workers, float* scratch);
+// Items [begin, end), which are tiles or shares of them, with scratch memory that no other thread uses.
+using Tiles = void (*)(const Plan&, int64_t begin, int64_t end, float* scratch);
 
 // An image [pixels, channels] as [channels, pixels].
 using Planes = void (*)(const float* from, int64_t pixels, int64_t channels, float* to);
 
 struct Kernel {
-  Work linear, convolution;
+  Tiles linear, convolution;
   Planes planes;
   int64_t lanes, widest;  // columns of a tile: a multiple of lanes, at most widest, or twice that with a halo that
                           // is not aligned

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 
 #include "cpu/sparse/plan.h"
 #include "cpu/vector.h"
@@ -22,6 +23,12 @@ struct Entries {
   const uint8_t* indices;
   int64_t count;
 };
+
+// The one that is kIndex-th in memory.
+template <int kIndex>
+LEANMARK_INLINE uint32_t byte(uint32_t four) {
+  return four >> 8 * (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? kIndex : 3 - kIndex) & 255;
+}
 
 template <int kLanes, int kBlock, int kVectors>
 struct Sums {
@@ -66,13 +73,14 @@ struct Sums {
 
   LEANMARK_INLINE void add_all(const Entries& e, const float* x, const int32_t* offsets) {
     int64_t i = 0;
-    for (; i + kChains <= e.count; i += kChains) {
+    for (; i + 4 <= e.count; i += 4) {
       const float* values = e.values + i * kBlock;
-      const uint8_t* indices = e.indices + i;
-      add<0>(values, x + offsets[indices[0]]);
-      if constexpr (kChains > 1) add<1>(values + kBlock, x + offsets[indices[1]]);
-      if constexpr (kChains > 2) add<2>(values + 2 * kBlock, x + offsets[indices[2]]);
-      if constexpr (kChains > 3) add<3>(values + 3 * kBlock, x + offsets[indices[3]]);
+      uint32_t four;  // one load: they are scarce
+      std::memcpy(&four, e.indices + i, sizeof(four));
+      add<0>(values, x + offsets[byte<0>(four)]);
+      add<1 % kChains>(values + kBlock, x + offsets[byte<1>(four)]);
+      add<2 % kChains>(values + 2 * kBlock, x + offsets[byte<2>(four)]);
+      add<3 % kChains>(values + 3 * kBlock, x + offsets[byte<3>(four)]);
     }
     for (; i < e.count; ++i) add<0>(e.values + i * kBlock, x + offsets[e.indices[i]]);
   }
