@@ -73,14 +73,21 @@ struct Sums {
 
   LEANMARK_INLINE void add_all(const Entries& e, const float* x, const int32_t* offsets) {
     int64_t i = 0;
-    for (; i + 4 <= e.count; i += 4) {
-      const float* values = e.values + i * kBlock;
-      uint32_t four;  // one load: they are scarce
-      std::memcpy(&four, e.indices + i, sizeof(four));
-      add<0>(values, x + offsets[byte<0>(four)]);
-      add<1 % kChains>(values + kBlock, x + offsets[byte<1>(four)]);
-      add<2 % kChains>(values + 2 * kBlock, x + offsets[byte<2>(four)]);
-      add<3 % kChains>(values + 3 * kBlock, x + offsets[byte<3>(four)]);
+    if constexpr (kBlock == 1) {
+      for (; i + 4 <= e.count; i += 4) {
+        const float* values = e.values + i;
+        uint32_t four;  // one load: they are scarce
+        std::memcpy(&four, e.indices + i, sizeof(four));
+        add<0>(values, x + offsets[byte<0>(four)]);
+        add<1 % kChains>(values + 1, x + offsets[byte<1>(four)]);
+        add<2 % kChains>(values + 2, x + offsets[byte<2>(four)]);
+        add<3 % kChains>(values + 3, x + offsets[byte<3>(four)]);
+      }
+    } else if constexpr (kChains == 2) {
+      for (; i + 2 <= e.count; i += 2) {
+        add<0>(e.values + i * kBlock, x + offsets[e.indices[i]]);
+        add<1>(e.values + (i + 1) * kBlock, x + offsets[e.indices[i + 1]]);
+      }
     }
     for (; i < e.count; ++i) add<0>(e.values + i * kBlock, x + offsets[e.indices[i]]);
   }
@@ -134,51 +141,53 @@ LEANMARK_INLINE void finish_rows(const Target& t, Sum& sum, int64_t row, int64_t
   }
 }
 
-// Groups [begin, end) in one slab, for kVectors vectors of columns from `column` on.
+// Groups [begin, end) in one slab, for columns [column, end_column) in steps of kVectors vectors.
 template <int kLanes, int kBlock, int kVectors>
 LEANMARK_TARGET LEANMARK_OUTLINE void add_groups(const Plan& p, const Target& t, int64_t slab, int64_t begin,
-                                                 int64_t end, int64_t column) {
+                                                 int64_t end, int64_t column, int64_t end_column) {
   const int32_t* starts = p.weights.starts + slab * p.weights.groups;
-  const float *values = p.weights.values, *packed = t.packed + column;
+  const float* values = p.weights.values;
   const uint8_t* indices = p.weights.indices;
   const int64_t entries = p.weights.entries, tile = p.tile;
-  float* sums = t.sums + column;
-  for (int64_t group = begin; group < end; ++group, sums += kBlock * tile) {
+  for (int64_t group = begin; group < end; ++group) {
     // Whatever a caller's `starts` hold, no memory but that of the entries is read.
     const int64_t first = std::max<int64_t>(0, starts[group]);
     const int64_t last = std::min<int64_t>(entries, starts[group + 1]);
-    Sums<kLanes, kBlock, kVectors> sum;
-    sum.start(sums, tile, t.fresh);
-    sum.add_all({values + first * kBlock, indices + first, last - first}, packed, p.offsets);
-    if (t.output) {
-      finish_rows<kLanes, kBlock, kVectors>(t, sum, group * kBlock, p.weights.rows - group * kBlock, column);
-    } else {
-      sum.store_to(sums, tile);
+    const Entries e{values + first * kBlock, indices + first, last - first};
+    float* sums = t.sums + (group - begin) * kBlock * tile;
+    for (int64_t c = column; c < end_column; c += kVectors * kLanes) {
+      Sums<kLanes, kBlock, kVectors> sum;
+      sum.start(sums + c, tile, t.fresh);
+      sum.add_all(e, t.packed + c, p.offsets);
+      if (t.output) {
+        finish_rows<kLanes, kBlock, kVectors>(t, sum, group * kBlock, p.weights.rows - group * kBlock, c);
+      } else {
+        sum.store_to(sums + c, tile);
+      }
     }
   }
 }
 
-// `vectors` vectors of columns, at most kVectors.
+// In steps of `vectors` vectors, at most kVectors.
 template <int kLanes, int kBlock, int kVectors>
 LEANMARK_INLINE void add_columns(const Plan& p, const Target& t, int64_t slab, int64_t begin, int64_t end,
-                                 int64_t column, int64_t vectors) {
+                                 int64_t column, int64_t end_column, int64_t vectors) {
   if constexpr (kVectors > 1) {
     if (vectors < kVectors) {
-      return add_columns<kLanes, kBlock, kVectors - 1>(p, t, slab, begin, end, column, vectors);
+      return add_columns<kLanes, kBlock, kVectors - 1>(p, t, slab, begin, end, column, end_column, vectors);
     }
   }
-  add_groups<kLanes, kBlock, kVectors>(p, t, slab, begin, end, column);
+  add_groups<kLanes, kBlock, kVectors>(p, t, slab, begin, end, column, end_column);
 }
 
-// All columns, in passes of about as many vectors as one another.
+// All columns, in steps that differ by at most one vector: few vectors at once keep the multipliers waiting.
 template <int kLanes, int kBlock>
 LEANMARK_INLINE void add_slab(const Plan& p, const Target& t, int64_t slab, int64_t begin, int64_t end) {
   constexpr int kMost = most_vectors<kLanes, kBlock>();
-  const int64_t vectors = p.tile / kLanes, passes = (vectors + kMost - 1) / kMost;
-  for (int64_t pass = 0; pass < passes; ++pass) {
-    const int64_t first = vectors * pass / passes, last = vectors * (pass + 1) / passes;
-    add_columns<kLanes, kBlock, kMost>(p, t, slab, begin, end, first * kLanes, last - first);
-  }
+  const int64_t vectors = p.tile / kLanes, steps = (vectors + kMost - 1) / kMost;
+  const int64_t less = vectors / steps, wide = vectors % steps * (less + 1) * kLanes;
+  if (wide > 0) add_columns<kLanes, kBlock, kMost>(p, t, slab, begin, end, 0, wide, less + 1);
+  add_columns<kLanes, kBlock, kMost>(p, t, slab, begin, end, wide, p.tile, less);
 }
 
 }  // namespace leanmark::sparse
