@@ -20,36 +20,49 @@ uint8_t* packed_row(const Plan& p, int64_t row) {
   return reinterpret_cast<uint8_t*>(p.scratch) + (row - p.first_tile * p.tile_rows) * p.row_bytes;
 }
 
+// Up to 64.
+__mmask64 first_bytes(int64_t count) { return count == 0 ? 0 : ~uint64_t{0} >> (64 - count); }
+
 LEANMARK_TARGET void copy(const uint8_t* from, int64_t count, int flip_bits, uint8_t* to) {
   const __m512i flip = _mm512_set1_epi8(static_cast<char>(flip_bits));
   for (; count > 64; count -= 64, from += 64, to += 64) {
     _mm512_storeu_si512(to, _mm512_xor_si512(_mm512_loadu_si512(from), flip));
   }
-  const __mmask64 rest = _bzhi_u64(~uint64_t{0}, static_cast<unsigned>(count));
+  const __mmask64 rest = first_bytes(count);
   _mm512_mask_storeu_epi8(to, rest, _mm512_xor_si512(_mm512_maskz_loadu_epi8(rest, from), flip));
 }
 
 LEANMARK_TARGET void fill(int value, int64_t count, uint8_t* to) {
   const __m512i values = _mm512_set1_epi8(static_cast<char>(value));
   for (; count > 64; count -= 64, to += 64) _mm512_storeu_si512(to, values);
-  _mm512_mask_storeu_epi8(to, _bzhi_u64(~uint64_t{0}, static_cast<unsigned>(count)), values);
+  _mm512_mask_storeu_epi8(to, first_bytes(count), values);
+}
+
+void pack_patches(const Plan& p, int64_t begin, int64_t end, int flip) {
+  const Patches& patches = *p.patches;
+  const auto* images = static_cast<const uint8_t*>(p.input);
+  Pixel at(patches, begin);
+  for (int64_t row = begin; row < end; ++row, at.advance(patches)) {
+    gather(patches, images, at, packed_row(p, row),
+           [&](const uint8_t* from, int64_t count, uint8_t* to) { copy(from, count, flip, to); },
+           [&](int64_t count, uint8_t* to) { fill(static_cast<int>(p.zero_point) ^ flip, count, to); });
+  }
 }
 
 // Rows less their shift, filled up with zeros.
-LEANMARK_TARGET void pack_tiles(const Plan& p, int64_t begin, int64_t end) {
+void pack_tiles(const Plan& p, int64_t begin, int64_t end) {
   const int flip = p.is_unsigned ? 0 : kSignedShift;
-  const auto* input = static_cast<const uint8_t*>(p.input);
-  const int64_t last = std::min(p.rows, end * p.tile_rows);
-  for (int64_t row = begin * p.tile_rows; row < last; ++row) {
-    uint8_t* to = packed_row(p, row);
-    if (p.patches) {
-      gather(*p.patches, input, row, to,
-             [&](const uint8_t* from, int64_t count, uint8_t* at) { copy(from, count, flip, at); },
-             [&](int64_t count, uint8_t* at) { fill(static_cast<int>(p.zero_point) ^ flip, count, at); });
-    } else {
-      copy(input + row * p.depth, p.depth, flip, to);
+  const int64_t first = begin * p.tile_rows, last = std::min(p.rows, end * p.tile_rows);
+  if (p.patches) {
+    pack_patches(p, first, last, flip);
+  } else {
+    for (int64_t row = first; row < last; ++row) {
+      copy(static_cast<const uint8_t*>(p.input) + row * p.depth, p.depth, flip, packed_row(p, row));
     }
-    std::memset(to + p.depth, 0, p.padded_depth - p.depth);
+  }
+  if (p.padded_depth == p.depth) return;
+  for (int64_t row = first; row < last; ++row) {
+    std::memset(packed_row(p, row) + p.depth, 0, p.padded_depth - p.depth);
   }
 }
 

@@ -2,7 +2,7 @@
 // 64 bytes of a panel, which holds as much for each of 16 columns.
 #pragma once
 
-#define LEANMARK_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,bmi2")))
+#define LEANMARK_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")))
 
 #include <immintrin.h>
 

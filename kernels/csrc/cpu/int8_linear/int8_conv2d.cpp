@@ -78,7 +78,7 @@ Tensor int8_conv2d(const Tensor& input, const Tensor& weight, const Tensor& scal
                                         MemoryFormat::ChannelsLast);
   plan.rows = input.size(0) * patches.out_height * patches.out_width;
   if (plan.rows == 0 || columns == 0) return y;
-  plan.patches = is_plain(patches) ? nullptr : &patches;
+  plan.patches = is_plain(patches) || plan.depth == 0 ? nullptr : &patches;
   plan.is_unsigned = x.scalar_type() == ScalarType::Byte;
   plan.zero_point = zero_point;
   plan.input_scale = xs.const_data_ptr<float>();

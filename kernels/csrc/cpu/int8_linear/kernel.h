@@ -65,8 +65,9 @@ LEANMARK_INLINE void range_of(const From* from, int64_t count, int32_t& least, i
 LEANMARK_INLINE const uint8_t* rows_of(const Plan& p, const Tile& tile, uint8_t* gathered) {
   const auto* input = static_cast<const uint8_t*>(p.input);
   if (!p.patches) return input + tile.row * p.depth;
-  for (int64_t r = 0; r < tile.rows; ++r) {
-    gather(*p.patches, input, tile.row + r, gathered + r * p.depth,
+  Pixel at(*p.patches, tile.row);
+  for (int64_t r = 0; r < tile.rows; ++r, at.advance(*p.patches)) {
+    gather(*p.patches, input, at, gathered + r * p.depth,
            [](const uint8_t* from, int64_t count, uint8_t* to) { std::memcpy(to, from, count); },
            [&](int64_t count, uint8_t* to) { std::memset(to, static_cast<int>(p.zero_point), count); });
   }

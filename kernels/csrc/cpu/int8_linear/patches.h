@@ -9,13 +9,28 @@
 
 namespace leanmark::int8_linear {
 
+// The output pixel that a row belongs to.
+struct Pixel {
+  int64_t image, y, x;
+
+  LEANMARK_INLINE Pixel(const Patches& p, int64_t row)
+      : image(row / p.out_width / p.out_height), y(row / p.out_width % p.out_height), x(row % p.out_width) {}
+
+  LEANMARK_INLINE void advance(const Patches& p) {
+    if (++x < p.out_width) return;
+    x = 0;
+    if (++y < p.out_height) return;
+    y = 0;
+    ++image;
+  }
+};
+
 // copy(from, count, to) takes values, fill(count, to) writes those of the padding.
 template <class Copy, class Fill>
-LEANMARK_INLINE void gather(const Patches& p, const uint8_t* images, int64_t row, uint8_t* to, const Copy& copy,
+LEANMARK_INLINE void gather(const Patches& p, const uint8_t* images, const Pixel& at, uint8_t* to, const Copy& copy,
                             const Fill& fill) {
-  const int64_t left = row % p.out_width * p.stride_x - p.padding_x;
-  const int64_t top = row / p.out_width % p.out_height * p.stride_y - p.padding_y;
-  const uint8_t* image = images + row / p.out_width / p.out_height * p.height * p.width * p.pixel;
+  const int64_t left = at.x * p.stride_x - p.padding_x, top = at.y * p.stride_y - p.padding_y;
+  const uint8_t* image = images + at.image * p.height * p.width * p.pixel;
   const bool in_one = p.dilation_x == 1 && p.channels == p.pixel;  // a line of the kernel is one stretch
   for (int64_t i = 0; i < p.kernel_height; ++i) {
     const int64_t y = top + i * p.dilation_y;

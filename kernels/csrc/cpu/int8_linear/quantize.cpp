@@ -120,6 +120,7 @@ void quantize(const Rows& r) {
     return factors.inverse;
   };
   const auto round = [&](const Piece& piece, float inverse) {
+    if (r.depth == 0) return;
     int8_t* to = r.values + piece.row * r.stride + piece.first;
     if (inverse == 0.0f) {
       std::memset(to, r.offset, piece.count);  // not finite times 0 is NaN, which has no integer
