@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -36,6 +37,7 @@ from leanmark.errors import Unsupported
 from leanmark.machine.disturbance import unobserved
 from leanmark.models.artifact import Artifact
 from leanmark.models.fidelity import EXACT, check_float32, relative_error
+from leanmark.protocol.process import die_with_parent
 from leanmark.record import Phase
 from leanmark.techniques.base import Context, Technique
 from leanmark.worker import runner
@@ -84,6 +86,7 @@ def main() -> int:
     place = Place("cpu", Accelerator) if options.rehearse else Place("cuda", TorchCuda)
     wanted = {name: check for name, check in checks(place) if matches(name, options.filters)}
     if options.child:
+        die_with_parent(os.getppid())
         return work(wanted, path)
     return watch(options, wanted, path)
 

@@ -36,6 +36,7 @@ from gpu_kernel_cases import Case, cases
 from gpu_kernel_times import measure, summary
 from gpu_stage import Rehearsal, Stage
 
+from leanmark.protocol.process import die_with_parent
 from leanmark_kernels import triton as kernels
 from leanmark_kernels.triton import choices
 
@@ -57,6 +58,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     stage = Rehearsal() if options.rehearse else Stage()
     if options.child:
+        die_with_parent(os.getppid())
         return work(options.filters, folder, stage)
     return watch(options, folder, stage)
 

@@ -100,7 +100,7 @@ def test_what_failed_is_tried_again_and_keeps_nothing_else_from_being_done(
 
 
 def test_a_piece_that_does_not_fit_lets_a_shorter_one_go_first(pretended: ModuleType, tmp_path: Path) -> None:
-    assert pretended.main(["--folder", str(tmp_path), "--minutes", "5"]) == 0
+    assert pretended.main(["--folder", str(tmp_path), "--minutes", "5.4"]) == 0
     done = {path.name for path in (tmp_path / "done").iterdir()}
     assert {"check-first", "kernels-first", "kernels", "check", "cnn-inference-32"} <= done
     assert "bert-inference-32" not in done

@@ -31,6 +31,18 @@ def signed(nibbles, dtype: tl.constexpr):
 
 
 @triton.jit
+def signed_halves(packed):
+    """The low and the high half of each byte, which stand for -8..7, in float32.
+
+    As in ``signed``, in the mantissa of 2^23; the high half stays where it is and is worth 16 times as much.
+    """
+    word = packed.to(tl.int32)
+    low = ((word & 15) | 0x4B000000).to(tl.float32, bitcast=True) - 8388616.0
+    high = ((word & 240) | 0x4B000000).to(tl.float32, bitcast=True) * 0.0625 - 524296.0
+    return low, high
+
+
+@triton.jit
 def unit_product(left, weight, unit, at, K, EVEN_K: tl.constexpr, BITS: tl.constexpr):
     """The products [BLOCK_M, BLOCK_N] over one unit, not yet scaled.
 
@@ -110,8 +122,7 @@ def weight_only_row(
         tile = weight + (unit * N + column).to(tl.int64) * BYTES + at
         if BITS == 4:
             packed = tl.load(tile, mask=unit < units, other=0, eviction_policy="evict_first")
-            first = signed(packed & 15, tl.float16).to(tl.float32)
-            second = signed(packed >> 4, tl.float16).to(tl.float32)
+            first, second = signed_halves(packed)
         else:
             first = tl.load(tile, mask=unit < units, other=0, eviction_policy="evict_first").to(tl.float32)
             second = tl.load(tile + HALF, mask=unit < units, other=0, eviction_policy="evict_first").to(
