@@ -93,8 +93,8 @@ struct Product {
 
   V sums[kRows][kVectors];
 
-  // kPrefetch: ask for what lies `ahead` values behind each panel's current row.
-  template <bool kPrefetch>
+  // kPrefetch: ask for what lies `ahead` values behind the current row of the first kAsked panels.
+  template <bool kPrefetch, int kAsked = kPanels>
   LEANMARK_INLINE void run(const float* a, int64_t a_stride, const Value* b, int64_t b_stride, int64_t depth,
                            int64_t ahead) {
     #pragma GCC unroll 16
@@ -105,7 +105,7 @@ struct Product {
     const int64_t whole = depth - depth % kStep;
     int64_t k = 0;
     for (; k < whole; k += kStep) {
-      if constexpr (kPrefetch) prefetch(b + k * kPanelWidth + ahead, b_stride);
+      if constexpr (kPrefetch) prefetch<kAsked>(b + k * kPanelWidth + ahead, b_stride);
       #pragma GCC unroll 8
       for (int u = 0; u < kStep; u += Panel::kDepth) {
         step<Panel::kDepth>(a + k + u, a_stride, b + (k + u) * kPanelWidth, b_stride);
@@ -128,9 +128,10 @@ struct Product {
  private:
   static constexpr int kStep = 4;
 
+  template <int kAsked>
   static LEANMARK_INLINE void prefetch(const Value* b, int64_t b_stride) {
     #pragma GCC unroll 16
-    for (int p = 0; p < kPanels; ++p) {
+    for (int p = 0; p < kAsked; ++p) {
       const char* at = reinterpret_cast<const char*>(b + p * b_stride);
       #pragma GCC unroll 8
       for (int line = 0; line < kStep * kPanelWidth * int(sizeof(Value)); line += 64) {

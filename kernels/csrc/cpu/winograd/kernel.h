@@ -81,24 +81,49 @@ struct Operands {
   int64_t depth;
   float* to;
   int64_t to_stride;
+  int64_t ahead;  // floats from the panels to those that are asked for
 };
 
-// kFirst: the panels are met for the first time, so those that come next are asked for.
-template <int kLanes, int kRows, int kPanels, bool kFirst>
+// kAsked: how many of the panels that come next are asked for.
+template <int kLanes, int kRows, int kPanels, int kAsked>
 LEANMARK_TARGET LEANMARK_OUTLINE void multiply_rows(const Operands& o) {
   const int64_t panel = o.depth * kPanelWidth;
   Product<Float32Panel, kLanes, kRows, kPanels> product;
-  product.template run<kFirst>(o.a, o.a_stride, o.b, panel, o.depth, kPanels * panel);
+  product.template run<(kAsked > 0), kAsked>(o.a, o.a_stride, o.b, panel, o.depth, o.ahead);
   product.store_to(o.to, o.to_stride);
 }
 
 // `rows` rows, at most kRows of them.
-template <int kLanes, int kRows, int kPanels, bool kFirst>
+template <int kLanes, int kRows, int kPanels, int kAsked>
 LEANMARK_INLINE void multiply_any(int64_t rows, const Operands& o) {
   if constexpr (kRows > 1) {
-    if (rows < kRows) return multiply_any<kLanes, kRows - 1, kPanels, kFirst>(rows, o);
+    if (rows < kRows) return multiply_any<kLanes, kRows - 1, kPanels, kAsked>(rows, o);
   }
-  multiply_rows<kLanes, kRows, kPanels, kFirst>(o);
+  multiply_rows<kLanes, kRows, kPanels, kAsked>(o);
+}
+
+// All tiles of the block, at one point and for kPanels panels. The first rows ask for the first of the panels that
+// come next, the second rows for the second: all at once, memory would not keep up, and then lie idle.
+template <int kLanes, int kMostRows, int kPanels>
+LEANMARK_INLINE void multiply_panels(const Block& block, Operands o) {
+  const int64_t panel = o.depth * kPanelWidth;
+  RowTiles split(block.tiles, kMostRows);
+  int64_t asked = 0;
+  for (int64_t row = 0; row < block.tiles;) {
+    const int64_t rows = split.next();
+    o.ahead = (kPanels + asked) * panel;
+    if (rows == block.tiles) {
+      multiply_any<kLanes, kMostRows, kPanels, kPanels>(rows, o);
+    } else if (asked < kPanels) {
+      multiply_any<kLanes, kMostRows, kPanels, 1>(rows, o);
+    } else {
+      multiply_any<kLanes, kMostRows, kPanels, 0>(rows, o);
+    }
+    ++asked;
+    o.a += rows * o.a_stride;
+    o.to += rows * o.to_stride;
+    row += rows;
+  }
 }
 
 template <int kLanes, int kMostRows, int kPanels>
@@ -109,18 +134,11 @@ LEANMARK_INLINE void multiply(const Plan& p, const Block& block, int64_t begin, 
     const float* b = p.weight + (point * p.panels + panel) * p.in_channels * kPanelWidth;
     const float* a = block.inputs + point * p.in_point_stride;
     float* to = block.outputs + point * p.out_point_stride + panel * kPanelWidth;
-    RowTiles split(block.tiles, kMostRows);
-    for (int64_t row = 0; row < block.tiles;) {
-      const int64_t rows = split.next();
-      const Operands o{a + row * p.in_stride, p.in_stride, b, p.in_channels, to + row * p.out_stride, p.out_stride};
-      if (panel + kPanels > p.panels) {
-        multiply_any<kLanes, kMostRows, 1, false>(rows, o);
-      } else if (row == 0) {
-        multiply_any<kLanes, kMostRows, kPanels, true>(rows, o);
-      } else {
-        multiply_any<kLanes, kMostRows, kPanels, false>(rows, o);
-      }
-      row += rows;
+    const Operands o{a, p.in_stride, b, p.in_channels, to, p.out_stride, 0};
+    if (panel + kPanels > p.panels) {
+      multiply_panels<kLanes, kMostRows, 1>(block, o);
+    } else {
+      multiply_panels<kLanes, kMostRows, kPanels>(block, o);
     }
   }
 }
