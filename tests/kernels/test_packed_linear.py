@@ -79,6 +79,28 @@ def test_nan_and_infinity_pass_as_in_torch() -> None:
     assert (output[2] == 0).all()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_nan_and_infinity_pass_in_a_single_row_of_bytes(value: float) -> None:
+    weight, scale = packed(torch.ones(3, 70), torch.int8)
+    input = torch.zeros(1, 70)
+    input[0, 69] = value
+    output = packed_linear(input, weight, scale, None, out_features=3)
+    assert output.equal(torch.full((1, 3), value)) or (value != value and output.isnan().all())
+
+
+@pytest.mark.parametrize("largest", [1e-42, 1e-30, 1e-5, 1.0, 3e4, 1e30])
+@pytest.mark.parametrize("depth", [1, 3, 4, 63, 1025, 70000])
+def test_a_single_row_of_bytes_is_exact_to_rounding(largest: float, depth: int) -> None:
+    generator = torch.Generator().manual_seed(5)
+    spread = torch.exp2(-8 * torch.rand(1, depth, generator=generator))  # some of it loses bits
+    input = largest * spread * torch.randn(1, depth, generator=generator).clamp(-1, 1)
+    weight = torch.randint(-128, 128, (70, depth), dtype=torch.int8, generator=generator)
+    exact = input.double() @ weight.double().T
+    size = input.double().abs() @ weight.double().abs().T
+    actual = packed_linear(input, packing.pack_linear(weight), out_features=70)
+    assert ((actual - exact).abs() <= 2.0**-24 * (4 + 2 * depth**0.5) * size + 2.0**-149 * depth).all()
+
+
 @pytest.mark.parametrize("dtype", packing.LINEAR_DTYPES)
 def test_registration_is_complete(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(3)

@@ -28,7 +28,8 @@ def packed_linear(
 
     Numerics: weights become float32 without loss, products are added up in float32, so the error is that of a
     float32 product with the stored weights, about sqrt(K) 6e-8 |input| |w|; what rounding the weights to 16
-    or 8 bits costs comes on top. NaN and infinity pass through.
+    or 8 bits costs comes on top. NaN and infinity pass through. With AVX-512 VNNI, a single row times int8 is
+    added up exactly instead, once what lies below 2^-6 of its largest magnitude is rounded to 2^-29 of that.
 
     Raises ``TypeError`` for other dtypes, ``ValueError`` for shapes or devices that do not fit. The backward
     pass raises ``NotImplementedError``.

@@ -5,12 +5,12 @@
 
 #include <immintrin.h>
 
+#include "cpu/avx512vnni/dot.h"
+#include "cpu/avx512vnni/prefetch.h"
 #include "cpu/w4a8_linear/kernel.h"
 
 namespace leanmark::w4a8_linear {
 namespace {
-
-constexpr int64_t kAheadBytes = 1024;
 
 struct Avx512Vnni {
   static constexpr int kLanes = 16;
@@ -59,8 +59,11 @@ struct Avx512Vnni {
         #pragma GCC unroll 16
         for (int i = 0; i < kPanels * kRows; ++i) dots[i / kRows][i % kRows] = _mm512_set1_epi32(offsets[i % kRows]);
         for (int64_t k = 0; k < panel.span; k += 32, x += 32 * kRows, w += 256) {
+          const int64_t ahead = ahead_of(w - panel.weight, panel.weight_stride, kPanels);
           #pragma GCC unroll 4
-          for (int u = 0; u < 4; ++u) add_line<kRows, kPanels>(x + u * 8 * kRows, w + u * 64, panel.weight_stride, dots);
+          for (int u = 0; u < 4; ++u) {
+            add_line<kRows, kPanels>(x + u * 8 * kRows, w + u * 64, panel.weight_stride, ahead, dots);
+          }
         }
         #pragma GCC unroll 4
         for (int p = 0; p < kPanels; ++p) {
@@ -79,13 +82,13 @@ struct Avx512Vnni {
 
  private:
   template <int kRows, int kPanels>
-  LEANMARK_TARGET LEANMARK_INLINE static void add_line(const int8_t* x, const uint8_t* w, int64_t stride,
+  LEANMARK_TARGET LEANMARK_INLINE static void add_line(const int8_t* x, const uint8_t* w, int64_t stride, int64_t ahead,
                                                        __m512i (&dots)[kPanels][kRows]) {
     const __m512i nibble = _mm512_set1_epi8(15);
     #pragma GCC unroll 4
     for (int p = 0; p < kPanels; ++p) {
       const uint8_t* line = w + p * stride;
-      _mm_prefetch(reinterpret_cast<const char*>(line) + kAheadBytes, _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(line) + ahead, _MM_HINT_T0);
       __m512i both = _mm512_loadu_si512(line);
       asm("" : "+v"(both));  // or both uses would load it
       const __m512i low = _mm512_and_si512(both, nibble);
@@ -94,7 +97,7 @@ struct Avx512Vnni {
       for (int r = 0; r < kRows; ++r) {
         const __m512i x0 = _mm512_set1_epi32(load<int32_t>(x + 4 * r));
         const __m512i x1 = _mm512_set1_epi32(load<int32_t>(x + 4 * kRows + 4 * r));
-        dots[p][r] = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(dots[p][r], low, x0), high, x1);
+        dots[p][r] = plus_dot(plus_dot(dots[p][r], low, x0), high, x1);
       }
     }
   }

@@ -61,6 +61,17 @@ Tensor spread(const Tensor& x, int64_t rows, int64_t depth, int64_t stride) {
   return spread;
 }
 
+Kernel kernel_for(Plan& plan, Weights weights, [[maybe_unused]] std::optional<Tensor>& planes) {
+#if defined(__x86_64__)
+  if (weights == Weights::kInt8 && plan.rows == 1 && capability() >= Capability::kAvx512Vnni) {
+    planes = allocate_bytes(planes_bytes(plan.depth));
+    const Kernel chosen = byte_kernel_avx512vnni(plan, static_cast<int8_t*>(planes->mutable_data_ptr()));
+    if (chosen.run) return chosen;
+  }
+#endif
+  return kernel(weights, plan.rows);
+}
+
 Tensor packed_linear(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& scale,
                      const std::optional<Tensor>& bias, int64_t out_features, bool relu) {
   STD_TORCH_CHECK(input.scalar_type() == ScalarType::Float && input.dim() >= 1,
@@ -80,9 +91,10 @@ Tensor packed_linear(const Tensor& input, const Tensor& weight, const std::optio
   const bool collide = rows > 1 && depth > 0 && depth % kPageFloats == 0;
   const int64_t stride = collide ? depth + kLineFloats : depth;
   const Tensor a = collide ? spread(x, rows, depth, stride) : x;
-  const Plan plan{a.const_data_ptr<float>(), stride, w.const_data_ptr(), values_or_null(s), values_or_null(b),
-                  y.mutable_data_ptr<float>(), rows, depth, out_features, relu};
-  const Kernel chosen = kernel(weights_of(w), rows);
+  Plan plan{a.const_data_ptr<float>(), stride, w.const_data_ptr(), values_or_null(s), values_or_null(b),
+            y.mutable_data_ptr<float>(), rows, depth, out_features, relu};
+  std::optional<Tensor> planes;  // lives as long as the plan
+  const Kernel chosen = kernel_for(plan, weights_of(w), planes);
   const int64_t panels = w.size(0);
   const int64_t groups = divide_up(panels, chosen.at_once);
   const double weights = double(depth) * panels * kPanelWidth;
