@@ -42,6 +42,7 @@ from leanmark.record import Phase
 from leanmark.techniques.base import Context, Technique
 from leanmark.worker import runner
 from leanmark.workloads.base import Workload
+from leanmark.workloads.decoder import Gpt2Decode
 from leanmark.workloads.encoder import BertBase
 from leanmark.workloads.resnet import ResNet18
 from leanmark.workloads.training import outputs
@@ -49,6 +50,7 @@ from leanmark.workloads.training import outputs
 MODELS: dict[str, Workload] = {
     "encoder": BertBase(width=256, heads=4, layers=2, vocabulary=100, length=32),
     "resnet": ResNet18(image=64, width=32),
+    "decoder": Gpt2Decode(width=256, heads=4, layers=2, vocabulary=100, length=64),
 }
 BATCH = 32
 """More rows than torch's 8-bit product asks for, also where each sample is one."""

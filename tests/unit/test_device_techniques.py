@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -236,6 +237,28 @@ def test_compiled_code_runs_and_says_the_same(bench: Callable[[Workload], Bench]
     opened.step()
     Compile().verify_executed(opened.executed())
     assert bench(Mlp()).error(opened) < 1e-4  # 540 test samples in batches of 100
+
+
+def test_what_a_model_makes_when_first_called_is_there_when_it_is_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not in training, where a call changes a model."""
+
+    class Lazy(nn.Linear):
+        calls = 0
+
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            return super().forward(input)
+
+    found: list[int] = []
+    monkeypatch.setattr(torch, "compile", lambda module, **_: found.append(module.calls) or module)
+    step = TorchStep(module=Lazy(2, 2), inputs=torch.ones(1, 2))
+    Compile().deploy(step)
+    assert found == [1]
+    model = Lazy(2, 2)
+    Compile().deploy(replace(step, module=model, optimizer=torch.optim.SGD(model.parameters())))
+    assert found == [1, 0]
 
 
 def test_what_was_not_compiled_is_caught() -> None:

@@ -45,6 +45,9 @@ class Compile(Technique):
     def deploy(self, step: TorchStep) -> TorchStep:
         import torch
 
+        if step.optimizer is None:  # what a model makes when first called, as caches, would break its graph
+            with torch.inference_mode():
+                step.module(step.inputs)
         # static shapes: a second, dynamic version, made for another batch, would be taken for this one too
         module = torch.compile(step.module, mode=self.mode, dynamic=False)
         return replace(step, module=cast("nn.Module", module), fixed_batch=True)
