@@ -74,9 +74,9 @@ def reading(**changes: object) -> messages.MemoryReading:
     return replace(plain, **changes)
 
 
-def measured(one: messages.MemoryReading) -> Measurement:
+def measured(one: messages.MemoryReading, case: Case = CASE) -> Measurement:
     request = messages.PeakMemory(
-        case=CASE,
+        case=case,
         workload=messages.WorkloadSpec(name="bert"),
         folder="",
         place=messages.Place(cores=(0,), threads=1),
@@ -99,11 +99,21 @@ def test_memory_of_the_board_is_split_without_a_rest_that_nobody_explains() -> N
         "fragmentation": 14 * MIB,
         "driver, libraries and other processes": 536 * MIB,
     }
+    assert found.of_board
     assert sum(found.peak.values()) == 600 * MIB
     assert found.steady == {}
 
 
 def test_without_a_gpu_working_memory_is_the_hosts() -> None:
-    working = measured(reading(device={})).find("working_memory_bytes")
+    working = measured(reading(device={}), replace(CASE, device="cpu")).find("working_memory_bytes")
     assert working is not None
     assert (working.values, working.meter) == ((200.0 * MIB,), "host_memory")
+
+
+def test_memory_of_the_host_is_never_told_as_the_gpus() -> None:
+    record = measured(reading(device={}))
+    assert record.find("working_memory_bytes") is None
+    assert [finding.code for finding in record.findings] == ["no-gpu-memory"]
+    found = memory.split(record)
+    assert found is not None
+    assert not found.of_board

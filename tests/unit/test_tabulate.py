@@ -147,6 +147,18 @@ def test_an_invalid_baseline_makes_its_rows_invalid():
     assert "it ran on two threads" in pruned.latency.comparison.reason
 
 
+def test_what_different_meters_saw_is_not_divided_and_the_rest_is_told():
+    found = [
+        replace(one, series=tuple(replace(each, meter="torch_cuda") for each in one.series))
+        if one.pass_name == "memory" and one.case.backend == "eager"
+        else one
+        for one in synthetic.measurements()
+    ]
+    switch = row(rebuilt(found)[0], "fp32", "onnxruntime")
+    assert switch.working_memory.comparison is None
+    assert switch.latency.comparison.ratio is not None
+
+
 def test_alone_a_backend_is_its_own_baseline():
     found = [one for one in synthetic.measurements() if one.case.backend == "onnxruntime"]
     assert row(rebuilt(found)[0], "fp32", "onnxruntime").role == "baseline"

@@ -17,7 +17,12 @@ from leanmark.measuring.launcher import Launcher, Worker
 from leanmark.measuring.source import HERE, Source
 from leanmark.protocol import messages
 from leanmark.protocol.layout import Layout
-from leanmark.record import Block, Case, Measurement, Series
+from leanmark.record import Block, Case, Finding, Measurement, Series
+
+_UNTOLD = Finding(
+    code="no-gpu-memory",
+    message="no working memory: this backend does not say what it takes of the GPU's",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +74,17 @@ def record(
     not_counted: Mapping[str, str] = MappingProxyType({}),
 ) -> Measurement:
     """Working memory is what the model and its steps add to the imported backend; on a GPU, the peak that
-    its allocator gave them there. What leanmark takes of the host's is in none of the figures but its own.
+    its allocator gave them there, or nothing where it does not say: the host's is no stand-in for it. What
+    leanmark takes of the host's is in none of the figures but its own.
 
     ``counts`` are what was counted of its steps beside, and ``not_counted`` says what could not be.
     """
+    told = request.case.device == "cpu" or bool(readings[0].device)
     columns = {
         "peak_memory_bytes": [reading.peak_bytes for reading in readings],
         "import_memory_bytes": [reading.import_bytes for reading in readings],
         "loaded_memory_bytes": [reading.loaded_bytes for reading in readings],
-        "working_memory_bytes": [_working(reading) for reading in readings],
+        **({"working_memory_bytes": [_working(reading) for reading in readings]} if told else {}),
         **{metric: [reading.host[metric] for reading in readings] for metric in readings[0].host},
         **{f"{part}_bytes": [reading.parts[part] for reading in readings] for part in readings[0].parts},
         **{metric: [reading.device[metric] for reading in readings] for metric in readings[0].device},
@@ -96,6 +103,7 @@ def record(
             ),
             *counts,
         ),
+        findings=() if told else (_UNTOLD,),
         executed={"not_counted": dict(not_counted)},
     )
 

@@ -22,7 +22,7 @@ class Split:
     ``peak`` ends with the workspace of the steps, ``steady`` with what is cached between them. ``shared_out``
     is the steady memory with every shared page divided among its users (PSS), ``own`` that which no other
     process has (USS); ``None`` where the kernel does not say. ``left_out`` is what leanmark itself took of
-    the process; it is in none of the others.
+    the process; it is in none of the others. ``of_board``: ``peak`` is that of a GPU, not of the host.
     """
 
     peak: Mapping[str, float]
@@ -30,6 +30,7 @@ class Split:
     shared_out: float | None = None
     own: float | None = None
     left_out: float | None = None
+    of_board: bool = False
 
 
 def split(measurement: Measurement | None) -> Split | None:
@@ -37,7 +38,7 @@ def split(measurement: Measurement | None) -> Split | None:
     if measurement is None or measurement.status != "ok":
         return None
     if measurement.find("gpu_peak_memory_bytes") is not None:
-        return Split(peak=_on_gpu(measurement), steady={})
+        return Split(peak=_on_gpu(measurement), steady={}, of_board=True)
     return Split(
         peak=_split(measurement, "peak_memory_bytes", (*_TENSORS, "activations"), "workspace"),
         steady=_split(measurement, "steady_memory_bytes", (*_TENSORS, "allocator_slack"), "caches"),
@@ -55,7 +56,9 @@ def _split(measurement: Measurement, whole: str, names: Sequence[str], rest: str
     if _value(measurement, "weights_bytes") is None:  # then they are in what is left
         rest = f"model and {rest}"
     before = _value(measurement, "interpreter_memory_bytes") or 0.0
-    parts = {"interpreter": before, "imports": imported - before}
+    # the records of leanmark's first versions have it in that figure
+    alone = _value(measurement, "leanmark_memory_bytes") is not None
+    parts = {"interpreter" if alone else "interpreter with leanmark": before, "imports": imported - before}
     for name in names:
         value = _value(measurement, f"{name}_bytes")
         if value is not None:

@@ -342,9 +342,10 @@ def _metric(name: Pass, metric: str, case: Case, reference: Case | None, passes:
         return None
     summary = stats.summarize(rounds.bounded(series))
     before = passes.get(reference, name) if reference else None
-    if before is None:
+    other = before.find(metric) if before else None
+    # on a GPU, one backend's allocator and another's share of the host are no two sides of a ratio
+    if before is None or (other is not None and other.meter != series.meter):
         return Metric(summary=summary)
-    other = before.find(metric)
     return Metric(
         summary=summary,
         comparison=compare_series(

@@ -80,8 +80,9 @@ def _time(row: Row) -> Iterator[Detail]:
 
 def _memory(row: Row) -> Iterator[Detail]:
     host = row.case.device == "cpu"
+    peak = "Peak memory" if host else "Peak memory of the host"
     for label, metric in (
-        ("Peak memory" if host else "Peak memory of the host", row.peak_memory),
+        (peak, row.peak_memory),
         ("Memory after the imports", row.import_memory),
         (
             "Working memory (peak less imports)" if host else "Working memory (peak of the GPU's allocator)",
@@ -91,9 +92,8 @@ def _memory(row: Row) -> Iterator[Detail]:
     ):
         if metric:
             yield label, cells.with_interval(metric, units.size)
-    yield from (
-        _split(row.memory, "Peak memory" if host else "Memory in use on the board") if row.memory else ()
-    )
+    if row.memory:
+        yield from _split(row.memory, "Memory in use on the board" if row.memory.of_board else peak)
     if row.working_memory and row.working_memory.comparison:
         yield (
             "Working memory ratio",
