@@ -58,3 +58,12 @@ def test_many_unsteady_processes_decide_and_a_few_are_only_told() -> None:
     assert "1 of 2 processes" in half[0].message
     few = merged([replica(n, 1.0, unsteady=n == 3) for n in range(6)])[0].findings
     assert [finding.code for finding in few] == ["few-not-steady"]
+
+
+def test_what_only_later_processes_told_is_kept() -> None:
+    joules = replace(replica(1, 3.0).series[0], metric="cold_start_j", meter="rapl")
+    later = replica(1, 3.0)
+    [one] = merged([replica(0, 1.0), replace(later, series=(*later.series, joules))])
+    found = one.find("cold_start_j")
+    assert found is not None
+    assert (found.values, found.blocks[0].process) == ((3.0,), 1)

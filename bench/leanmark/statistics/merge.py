@@ -32,9 +32,10 @@ def _joined(group: Sequence[Measurement]) -> Measurement:
     if len(same) < 2:
         return last
     first = same[0]
+    metrics = dict.fromkeys(series.metric for one in same for series in one.series)
     return replace(
         first,
-        series=tuple(_series(series.metric, same) for series in first.series),
+        series=tuple(_series(metric, same) for metric in metrics),  # a meter may fail in some, the first too
         findings=_findings(same),
         quality=next((one.quality for one in same if one.quality), None),
         executed={
