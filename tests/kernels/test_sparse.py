@@ -56,6 +56,23 @@ def test_a_block_keeps_four_rows_where_one_is_not_zero() -> None:
     assert unpack_sparse(packed, 5, 300, 1)[..., 0].equal(weight)
 
 
+@needs_native
+@pytest.mark.parametrize("few_rows", [False, True])
+def test_infinity_stays_with_the_outputs_that_weigh_it_or_with_their_group(
+    few_rows: bool,
+) -> None:
+    weight, input = torch.zeros(32, 64), torch.ones(1, 64)
+    weight[0, 5], weight[8, 40], weight[20, 6] = 1.0, 2.0, 3.0
+    input[0, 5] = torch.inf
+    packed = pack_sparse(weight)
+    again = pack_few_rows(packed, 32, 64) if few_rows else None
+    with torch.no_grad():
+        output = sparse_linear(input, packed, out_features=32, few_rows=again)[0]
+    reached = 16 if few_rows else 1
+    assert output[0] == torch.inf
+    assert output[reached:].equal(input[0, 6:] @ weight[reached:, 6:].T)
+
+
 def test_packing_for_few_rows_puts_windows_over_the_entries() -> None:
     weight = torch.zeros(2, 40)
     weight[0, 3], weight[0, 20], weight[1, 5], weight[1, 39] = 1.0, 2.0, 3.0, 4.0

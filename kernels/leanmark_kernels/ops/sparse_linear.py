@@ -31,7 +31,8 @@ def sparse_linear(
     rows of ``input`` (up to 3 to 12, by block and instruction set) take much less time, or ``None``.
 
     Numerics: those of a float32 product, about sqrt(K) 6e-8 |input| |w|. A NaN or infinity in ``input`` that
-    meets zeros of w only does not reach the output, as it would in a dense product.
+    meets zeros of w only does not reach the output, as it would in a dense product. With ``few_rows`` it can:
+    where one of 16 outputs has a weight for it, it can make NaN of all 16.
 
     Raises ``TypeError`` for other dtypes, ``ValueError`` for shapes or devices that do not fit. The backward
     pass raises ``NotImplementedError``.
