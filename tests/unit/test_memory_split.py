@@ -77,6 +77,13 @@ def test_where_the_backend_knows_no_parts_the_model_is_in_the_rest() -> None:
     assert found.own is None
 
 
+def test_records_whose_interpreter_held_leanmark_say_so() -> None:
+    older = {name: value for name, value in TRAINING.items() if name != "leanmark_memory_bytes"}
+    found = memory.split(measured(**older))
+    assert found is not None
+    assert next(iter(found.peak.items())) == ("interpreter with leanmark", 40.0)
+
+
 def test_a_case_without_a_memory_pass_has_no_split() -> None:
     assert memory.split(None) is None
 
