@@ -35,7 +35,7 @@ def confirmed(
     if not suspects:
         return certain
     again = plan.restrict(made, [case for case, _ in suspects])
-    sampling = replace(again.sampling, seed=again.sampling.seed + 1)
+    sampling = replace(again.sampling, seed=again.sampling.seed + 1, target=None)  # no rule judges that
     with Campaign(replace(again, sampling=sampling), results, notify, rival) as campaign:
         campaign.run_all()
     again_worse = _worse(campaign.path, rules)
