@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from leanmark import store
-from leanmark.errors import Unsupported, UsageError, WorkerDied
+from leanmark.errors import Implausible, Unsupported, UsageError, WorkerDied
 from leanmark.measuring import quality_run as measuring
 from leanmark.measuring import schedule
 from leanmark.measuring.launcher import Launcher
@@ -71,6 +71,11 @@ class Exact(Line):
         return replace(made, test=replace(made.test, targets=made.test.targets.double()))
 
 
+class Diverging(Line):
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return (outputs - targets).mean() * torch.inf
+
+
 class Made(Tiny):
     recipe = None
 
@@ -119,6 +124,11 @@ def test_a_regression_has_a_target_of_its_own_and_in_r2() -> None:
     found = run(Line(), None)
     assert (found.metric, found.target, found.reached) == ("r2", 0.8, True)
     assert found.qualities[-1] >= 0.8
+
+
+def test_training_that_diverges_ends_and_says_so() -> None:
+    with pytest.raises(Implausible, match="r2 was nan after epoch 1: training diverged"):
+        run(Diverging(), 0.5)
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ as it is, its learning rate included, so what a run can reach is what the recipe
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from leanmark.errors import Unsupported
+from leanmark.errors import Implausible, Unsupported
 from leanmark.models import fidelity
 from leanmark.protocol.messages import Notice, Trained
 from leanmark.worker.prepare import Stopwatch
@@ -26,6 +27,7 @@ def run(workload: Workload, target: float | None, seed: int, tell: Callable[[Not
 
     Raises:
         Unsupported: there is no recipe, no target, or no quality that is known without another model.
+        Implausible: the quality became NaN or infinite.
     """
     if workload.recipe is None:
         raise Unsupported(f"{type(workload).__name__} comes trained: there is no recipe to train it by")
@@ -44,6 +46,8 @@ def run(workload: Workload, target: float | None, seed: int, tell: Callable[[Not
         began = time.perf_counter()
         found.append(fidelity.held_out(outputs(module.eval(), data.test.inputs).numpy(), targets))
         looking_s += time.perf_counter() - began
+        if not math.isfinite(found[-1]):
+            raise Implausible(f"its {metric} was {found[-1]} after epoch {len(found)}: training diverged")
         return found[-1] >= wanted
 
     watch = Stopwatch(tell)
