@@ -173,6 +173,15 @@ def test_traced_whole(name: str) -> None:
     assert exported.module()(input).equal(layer(input))
 
 
+@pytest.mark.parametrize("name", LAYERS)
+def test_weights_without_values_are_refused(name: str) -> None:
+    layer = LAYERS[name]().to("meta")
+    for enabled in (True, False):
+        with torch.set_grad_enabled(enabled), pytest.raises(ValueError, match="on meta; it must be on cpu"):
+            layer(example(layer))
+        assert layer(example(layer).to("meta")).device.type == "meta"
+
+
 def test_a_layer_that_was_cast_says_so() -> None:
     layer = WinogradConv2d.from_conv(conv()).half()
     with pytest.raises(TypeError, match="weight is torch.float16; it must be torch.float32"):

@@ -29,8 +29,15 @@ def register(schema: str, meaning: Function, shape: Function) -> None:
             _native.warn_slow_reference()
         return meaning(input, *others)
 
+    def traced(input: Tensor, *others: Any) -> Tensor | tuple[Tensor, Tensor]:
+        # Also taken for a real input and weights on meta, where shape would return memory nobody wrote.
+        for other in others:
+            if isinstance(other, Tensor) and other.device != input.device:
+                raise RuntimeError(f"{name}: tensors are on {input.device} and {other.device}")
+        return shape(input, *others)
+
     library.impl(name, without_native, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"leanmark::{name}", shape, lib=library)
+    torch.library.register_fake(f"leanmark::{name}", traced, lib=library)
 
 
 def for_inference(operator: str, output: Tensor) -> Tensor:
