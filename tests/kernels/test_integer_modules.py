@@ -179,6 +179,14 @@ def test_weights_without_values_are_refused(name: str) -> None:
         assert layer(example(layer).to("meta")).device.type == "meta"
 
 
+@pytest.mark.parametrize("name", LAYERS)
+def test_backward_is_refused(name: str) -> None:
+    layer = LAYERS[name]()
+    output = layer(example(layer).requires_grad_())
+    with pytest.raises(NotImplementedError, match="has no gradient.*torch.no_grad"):
+        output.sum().backward()
+
+
 @pytest.mark.parametrize(
     ("made", "reason"),
     [

@@ -18,7 +18,7 @@ from leanmark_kernels.integer_packing import (
 )
 from leanmark_kernels.ops.arguments import require_device, require_float32, require_vector
 from leanmark_kernels.ops.int8_linear import require_input_scale, require_integers
-from leanmark_kernels.ops.registration import register
+from leanmark_kernels.ops.registration import for_inference, register
 from leanmark_kernels.packing import PANEL_WIDTH
 
 
@@ -55,7 +55,8 @@ def int8_winograd_conv2d(
     What follows is rounded to float32 step by step, as in :func:`int8_linear`.
 
     Raises ``TypeError`` for other dtypes, ``ValueError`` for shapes, padding, zero points or devices that do
-    not fit, ``RuntimeError`` for a scale of ``weight`` that is not finite.
+    not fit, ``RuntimeError`` for a scale of ``weight`` that is not finite. The backward pass
+    raises ``NotImplementedError``.
     """
     name = "int8_winograd_conv2d"
     values, input_scale, zero_point = input
@@ -75,7 +76,7 @@ def int8_winograd_conv2d(
     output: Tensor = torch.ops.leanmark.int8_winograd_conv2d.default(
         values, packed, scale, input_scale, zero_point, bias, residual, out_channels, padding, relu
     )
-    return output
+    return for_inference(name, output)
 
 
 def int8_conv2d(
@@ -95,7 +96,8 @@ def int8_conv2d(
     [N, O, H', W'] in channels_last.
 
     Raises ``TypeError`` for other dtypes, ``ValueError`` for shapes, geometries, zero points or devices that
-    do not fit, ``RuntimeError`` for a scale of ``weight`` that is not finite.
+    do not fit, ``RuntimeError`` for a scale of ``weight`` that is not finite. The backward pass
+    raises ``NotImplementedError``.
     """
     name = "int8_conv2d"
     values, input_scale, zero_point = input
@@ -109,7 +111,7 @@ def int8_conv2d(
     output: Tensor = torch.ops.leanmark.int8_conv2d.default(
         values, packed, scale, input_scale, zero_point, bias, *geometry, relu
     )
-    return output
+    return for_inference(name, output)
 
 
 def _check_groups(input: Tensor, weight: Tensor, scale: Tensor, geometry: Geometry) -> None:

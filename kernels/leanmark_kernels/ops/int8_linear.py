@@ -14,7 +14,7 @@ from leanmark_kernels.integer_packing import (
     require_bits,
 )
 from leanmark_kernels.ops.arguments import require_device, require_float32, require_vector
-from leanmark_kernels.ops.registration import register
+from leanmark_kernels.ops.registration import for_inference, register
 
 DTYPES = {torch.int8: (-128, 127), torch.uint8: (0, 255)}
 
@@ -40,7 +40,8 @@ def int8_linear(
     input's scale and in ``bias`` pass through.
 
     Raises ``TypeError`` for other dtypes, ``ValueError`` for shapes, zero points or devices that do not fit,
-    ``RuntimeError`` for a scale of ``weight`` that is not finite.
+    ``RuntimeError`` for a scale of ``weight`` that is not finite. The backward pass raises
+    ``NotImplementedError``.
     """
     values, input_scale, zero_point = input
     packed, scale = weight
@@ -53,7 +54,7 @@ def int8_linear(
     output: Tensor = torch.ops.leanmark.int8_linear.default(
         values, packed, scale, input_scale, zero_point, bias, out_features, relu
     )
-    return output
+    return for_inference("int8_linear", output)
 
 
 def int8_dynamic_linear(
@@ -80,7 +81,7 @@ def int8_dynamic_linear(
     except RuntimeError:
         _check_dynamic(input, packed, scale, bias, bits, out_features)
         raise
-    return output
+    return for_inference("int8_dynamic_linear", output)
 
 
 def quantize_int8(input: Tensor, *, bits: int = 8) -> Quantized:
