@@ -80,12 +80,13 @@ def _time(row: Row) -> Iterator[Detail]:
 
 def _memory(row: Row) -> Iterator[Detail]:
     host = row.case.device == "cpu"
+    board = row.memory is not None and row.memory.of_board
     peak = "Peak memory" if host else "Peak memory of the host"
     for label, metric in (
         (peak, row.peak_memory),
         ("Memory after the imports", row.import_memory),
         (
-            "Working memory (peak less imports)" if host else "Working memory (peak of the GPU's allocator)",
+            "Working memory (peak of the GPU's allocator)" if board else "Working memory (peak less imports)",
             row.working_memory,
         ),
         ("Memory between steps", row.steady_memory),
@@ -93,7 +94,7 @@ def _memory(row: Row) -> Iterator[Detail]:
         if metric:
             yield label, cells.with_interval(metric, units.size)
     if row.memory:
-        yield from _split(row.memory, "Memory in use on the board" if row.memory.of_board else peak)
+        yield from _split(row.memory, "Memory in use on the board" if board else peak)
     if row.working_memory and row.working_memory.comparison:
         yield (
             "Working memory ratio",
