@@ -120,8 +120,13 @@ def run(
     )
     sampling = replace(plan.PROFILES[profile], seed=seed)
     sampling = plan.with_instructions(sampling, instructions)
-    sampling = replace(plan.with_budget(sampling, budget) if budget else sampling, request_rate=request_rate)
-    sampling = plan.with_thresholds(plan.with_target(sampling, target) if target else sampling, asked)
+    if budget is not None:
+        sampling = plan.with_budget(sampling, budget)
+    if request_rate is not None:
+        sampling = plan.with_request_rate(sampling, request_rate)
+    if target is not None:
+        sampling = plan.with_target(sampling, target)
+    sampling = plan.with_thresholds(sampling, asked)
     if against is None:
         with interrupted_by_sigterm():
             made = replace(plan.make(selection, sampling), site=site.stated)

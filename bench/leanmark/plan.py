@@ -166,6 +166,17 @@ def with_target(sampling: SamplingPlan, text: str) -> SamplingPlan:
     return replace(sampling, target=quality)
 
 
+def with_request_rate(sampling: SamplingPlan, hz: float) -> SamplingPlan:
+    """``sampling`` with the energy of inference at ``hz`` requests per second too.
+
+    Raises:
+        UsageError: ``hz`` is not finite.
+    """
+    if not math.isfinite(hz):
+        raise UsageError(f"a request rate is a number of requests per second, not {hz}")
+    return replace(sampling, request_rate=hz)
+
+
 def with_instructions(sampling: SamplingPlan, name: Literal["perf", "callgrind"]) -> SamplingPlan:
     """``sampling`` with its steps' instructions counted by ``name``.
 

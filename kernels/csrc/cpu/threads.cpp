@@ -57,7 +57,7 @@ struct alignas(64) Stretch {
   int64_t end;
 };
 
-void split(int64_t begin, int64_t end, int64_t threads, Items run, const void* context) {
+void split(int64_t begin, int64_t end, int64_t threads, RunItems run, const void* context) {
   std::vector<Stretch> stretches(threads);
   for (int64_t i = 0; i < threads; ++i) {
     stretches[i].next = begin + (end - begin) * i / threads;
@@ -78,7 +78,7 @@ void split(int64_t begin, int64_t end, int64_t threads, Items run, const void* c
 
 double Work::least_ns() const { return std::max(bytes / kBytesPerNs, multiply_adds / kMultiplyAddsPerNs); }
 
-void share_out(int64_t items, const Work& work, Items run, const void* context) {
+void share_out(int64_t items, const Work& work, RunItems run, const void* context) {
   const int64_t threads = items > 1 ? torch::stable::get_num_threads() : 1;
   if (threads == 1) {
     if (items > 0) run(context, 0, items, 0);

@@ -25,9 +25,9 @@ struct Work {
   double least_ns() const;
 };
 
-using Items = void (*)(const void* context, int64_t begin, int64_t end, int64_t worker);
+using RunItems = void (*)(const void* context, int64_t begin, int64_t end, int64_t worker);
 
-void share_out(int64_t items, const Work& work, Items run, const void* context);
+void share_out(int64_t items, const Work& work, RunItems run, const void* context);
 
 // run(begin, end, worker) until all of [0, items) are done, each exactly once, by worker 0 alone or by workers
 // 0 to torch's number of threads - 1, no two calls of the same worker at once. Items should take about as long
