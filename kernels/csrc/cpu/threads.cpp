@@ -16,6 +16,7 @@ namespace {
 
 constexpr double kBytesPerNs = 256, kMultiplyAddsPerNs = 512;  // L2 cache and byte products at 5 GHz, in vectors of 64
 constexpr int64_t kGain = 3;
+constexpr double kLeastRegionNs = 500;  // of any machine
 constexpr int64_t kPieces = 8;  // in which a thread takes its stretch, for others to take over
 constexpr int64_t kNever = std::numeric_limits<int64_t>::max() / kGain;
 
@@ -39,8 +40,6 @@ int64_t measured_region_ns(int64_t threads) {
 }
 
 int64_t region_ns(int64_t threads) {
-  static const char* given = std::getenv("LEANMARK_REGION_NS");
-  if (given) return std::min<int64_t>(std::max(0ll, std::atoll(given)), kNever);
   static std::array<std::atomic<int64_t>, 1024> known{};
   std::atomic<int64_t>& entry = known[std::min<size_t>(threads, known.size() - 1)];
   int64_t ns = entry.load(std::memory_order_relaxed);
@@ -49,6 +48,14 @@ int64_t region_ns(int64_t threads) {
     if (ns < kNever) entry.store(ns, std::memory_order_relaxed);
   }
   return ns;
+}
+
+// Whether work of that length is worth sharing out. Measuring starts torch's threads, so that is left until it
+// can matter: a process that is forked later could not use them.
+bool gains(double ns, int64_t threads) {
+  static const char* given = std::getenv("LEANMARK_REGION_NS");
+  if (given) return ns >= double(kGain * std::min<int64_t>(std::max(0ll, std::atoll(given)), kNever));
+  return ns >= kGain * kLeastRegionNs && ns >= double(kGain * region_ns(threads));
 }
 
 // A thread's own items: [next, end) are not yet taken. On a cache line of its own.
@@ -84,14 +91,15 @@ void share_out(int64_t items, const Work& work, RunItems run, const void* contex
     if (items > 0) run(context, 0, items, 0);
     return;
   }
-  const int64_t worthwhile = kGain * region_ns(threads);
-  if (work.least_ns() >= worthwhile) return split(0, items, threads, run, context);
+  if (gains(work.least_ns(), threads)) return split(0, items, threads, run, context);
   const int64_t began = now_ns();
   for (int64_t done = 0, next = 1; done < items; next = std::min(2 * done, items)) {
     run(context, done, next, 0);
     done = next;
     const double per_item = double(now_ns() - began) / done;
-    if (items - done > 1 && per_item * (items - done) >= worthwhile) return split(done, items, threads, run, context);
+    if (items - done > 1 && gains(per_item * (items - done), threads)) {
+      return split(done, items, threads, run, context);
+    }
   }
 }
 
