@@ -1,6 +1,7 @@
 """Build the native extension ``leanmark_kernels._C``; everything else is in pyproject.toml.
 
 ``LEANMARK_NATIVE=0`` builds without a compiler: the operators then run their slower reference.
+``LEANMARK_SANITIZE=1`` is for the tests: every access outside of a tensor ends the process.
 """
 
 import os
@@ -13,6 +14,8 @@ from setuptools import setup
 
 STABLE_ABI = "0x020a000000000000"  # torch 2.10: one binary for it and every later release
 OTHERWISE = "Or set LEANMARK_NATIVE=0 to install without native kernels (they then run slower)."
+
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
 
 
 def native() -> dict[str, Any]:
@@ -30,6 +33,7 @@ def native() -> dict[str, Any]:
             f"leanmark: building the native kernels needs the C++ compiler '{compiler}', which is "
             f"not on PATH. Install it (Debian: apt-get install g++) or name another in CXX. {OTHERWISE}"
         )
+    sanitize = SANITIZE if os.environ.get("LEANMARK_SANITIZE") == "1" else []
     extension = cpp_extension.CppExtension(
         "leanmark_kernels._C",
         sorted(str(source) for source in Path("kernels/csrc").rglob("*.cpp")),
@@ -37,12 +41,14 @@ def native() -> dict[str, Any]:
         py_limited_api=True,
         extra_compile_args=[
             f"-DTORCH_TARGET_VERSION={STABLE_ABI}",
-            "-O3",
+            "-O1" if sanitize else "-O3",
             "-g0",
             "-fvisibility=hidden",
             "-Wall",
             "-Wextra",
+            *sanitize,
         ],
+        extra_link_args=sanitize,
     )
     return {
         "ext_modules": [extension],
