@@ -2,7 +2,7 @@
 """Our operators against the libraries, layer by layer; writes the table under results/<machine>/kernels/.
 
 usage: kernel_bench.py [--threads N]... [--rounds N] [--no-compile] [--dry] [FILTER ...]
-e.g.   kernel_bench.py                        everything, one thread and two: about 6 minutes
+e.g.   kernel_bench.py                        everything, one thread and two: a minute and a half
        kernel_bench.py --dry 'conv 3x3 64' linear
 
 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 lowers torch, oneDNN and ours to AVX2. ONNX Runtime and MKL

@@ -1,4 +1,4 @@
-"""ONNX Runtime's 8-bit layers. Without VNNI their sums saturate, and the error of the table shows it."""
+"""ONNX Runtime's 8-bit layers. Without VNNI their sums can saturate: the error of the table would tell."""
 
 from __future__ import annotations
 
