@@ -109,10 +109,12 @@ def test_what_leanmark_takes_is_left_out_of_every_figure(tmp_path: Path) -> None
     assert found["uss_memory_bytes"] == 22 * 2**20
 
 
-def test_a_kernel_without_a_peak_is_an_error_and_no_zero(tmp_path: Path) -> None:
+def test_what_the_kernel_does_not_say_is_an_error_and_no_zero(tmp_path: Path) -> None:
     (tmp_path / "status").write_text("VmRSS:\t51200 kB\n")
     with pytest.raises(OSError, match="no VmHWM"):
         HostMemory(tmp_path).stop(0.0)
+    with pytest.raises(OSError, match="no VmRSS"):
+        Held.read("VmHWM:\t61440 kB\n")
 
 
 def test_an_old_kernel_has_no_rollup(tmp_path: Path) -> None:

@@ -42,10 +42,17 @@ class Held:
 
     @classmethod
     def read(cls, account: str) -> Self:
-        """From the text of ``/proc/pid/status`` and, where there is one, of ``smaps_rollup``."""
+        """From the text of ``/proc/pid/status`` and, where there is one, of ``smaps_rollup``.
+
+        Raises:
+            OSError: it does not say what is resident.
+        """
+        resident = _bytes(account, "VmRSS")
+        if resident is None:
+            raise OSError("the kernel's account of the process has no VmRSS")
         clean, dirty = _bytes(account, "Private_Clean"), _bytes(account, "Private_Dirty")
         return cls(
-            resident=_bytes(account, "VmRSS") or 0,
+            resident=resident,
             private=None if clean is None or dirty is None else clean + dirty,
             shared_out=_bytes(account, "Pss"),
         )
