@@ -1,8 +1,8 @@
 // Whether work is shared out over torch's threads, and how: decided by measurement.
 //
 // An empty parallel region takes about 1 µs while idle threads spin (OMP_WAIT_POLICY=active) and 30 to 100 µs
-// where they sleep (passive). That is measured once for every number of threads, at the first call that could
-// use them. The rule:
+// where they sleep (passive). That is measured once for every number of threads, when it first matters; from then on
+// torch's threads are there, and a process that is forked could not use them. The rule:
 //   * Work that takes longer than kGain regions on the fastest core there is (Work::least_ns) is shared out.
 //   * Otherwise the calling thread begins, and times itself. As soon as what is left would take it longer than
 //     kGain regions, the rest is shared out; it never is where everything is done before.
