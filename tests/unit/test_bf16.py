@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from leanmark.backends.base import Executed, Work
+from leanmark.backends.base import Work
 from leanmark.backends.eager import Eager
 from leanmark.errors import TookNoEffect, Unsupported
 from leanmark.models.artifact import Artifact
+from leanmark.models.executed import Executed
 from leanmark.record import Phase
 from leanmark.techniques.base import Context
 from leanmark.techniques.bf16 import Bf16

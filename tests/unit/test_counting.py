@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from leanmark.backends.base import Executable, Executed, Work
+from leanmark.backends.base import Executable, Work
 from leanmark.backends.eager import Eager
 from leanmark.backends.onnxruntime import OnnxRuntime
 from leanmark.errors import StuckCounter
@@ -17,6 +17,7 @@ from leanmark.machine.counters import METRICS, Counted
 from leanmark.meters.base import Reading
 from leanmark.meters.instructions import Instructions
 from leanmark.models.artifact import Artifact
+from leanmark.models.executed import Executed
 from leanmark.worker import counting
 
 BATCH = 2

@@ -164,7 +164,7 @@ def test_out_of_memory_is_a_result(error: Exception, reason: str, monkeypatch: p
 
 
 def test_parameters_left_on_another_device_are_seen() -> None:
-    from leanmark.backends.eager import TorchExecutable
+    from leanmark.backends.torch_executable import TorchExecutable
 
     class Mixed(TorchExecutable):
         def __init__(self) -> None:

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from leanmark import chain, plan
-from leanmark.backends.base import Executed
 from leanmark.devices.base import Accelerator, Step
 from leanmark.errors import BadPlan, TookNoEffect, Unsupported
+from leanmark.models.executed import Executed
 from leanmark.protocol.messages import WorkloadSpec
 from leanmark.techniques.base import Technique
 from leanmark.techniques.channels_last import ChannelsLast
@@ -86,12 +86,12 @@ def test_lost_bits_are_seen_in_products_and_in_convolutions(
     where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Factors are cut to 10 bits as TF32 does."""
-    from leanmark.backends import eager
+    from leanmark.backends import float32
 
     def cut(tensor: torch.Tensor) -> torch.Tensor:
         return ((tensor.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
 
-    assert eager._observed_float32("cpu") == "float32"
+    assert float32.observed("cpu") == "float32"
     multiply, convolve = torch.Tensor.__matmul__, torch.nn.functional.conv2d
     if where == "product":
         monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: multiply(cut(a), cut(b)))
@@ -99,7 +99,7 @@ def test_lost_bits_are_seen_in_products_and_in_convolutions(
         monkeypatch.setattr(
             torch.nn.functional, "conv2d", lambda a, b, padding: convolve(cut(a), cut(b), padding=padding)
         )
-    assert eager._observed_float32("cpu") == "tf32"
+    assert float32.observed("cpu") == "tf32"
 
 
 @pytest.mark.parametrize("ran", [("addmm[tf32]",), ("convolution[tf32]", "mm[bfloat16]")])

@@ -14,10 +14,11 @@ import torch
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import nn
 
-from leanmark.backends.base import Executed, Work
+from leanmark.backends.base import Work
 from leanmark.backends.onnxruntime import OnnxRuntime
 from leanmark.errors import TookNoEffect, Unsupported
 from leanmark.models.artifact import Artifact
+from leanmark.models.executed import Executed
 from leanmark.techniques import ort_quantizer
 from leanmark.techniques.base import Context
 from leanmark.techniques.int8 import Int8

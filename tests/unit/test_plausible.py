@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from leanmark.backends.base import Array, Executable, Executed
+from leanmark.backends.base import Array, Executable
 from leanmark.devices.base import Accelerator, Step
 from leanmark.errors import Implausible, LeanmarkError, TookNoEffect, Unsupported, WorkerRaised
 from leanmark.measuring.outcome import failure
+from leanmark.models.executed import Executed
 from leanmark.protocol.messages import BlockTime
 from leanmark.record import Case
 from leanmark.worker import plausible, runner

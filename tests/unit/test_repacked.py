@@ -12,10 +12,11 @@ from torch import nn
 
 import leanmark_kernels
 from leanmark import chain
-from leanmark.backends.base import Executed, Work
+from leanmark.backends.base import Work
 from leanmark.backends.eager import Eager
 from leanmark.errors import TookNoEffect, Unsupported, UsageError
 from leanmark.models.artifact import Artifact
+from leanmark.models.executed import Executed
 from leanmark.protocol.messages import Ready
 from leanmark.techniques.base import Context
 from leanmark.techniques.kernels import W4A8, W8, Int8Exact, Kernels

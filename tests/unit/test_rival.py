@@ -6,7 +6,8 @@ from leanmark import plan
 from leanmark.plan import QUICK, Selection
 from leanmark.protocol.messages import WorkloadSpec
 from leanmark.record import Case
-from leanmark.rival import Rival, reference_among
+from leanmark.reference import reference_among
+from leanmark.rival import Rival
 
 OTHER = "0123456789ab"
 CASE = Case(workload="cnn")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from leanmark.devices.base import Accelerator, Device
 from leanmark.machine.counters import METRICS, Counted
 from leanmark.models.artifact import Artifact
+from leanmark.models.executed import Executed
 from leanmark.record import Phase
 
 if TYPE_CHECKING:
@@ -22,19 +23,6 @@ if TYPE_CHECKING:
     from leanmark.workloads.base import Workload
 
 Array = NDArray[np.float32] | NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Executed:
-    """What ran in one step.
-
-    ``operators`` counts operators by name and, where the backend knows it, the dtype they computed in:
-    ``convolution[bfloat16]``, ``QLinearConv``. ``threads`` is what the backend says it uses.
-    """
-
-    operators: Mapping[str, int]
-    threads: int
-    device: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from leanmark.backends.base import Array, Backend, Executable, Executed, Work
-from leanmark.backends.profiled import operators
-from leanmark.backends.storage import held_bytes
-from leanmark.machine.counters import Counted
+from leanmark.backends.base import Array, Backend, Executable, Work
+from leanmark.backends.recorded import Recorded
+from leanmark.backends.torch_executable import Inference, Training
 from leanmark.models.artifact import Artifact
 from leanmark.record import Phase
-from leanmark.techniques.torch_step import TorchStep
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor, nn
+    from torch import nn
 
 
 class Eager(Backend):
@@ -42,198 +35,12 @@ class Eager(Backend):
         torch.save(module.state_dict(), _state_file(artifact))
 
     def open(self, artifact: Artifact, work: Work) -> Executable:
-        opened: TorchExecutable = (_Training if work.phase == "training" else _Inference)(artifact, work)
-        if opened.prepared.recorded:
-            from leanmark.backends.recorded import Recorded
-
-            return Recorded(opened, work.accelerator)
-        return opened
+        opened = (Training if work.phase == "training" else Inference)(artifact, work)
+        return Recorded(opened, work.accelerator) if opened.prepared.recorded else opened
 
     def shipped_bytes(self, artifact: Artifact) -> int:
         """The file of weights, without the code that gives them their shape."""
         return _state_file(artifact).stat().st_size
-
-
-class TorchExecutable(Executable):
-    """A module of its own, loaded from the artifact, and the inputs of its step."""
-
-    def __init__(self, artifact: Artifact, work: Work) -> None:
-        import torch
-
-        self._artifact = artifact
-        self._device = work.device
-        module = artifact.load_module().to(work.device)
-        inputs = torch.from_numpy(work.inputs).to(work.device)
-        step = self._begin(TorchStep(module=module, inputs=inputs), work)
-        for technique in work.techniques:
-            step = technique.deploy(step)
-        if work.device == "cuda":
-            _multiply_float32(step.float32)
-        self.prepared = step
-        self._module, self._inputs = step.module, step.inputs
-
-    def _begin(self, step: TorchStep, work: Work) -> TorchStep:
-        """What is deployed on."""
-        return step
-
-    def outputs(self) -> Tensor | None:
-        """The outputs of one inference; ``None`` in training, where every step has others."""
-        return None
-
-    def predict(self, inputs: Array) -> NDArray[np.float32]:
-        import torch
-
-        from leanmark.workloads.training import outputs
-
-        batch = len(self._inputs) if self.prepared.fixed_batch else len(inputs)
-        found = outputs(self._unchanged(), torch.from_numpy(_padded(inputs, batch)).to(self._device), batch)
-        result: NDArray[np.float32] = found.numpy()[: len(inputs)]
-        return result
-
-    def executed(self) -> Executed:
-        import torch
-
-        made = self.outputs()
-        tensors = [*self._module.parameters(), *self._module.buffers(), self._inputs]
-        devices = {tensor.device.type for tensor in (*tensors, *([] if made is None else [made]))}
-        ran = operators(self.step)
-        if self._device == "cuda":
-            ran = _named(ran, _observed_float32())
-        return Executed(operators=ran, threads=torch.get_num_threads(), device="+".join(sorted(devices)))
-
-    def memory_parts(self) -> Mapping[str, int]:
-        return {"weights": held_bytes([*self._module.parameters(), *self._module.buffers()])}
-
-    def counted(self) -> Counted:
-        from leanmark.models.operators import counted
-
-        return counted(self.step)
-
-    def _unchanged(self) -> nn.Module:
-        return self._module
-
-
-class _Inference(TorchExecutable):
-    def __init__(self, artifact: Artifact, work: Work) -> None:
-        import torch
-
-        super().__init__(artifact, work)
-        self._inference_mode = torch.inference_mode
-
-    def step(self) -> None:
-        with self._inference_mode():
-            self._module(self._inputs)
-
-    def outputs(self) -> Tensor:
-        with self._inference_mode():
-            found: Tensor = self._module(self._inputs)
-        return found
-
-
-class _Training(TorchExecutable):
-    def __init__(self, artifact: Artifact, work: Work) -> None:
-        import torch
-
-        super().__init__(artifact, work)
-        if work.workload is None or work.targets is None:
-            raise ValueError("a training step needs the workload and targets")
-        self._targets: Tensor = torch.from_numpy(work.targets).to(work.device)
-        self._loss = work.workload.loss
-        assert self.prepared.optimizer is not None, "training begins with an optimizer"
-        self._optimizer = self.prepared.optimizer
-        self._scaler = self.prepared.scaler
-        if self._scaler is not None:
-            self.step = self._scaled_step  # type: ignore[method-assign]
-
-    def _begin(self, step: TorchStep, work: Work) -> TorchStep:
-        if work.workload is None:
-            raise ValueError("a training step needs the workload and targets")
-        step.module.train()
-        return replace(step, optimizer=work.workload.optimizer(step.module.parameters()))
-
-    def step(self) -> None:
-        self._optimizer.zero_grad(set_to_none=True)
-        error = self._loss(self._module(self._inputs), self._targets)
-        error.backward()
-        self._optimizer.step()
-
-    def _scaled_step(self) -> None:
-        assert self._scaler is not None, "only a scaled step is this one"
-        self._optimizer.zero_grad(set_to_none=True)
-        error = self._loss(self._module(self._inputs), self._targets)
-        self._scaler.scale(error).backward()
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-
-    def memory_parts(self) -> Mapping[str, int]:
-        import torch
-
-        parameters = list(self._module.parameters())
-        weights = super().memory_parts()
-        saved: list[Tensor] = []
-
-        def keep(tensor: Tensor) -> Tensor:
-            saved.append(tensor)
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            self._optimizer.zero_grad(set_to_none=True)
-            error = self._loss(self._module(self._inputs), self._targets)
-        error.backward()
-        held = [*parameters, *self._module.buffers(), self._inputs, self._targets]
-        states = [value for state in self._optimizer.state.values() for value in state.values()]
-        return {
-            **weights,
-            "gradients": held_bytes([one.grad for one in parameters if one.grad is not None]),
-            "optimizer_state": held_bytes([one for one in states if isinstance(one, torch.Tensor)]),
-            "activations": held_bytes(saved, besides=held),
-        }
-
-    def _unchanged(self) -> nn.Module:
-        # read again rather than kept: a second copy would count as memory of the training
-        return self._artifact.load_module().to(self._device)
-
-
-def _padded(inputs: Array, batch: int) -> Array:
-    """``inputs`` and as many of them again as make whole batches."""
-    rows = -(-len(inputs) // batch) * batch
-    return inputs[np.arange(rows) % len(inputs)]
-
-
-def _multiply_float32(how: str) -> None:
-    """Set how this process, which measures this one case, multiplies float32 on tensor cores.
-
-    torch's own default is mixed: convolutions in TF32 and matrix products not, which would call a case fp32
-    that is not.
-    """
-    import torch
-
-    backends: Any = torch.backends  # its annotations know no precisions
-    for backend in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn):
-        backend.fp32_precision = how
-
-
-def _observed_float32(device: str = "cuda") -> str:
-    """``tf32`` where a product or a convolution loses what float32 can hold: TF32 keeps 10 bits of a factor.
-
-    Sizes are those for which libraries use tensor cores if they may. Fast algorithms of convolutions round
-    a little in float32 too, hence the margin between 2^-12, which TF32 loses, and nothing.
-    """
-    import torch
-    from torch.nn import functional as F
-
-    factor, size, channels = 1.0 + 2.0**-12, 1024, 64
-    left = torch.full((size, size), factor, device=device)
-    images = torch.full((4, channels, 32, 32), factor, device=device)
-    filters = torch.zeros(channels, channels, 3, 3, device=device)
-    filters[:, :, 1, 1] = torch.eye(channels, device=device)
-    results = left @ torch.eye(size, device=device), F.conv2d(images, filters, padding=1)
-    lost = max(float((one - factor).abs().max()) for one in results)
-    return "float32" if lost < 2.0**-15 else "tf32"
-
-
-def _named(ran: Mapping[str, int], float32: str) -> dict[str, int]:
-    return {name.replace("[float32]", f"[{float32}]"): count for name, count in ran.items()}
 
 
 def _state_file(artifact: Artifact) -> Path:

@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanmark.backends import onnx_cuda
-from leanmark.backends.base import Array, Backend, Executable, Executed, Work
+from leanmark.backends.base import Array, Backend, Executable, Work
 from leanmark.devices.base import Accelerator, Device
 from leanmark.errors import Unsupported
 from leanmark.machine.counters import Counted
 from leanmark.models.artifact import Artifact
+from leanmark.models.executed import Executed
 from leanmark.record import Phase
 
 if TYPE_CHECKING:

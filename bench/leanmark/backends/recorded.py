@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from leanmark.backends.base import Array, Executable, Executed
+from leanmark.backends.base import Array, Executable
 from leanmark.devices.base import Accelerator, Step
 from leanmark.errors import TookNoEffect
+from leanmark.models.executed import Executed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from leanmark.backends.eager import TorchExecutable
+    from leanmark.backends.torch_executable import TorchExecutable
 
 REPLAYED = "graph_replay"
 """What is counted where a recording gave the outputs of the step it was made from."""

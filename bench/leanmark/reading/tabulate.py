@@ -40,7 +40,7 @@ from leanmark.record import (
     Summary,
     Verdict,
 )
-from leanmark.rival import reference_among
+from leanmark.reference import reference_among
 from leanmark.statistics import rounds, stats
 from leanmark.statistics.merge import merged
 from leanmark.statistics.percentiles import Percentile, percentiles

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from leanmark.record import Case, Measurement, SamplingPlan
-from leanmark.rival import reference_among
+from leanmark.reference import reference_among
 from leanmark.statistics import stats
 from leanmark.statistics.rounds import set_aside
 from leanmark.statistics.stats import Ratios

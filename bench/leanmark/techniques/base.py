@@ -13,7 +13,7 @@ from leanmark.record import Finding, Phase
 if TYPE_CHECKING:
     from torch import nn
 
-    from leanmark.backends.base import Executed
+    from leanmark.models.executed import Executed
     from leanmark.techniques.torch_step import TorchStep
     from leanmark.workloads.base import Workload
 

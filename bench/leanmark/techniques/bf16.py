@@ -15,7 +15,7 @@ from leanmark.techniques.precision import check_heavy
 if TYPE_CHECKING:
     from torch import nn
 
-    from leanmark.backends.base import Executed
+    from leanmark.models.executed import Executed
 
 
 @dataclass(frozen=True, slots=True)

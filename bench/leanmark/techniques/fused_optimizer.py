@@ -14,7 +14,7 @@ from leanmark.techniques.base import Context, Technique
 if TYPE_CHECKING:
     from torch import nn
 
-    from leanmark.backends.base import Executed
+    from leanmark.models.executed import Executed
     from leanmark.techniques.torch_step import TorchStep
 
 

@@ -16,7 +16,7 @@ from leanmark.record import Finding, Phase
 from leanmark.techniques.base import Context, Technique
 
 if TYPE_CHECKING:
-    from leanmark.backends.base import Executed
+    from leanmark.models.executed import Executed
     from leanmark.techniques.ort_quantizer import Kind, Samples
 
 INTEGER_OPERATORS = frozenset(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from leanmark.errors import TookNoEffect
 
 if TYPE_CHECKING:
-    from leanmark.backends.base import Executed
+    from leanmark.models.executed import Executed
 
 _HEAVY = (
     "mm[",

@@ -13,7 +13,7 @@ from leanmark.techniques.base import Context, Technique
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from leanmark.backends.base import Executed
+    from leanmark.models.executed import Executed
     from leanmark_kernels.convert import Choice, Converted
 
 NAMESPACE = "leanmark::"

@@ -15,7 +15,7 @@ from leanmark.techniques.base import Context, Technique
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from leanmark.backends.base import Executed
+    from leanmark.models.executed import Executed
     from leanmark.techniques.torch_step import TorchStep
 
 _ROWS, _COLUMNS = 32, 64
