@@ -22,7 +22,7 @@ from leanmark.plan import QUICK, Selection
 from leanmark.protocol.layout import Layout
 from leanmark.protocol.messages import Ready, WorkloadSpec
 from leanmark.reading import tabulate
-from leanmark.reading.tabulate import Row
+from leanmark.reading.table import Row
 from leanmark.record import Measurement
 from leanmark.rival import Rival
 from leanmark.store import Records

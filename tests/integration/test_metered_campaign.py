@@ -16,7 +16,7 @@ from leanmark.meters.base import Evidence, Meter, Reading
 from leanmark.plan import QUICK, Selection
 from leanmark.protocol.messages import WorkloadSpec
 from leanmark.reading import carbon, tabulate
-from leanmark.reading.tabulate import Row
+from leanmark.reading.table import Row
 from leanmark.record import Measurement, Provenance
 from leanmark.report.details import details
 

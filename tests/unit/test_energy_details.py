@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from leanmark.reading import carbon, tabulate
-from leanmark.reading.tabulate import Row
+from leanmark.reading.table import Row
 from leanmark.record import Case, Cost, Measurement, ModelFacts, Provenance
 from leanmark.report import cells, html
 from leanmark.report.details import details

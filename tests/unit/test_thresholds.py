@@ -9,7 +9,7 @@ import pytest
 
 from leanmark import plan, store, thresholds
 from leanmark.errors import UnknownName, UsageError
-from leanmark.reading import gate, tabulate
+from leanmark.reading import gate, table, tabulate
 from leanmark.record import Run, SamplingPlan
 from leanmark.report import notes
 from leanmark.thresholds import Thresholds
@@ -17,14 +17,14 @@ from leanmark.thresholds import Thresholds
 from . import synthetic
 
 
-def read(asked: Thresholds) -> tuple[tabulate.Table, ...]:
+def read(asked: Thresholds) -> tuple[table.Table, ...]:
     """The synthetic records of a run that was asked for these thresholds."""
     records = synthetic.records()
     sampling = plan.with_thresholds(records.run.plan, asked)
     return tabulate.build([replace(records, run=replace(records.run, plan=sampling))])
 
 
-def row(tables: tuple[tabulate.Table, ...], technique: str) -> tabulate.Row:
+def row(tables: tuple[table.Table, ...], technique: str) -> table.Row:
     return next(one for one in tables[0].rows if one.case.technique == technique and one.latency)
 
 

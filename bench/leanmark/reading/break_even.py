@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from leanmark.reading.first_call import Extra, FirstCall
-from leanmark.reading.tabulate import Metric, Row
+from leanmark.reading.table import Metric, Row
 from leanmark.record import Comparison, Cost, Provenance
 
 Quantity = Literal["time", "energy"]

@@ -17,7 +17,7 @@ from leanmark.machine.counters import METRICS
 from leanmark.reading import across, counts
 from leanmark.reading.compare import judge, judge_quality
 from leanmark.reading.counts import Counted
-from leanmark.reading.tabulate import Metric, Row, Table
+from leanmark.reading.table import Metric, Row, Table
 from leanmark.record import Case, Comparison, Provenance, Verdict
 from leanmark.store import Records
 from leanmark.thresholds import DEFAULTS, Thresholds

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from leanmark import units
-from leanmark.reading.tabulate import Judged, Metric, Row
+from leanmark.reading.table import Judged, Metric, Row
 from leanmark.record import Comparison, Interval
 
 WITHIN = "†"

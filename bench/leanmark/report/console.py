@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from leanmark.reading.tabulate import Table
+from leanmark.reading.table import Table
 from leanmark.report import terminal
 
 _PLAIN_WIDTH = 160

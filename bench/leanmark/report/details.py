@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from leanmark import units
 from leanmark.reading.counts import Counted
 from leanmark.reading.memory import Split
-from leanmark.reading.tabulate import Judged, Row
+from leanmark.reading.table import Judged, Row
 from leanmark.record import Comparison, ModelFacts, Run
 from leanmark.report import cells, energy_details
 

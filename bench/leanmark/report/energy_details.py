@@ -9,7 +9,7 @@ from leanmark import units
 from leanmark.reading.break_even import BreakEven, Part, Spent, break_evens
 from leanmark.reading.energetics import Energetics
 from leanmark.reading.quality_run import QualityRun, Spread
-from leanmark.reading.tabulate import Metric, Row
+from leanmark.reading.table import Metric, Row
 from leanmark.record import Cost, Provenance
 from leanmark.report import cells
 

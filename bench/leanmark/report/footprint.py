@@ -13,7 +13,7 @@ from rich.text import Text
 from leanmark import units
 from leanmark.reading import sci
 from leanmark.reading.sci import Boundary, Score
-from leanmark.reading.tabulate import Row, Table
+from leanmark.reading.table import Row, Table
 from leanmark.record import Provenance
 from leanmark.report import cells
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from leanmark.reading.tabulate import Table
+from leanmark.reading.table import Table
 from leanmark.report import cells
 from leanmark.report.details import details, run_facts
 from leanmark.report.notes import METHOD, legend, notes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from leanmark.reading.tabulate import Table
+from leanmark.reading.table import Table
 from leanmark.record import Run
 from leanmark.report import cells
 from leanmark.report.details import details, run_facts

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from leanmark import units
 from leanmark.machine.disturbance import UNOBSERVED
 from leanmark.reading.compare import ESTIMATED
-from leanmark.reading.tabulate import Row, Table
+from leanmark.reading.table import Row, Table
 from leanmark.record import NO_COUNTER, Comparison, Provenance
 from leanmark.report import cells, energy_details
 from leanmark.statistics import multiplicity

@@ -11,7 +11,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from leanmark import chain
-from leanmark.reading.tabulate import Row, Table
+from leanmark.reading.table import Row, Table
 from leanmark.report import cells
 from leanmark.report.notes import legend, notes
 
