@@ -11,7 +11,6 @@ from leanmark_kernels import depthwise_packing, packing
 from leanmark_kernels.depthwise_packing import Activation
 from leanmark_kernels.ops.depthwise_conv2d import depthwise_conv2d
 from leanmark_kernels.ops.inverted_residual import InvertedResidualWeights, inverted_residual
-from leanmark_kernels.ops.registration import for_inference
 from leanmark_kernels.packed_state import PackedModule
 
 _depthwise_conv2d = torch.ops.leanmark.depthwise_conv2d.default
@@ -81,18 +80,14 @@ class DepthwiseConv2d(PackedModule):
         layer.hold(weight=depthwise_packing.pack_depthwise(conv.weight), bias=_bias(conv))
         return layer
 
-    def forward(self, input: Tensor) -> Tensor:
+    def _run(self, input: Tensor, residual: Tensor | None) -> Tensor:
         held = self._buffers
-        try:
-            output: Tensor = _depthwise_conv2d(
-                input, held["weight"], held["bias"], self.stride, self.padding, self.activation_number
-            )
-        except RuntimeError:
-            return self._checked(input)
-        return for_inference("depthwise_conv2d", output) if output.requires_grad else output
+        output: Tensor = _depthwise_conv2d(
+            input, held["weight"], held["bias"], self.stride, self.padding, self.activation_number
+        )
+        return output
 
-    def _checked(self, input: Tensor) -> Tensor:
-        """Slower by more than a small layer takes; says what is wrong."""
+    def _checked(self, input: Tensor, residual: Tensor | None) -> Tensor:
         return depthwise_conv2d(
             input,
             self.weight,
@@ -191,27 +186,23 @@ class InvertedResidual(PackedModule):
         )
         return layer
 
-    def forward(self, input: Tensor) -> Tensor:
+    def _run(self, input: Tensor, residual: Tensor | None) -> Tensor:
         held = self._buffers
-        try:
-            output: Tensor = _inverted_residual(
-                input,
-                held["expand"],
-                held["expand_bias"],
-                held["depthwise"],
-                held["depthwise_bias"],
-                held["project"],
-                held["project_bias"],
-                self.options["out_channels"],
-                self.stride,
-                self.residual,
-            )
-        except RuntimeError:
-            return self._checked(input)
-        return for_inference("inverted_residual", output) if output.requires_grad else output
+        output: Tensor = _inverted_residual(
+            input,
+            held["expand"],
+            held["expand_bias"],
+            held["depthwise"],
+            held["depthwise_bias"],
+            held["project"],
+            held["project_bias"],
+            self.options["out_channels"],
+            self.stride,
+            self.residual,
+        )
+        return output
 
-    def _checked(self, input: Tensor) -> Tensor:
-        """Slower by more than a small block takes; says what is wrong."""
+    def _checked(self, input: Tensor, residual: Tensor | None) -> Tensor:
         weights = InvertedResidualWeights(
             self.expand,
             self.expand_bias,

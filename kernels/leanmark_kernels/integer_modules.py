@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self, cast
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -10,18 +10,15 @@ from torch import Tensor, nn
 from leanmark_kernels import integer_packing as packing
 from leanmark_kernels.integer_packing import PackedInt8, Quantized
 from leanmark_kernels.modules import WinogradConv2d
-from leanmark_kernels.ops import (
-    int8_conv2d,
-    int8_dynamic_linear,
-    int8_winograd_conv2d,
-    quantize_int8,
-    w4a8_linear,
-)
+from leanmark_kernels.ops import int8_conv2d, int8_dynamic_linear, int8_winograd_conv2d, w4a8_linear
 from leanmark_kernels.ops.int8_conv2d import Geometry
-from leanmark_kernels.ops.registration import for_inference
 from leanmark_kernels.packed_state import PackedModule
 
 _w4a8_linear = torch.ops.leanmark.w4a8_linear.default
+_int8_dynamic_linear = torch.ops.leanmark.int8_dynamic_linear.default
+_int8_winograd_conv2d = torch.ops.leanmark.int8_winograd_conv2d.default
+_int8_conv2d = torch.ops.leanmark.int8_conv2d.default
+_quantize_int8 = torch.ops.leanmark.quantize_int8.default
 
 Pair = tuple[int, int]
 
@@ -93,18 +90,14 @@ class W4A8Linear(PackedModule):
         packed = packing.pack_int4(integers)
         self.hold(weight=packed.weight, scale=packed.scale, zero=packed.zero, bias=bias)
 
-    def forward(self, input: Tensor) -> Tensor:
+    def _run(self, input: Tensor, residual: Tensor | None) -> Tensor:
         held, columns = self._buffers, self.options["out_features"]
-        try:
-            output: Tensor = _w4a8_linear(
-                input, held["weight"], held["scale"], held["zero"], held["bias"], columns, self.relu
-            )
-        except RuntimeError:
-            return self._checked(input)
-        return for_inference("w4a8_linear", output) if output.requires_grad else output
+        output: Tensor = _w4a8_linear(
+            input, held["weight"], held["scale"], held["zero"], held["bias"], columns, self.relu
+        )
+        return output
 
-    def _checked(self, input: Tensor) -> Tensor:
-        """Slower by more than a small layer takes; says what is wrong."""
+    def _checked(self, input: Tensor, residual: Tensor | None) -> Tensor:
         return w4a8_linear(
             input,
             self.weight,
@@ -166,12 +159,26 @@ class Int8Linear(PackedModule):
         integers, scale = packing.quantize_channels(weight, self.options["bits"])
         self.hold(weight=packing.pack_int8_linear(integers), scale=scale, bias=bias)
 
-    def forward(self, input: Tensor) -> Tensor:
-        held = self._buffers  # as attributes they would take a tenth of a call with one row
+    def _run(self, input: Tensor, residual: Tensor | None) -> Tensor:
+        held, options = self._buffers, self.options
+        if input.shape[-1] != options["in_features"]:
+            self._require_input(input)
+        output: Tensor = _int8_dynamic_linear(
+            input,
+            held["weight"],
+            held["scale"],
+            held["bias"],
+            options["bits"],
+            options["out_features"],
+            self.relu,
+        )
+        return output
+
+    def _checked(self, input: Tensor, residual: Tensor | None) -> Tensor:
         return int8_dynamic_linear(
             input,
-            cast(PackedInt8, (held["weight"], held["scale"])),
-            held["bias"],
+            PackedInt8(self.weight, self.scale),
+            self.bias,
             out_features=self.options["out_features"],
             bits=self.options["bits"],
             relu=self.relu,
@@ -181,7 +188,19 @@ class Int8Linear(PackedModule):
         return f"{super().extra_repr()}, relu={self.relu}"
 
 
-class Int8WinogradConv2d(PackedModule):
+class _OfImages(PackedModule):
+    scale: Tensor
+
+    def _quantized(self, input: Tensor) -> tuple[Tensor, Tensor]:
+        """[N, C, H, W] as int8 of the same shape in channels_last, and a scale for each image."""
+        if input.dim() != 4 or input.shape[1] != self.options["in_channels"]:
+            self._require_input(input)
+        pixels = input.permute(0, 2, 3, 1)
+        values, scale = _quantize_int8(pixels.reshape(pixels.shape[0], pixels.shape[1:].numel()), 8)
+        return values.view(pixels.shape).permute(0, 3, 1, 2), scale
+
+
+class Int8WinogradConv2d(_OfImages):
     """A 3x3 convolution of stride 1 by :func:`leanmark_kernels.int8_winograd_conv2d`: exact products.
 
     Weights are rounded per output channel, activations per image and call, both symmetrically to 8 bits. Made
@@ -189,7 +208,7 @@ class Int8WinogradConv2d(PackedModule):
     """
 
     layout = "int8_winograd_conv2d"
-    scale: Tensor
+    takes_residual = True
 
     def __init__(
         self, in_channels: int, out_channels: int, *, padding: int = 1, bias: bool = True, relu: bool = False
@@ -223,9 +242,25 @@ class Int8WinogradConv2d(PackedModule):
         integers, scale = packing.quantize_channels(weight)
         self.hold(weight=packing.pack_int8_winograd(integers), scale=scale, bias=bias)
 
-    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+    def _run(self, input: Tensor, residual: Tensor | None) -> Tensor:
+        held, (values, scale) = self._buffers, self._quantized(input)
+        output: Tensor = _int8_winograd_conv2d(
+            values,
+            held["weight"],
+            held["scale"],
+            scale,
+            0,
+            held["bias"],
+            residual,
+            self.options["out_channels"],
+            self.padding,
+            self.relu,
+        )
+        return output
+
+    def _checked(self, input: Tensor, residual: Tensor | None) -> Tensor:
         return int8_winograd_conv2d(
-            _quantize_images(input),
+            Quantized(*self._quantized(input)),
             PackedInt8(self.weight, self.scale),
             self.bias,
             residual,
@@ -238,7 +273,7 @@ class Int8WinogradConv2d(PackedModule):
         return f"{super().extra_repr()}, padding={self.padding}, relu={self.relu}"
 
 
-class Int8Conv2d(PackedModule):
+class Int8Conv2d(_OfImages):
     """Any convolution by :func:`leanmark_kernels.int8_conv2d`: exact products of rounded numbers.
 
     Weights are rounded per output channel, activations per image and call, both symmetrically to 8 bits. It
@@ -247,7 +282,6 @@ class Int8Conv2d(PackedModule):
     """
 
     layout = "int8_conv2d"
-    scale: Tensor
 
     def __init__(self, conv: nn.Conv2d, *, relu: bool = False) -> None:
         reason = self.why_not(conv)
@@ -261,8 +295,8 @@ class Int8Conv2d(PackedModule):
             kernel_height=height,
             kernel_width=width,
         )
-        self.relu, self.padding = relu, _padding(conv)
-        self.stride, self.dilation = _pair(conv.stride), _pair(conv.dilation)
+        self.relu = relu
+        self.geometry = Geometry((height, width), _pair(conv.stride), _padding(conv), _pair(conv.dilation))
         bias = None if conv.bias is None else torch.zeros(conv.out_channels)
         self._take(torch.zeros(conv.weight.shape), bias)
 
@@ -296,28 +330,27 @@ class Int8Conv2d(PackedModule):
         packed = torch.stack([packing.pack_int8_linear(group) for group in groups])
         self.hold(weight=packed, scale=scale, bias=bias)
 
-    def forward(self, input: Tensor) -> Tensor:
-        kernel_size = self.options["kernel_height"], self.options["kernel_width"]
+    def _run(self, input: Tensor, residual: Tensor | None) -> Tensor:
+        held, (values, scale) = self._buffers, self._quantized(input)
+        output: Tensor = _int8_conv2d(
+            values, held["weight"], held["scale"], scale, 0, held["bias"], *self.geometry, self.relu
+        )
+        return output
+
+    def _checked(self, input: Tensor, residual: Tensor | None) -> Tensor:
         return int8_conv2d(
-            _quantize_images(input),
+            Quantized(*self._quantized(input)),
             PackedInt8(self.weight, self.scale),
             self.bias,
-            geometry=Geometry(kernel_size, self.stride, self.padding, self.dilation),
+            geometry=self.geometry,
             relu=self.relu,
         )
 
     def extra_repr(self) -> str:
         return (
-            f"{super().extra_repr()}, stride={self.stride}, padding={self.padding}, "
-            f"dilation={self.dilation}, relu={self.relu}"
+            f"{super().extra_repr()}, stride={self.geometry.stride}, padding={self.geometry.padding}, "
+            f"dilation={self.geometry.dilation}, relu={self.relu}"
         )
-
-
-def _quantize_images(input: Tensor) -> Quantized:
-    """[N, C, H, W] as int8 of the same shape in channels_last, with a scale for each image."""
-    pixels = input.permute(0, 2, 3, 1)
-    flat = quantize_int8(pixels.reshape(pixels.shape[0], pixels.shape[1:].numel()))
-    return flat._replace(values=flat.values.view(pixels.shape).permute(0, 3, 1, 2))
 
 
 def _copy(bias: Tensor | None) -> Tensor | None:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from leanmark_kernels import packing
 from leanmark_kernels.ops.packed_linear import packed_linear
-from leanmark_kernels.ops.registration import for_inference
 from leanmark_kernels.ops.winograd_conv2d import winograd_conv2d
 from leanmark_kernels.packed_state import PackedModule
 
@@ -38,6 +37,7 @@ class WinogradConv2d(PackedModule):
     """
 
     layout = "winograd_conv2d"
+    takes_residual = True
 
     def __init__(
         self,
@@ -102,18 +102,14 @@ class WinogradConv2d(PackedModule):
         )
         return layer
 
-    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+    def _run(self, input: Tensor, residual: Tensor | None) -> Tensor:
         held, channels = self._buffers, self.options["out_channels"]
-        try:
-            output: Tensor = _winograd_conv2d(
-                input, held["weight"], held["bias"], residual, channels, self.padding, self.relu
-            )
-        except RuntimeError:
-            return self._checked(input, residual)
-        return for_inference("winograd_conv2d", output) if output.requires_grad else output
+        output: Tensor = _winograd_conv2d(
+            input, held["weight"], held["bias"], residual, channels, self.padding, self.relu
+        )
+        return output
 
     def _checked(self, input: Tensor, residual: Tensor | None) -> Tensor:
-        """Slower by more than a small layer takes; says what is wrong."""
         return winograd_conv2d(
             input,
             self.weight,
@@ -180,18 +176,16 @@ class PackedLinear(PackedModule):
         )
         return layer
 
-    def forward(self, input: Tensor) -> Tensor:
-        held, columns = self._buffers, self.options["out_features"]
-        try:
-            output: Tensor = _packed_linear(
-                input, held["weight"], held["scale"], held["bias"], columns, self.relu
-            )
-        except RuntimeError:
-            return self._checked(input)
-        return for_inference("packed_linear", output) if output.requires_grad else output
+    def _run(self, input: Tensor, residual: Tensor | None) -> Tensor:
+        held, options = self._buffers, self.options
+        if options["bits"] == 16 and input.shape[-1] != options["in_features"]:  # bfloat16 comes in pairs
+            self._require_input(input)
+        output: Tensor = _packed_linear(
+            input, held["weight"], held["scale"], held["bias"], options["out_features"], self.relu
+        )
+        return output
 
-    def _checked(self, input: Tensor) -> Tensor:
-        """As that of :class:`WinogradConv2d`."""
+    def _checked(self, input: Tensor, residual: Tensor | None) -> Tensor:
         return packed_linear(
             input,
             self.weight,

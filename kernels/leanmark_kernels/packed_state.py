@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+
+from leanmark_kernels.ops.arguments import require_float32
+from leanmark_kernels.ops.registration import for_inference
 
 VERSION = 1
 """Of the packed layouts. Raise it when the bytes of any of them change their meaning."""
 
 TAG = "format"
+
+_AGAIN = "Pack the original layer again."
 
 
 class PackedModule(nn.Module):
@@ -20,19 +25,88 @@ class PackedModule(nn.Module):
 
     The tag, an int64 buffer ``format``, holds the layout, its version, a checksum of the other buffers and
     the ``options`` that the layout depends on. ``load_state_dict`` refuses a state whose tag is missing,
-    differs or does not match its tensors, and then leaves the layer as it was.
+    differs or does not match its tensors, and then leaves the layer as it was; a pickled layer is refused for
+    the first two. The layer can be moved between devices, and keeps its dtypes, which belong to the layout.
 
-    ``forward`` of a layer reads ``_buffers``: each attribute of a module takes 0.3 µs, all of them together
-    as long as the operator of a small layer.
+    A layer reads ``_buffers`` in ``_run``: each attribute of a module takes 0.3 µs, all of them together as
+    long as the operator of a small layer.
     """
 
     layout: ClassVar[str]
+    takes_residual: ClassVar[bool] = False
     weight: Tensor
     bias: Tensor | None
 
     def __init__(self, **options: int) -> None:
         super().__init__()
         self.options = options
+
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        """``residual``, of the shape of the output, is for layers that add one.
+
+        Raises the errors of the operator.
+        """
+        if not isinstance(input, Tensor):
+            return self._leaf(input, residual)  # type: ignore[unreachable]
+        if residual is not None and not self.takes_residual:
+            raise TypeError(f"{self.layout}: a residual is given; it must be None, since none is added")
+        try:
+            output = self._run(input, residual)
+        except (RuntimeError, IndexError):
+            self._require_input(input)
+            return self._checked(input, residual)
+        return for_inference(self.layout, output) if output.requires_grad else output
+
+    def _run(self, input: Tensor, residual: Tensor | None) -> Tensor:
+        """By the operator itself."""
+        raise NotImplementedError
+
+    def _checked(self, input: Tensor, residual: Tensor | None) -> Tensor:
+        """Slower by more than a small layer takes; says what is wrong."""
+        raise NotImplementedError
+
+    def _require_input(self, input: Tensor) -> None:
+        """Called before the operator where a layout is filled up, so that it would take a few inputs more."""
+        require_float32(self.layout, input=input)
+        shape, width = list(input.shape), self.options.get("in_features")
+        if width is not None:
+            fits, legal = shape[-1:] == [width], f"[*, {width}]"
+        else:
+            width = self.options.get("in_channels", self.options.get("channels"))
+            fits, legal = len(shape) == 4 and shape[1] == width, f"[N, {width}, H, W]"
+        if not fits:
+            raise ValueError(f"{self.layout}: input is {shape}; it must be {legal}")
+
+    def _leaf(self, input: object, residual: object) -> Any:
+        """A node of a graph that torch.fx traces, as torch's own layers are one."""
+        if not isinstance(input, fx.Proxy):
+            raise TypeError(f"{self.layout}: input is a {type(input).__name__}; it must be a torch.Tensor")
+        tracer = cast(fx.Tracer, input.tracer)
+        if tracer.root is self:
+            raise TypeError(f"{self.layout}: a packed layer cannot be traced alone; trace what it is part of")
+        arguments = (input,) if residual is None else (input, residual)
+        return tracer.create_proxy("call_module", tracer.path_of_module(self), arguments, {})
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        def moved(tensor: Tensor) -> Tensor:
+            after = fn(tensor.flatten()).view(tensor.shape)  # no channels_last: the layout is our own
+            if after.dtype == tensor.dtype:
+                return after
+            if after.dtype != torch.float32:  # in which it computes already
+                raise TypeError(
+                    f"{type(self).__name__} cannot become {after.dtype}: it computes in float32, on tensors "
+                    "whose dtypes belong to their layout. Cast the original layer before it is packed."
+                )
+            return tensor.to(after.device)
+
+        super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        reason = self._why_foreign(self._buffers.get(TAG))
+        if reason is not None:
+            raise RuntimeError(f"this pickled {type(self).__name__} is refused: {reason}")
 
     def hold(self, **tensors: Tensor | None) -> None:
         """Take ``tensors`` as the buffers of this layer, and write the tag for them."""
@@ -47,23 +121,33 @@ class PackedModule(nn.Module):
 
     def why_refused(self, state: Mapping[str, Tensor]) -> str | None:
         """Why ``state``, the tensors of one layer by name, cannot be loaded; ``None`` where it can."""
-        again = "Pack the original layer again."
-        if TAG not in state:
-            return f"it has no '{TAG}' tag, so it is not the state of a packed layer. {again}"
-        tag = state[TAG].tolist()
-        if len(tag) != 3 + len(self.options) or tag[0] != _number(self.layout):
-            return f"it is packed for another operator than {self.layout}. {again}"
-        if tag[1] != VERSION:
-            return f"its layout has version {tag[1]}, and this code reads version {VERSION}. {again}"
-        theirs = dict(zip(self.options, tag[3:], strict=True))
-        if theirs != self.options:
-            return f"it is for {_words(theirs)}, and this layer is for {_words(self.options)}."
+        reason = self._why_foreign(state.get(TAG))
+        if reason is not None:
+            return reason
         tensors = {name: tensor for name, tensor in state.items() if name != TAG}
         own = self.state_dict().keys() - {TAG}
         if tensors.keys() != own:
             return f"it holds {sorted(tensors)}, and this layer holds {sorted(own)}."
-        if checksum(tensors) != tag[2]:
-            return f"its tensors do not match its checksum, so it is corrupt. {again}"
+        bare = [name for name, one in state.items() if not isinstance(one, Tensor) or one.is_meta]
+        if bare:
+            return f"{sorted(bare)} in it are not tensors with values. {_AGAIN}"
+        if checksum(tensors) != state[TAG][2]:
+            return f"its tensors do not match its checksum, so it is corrupt. {_AGAIN}"
+        return None
+
+    def _why_foreign(self, tag: object) -> str | None:
+        if not isinstance(tag, Tensor) or tag.dtype != torch.int64 or tag.dim() != 1:
+            return f"it has no '{TAG}' tag, so it is not the state of a packed layer. {_AGAIN}"
+        if tag.is_meta:
+            return None
+        numbers = tag.tolist()
+        if len(numbers) != 3 + len(self.options) or numbers[0] != _number(self.layout):
+            return f"it is packed for another operator than {self.layout}. {_AGAIN}"
+        if numbers[1] != VERSION:
+            return f"its layout has version {numbers[1]}, and this code reads version {VERSION}. {_AGAIN}"
+        theirs = dict(zip(self.options, numbers[3:], strict=True))
+        if theirs != self.options:
+            return f"it is for {_words(theirs)}, and this layer is for {_words(self.options)}."
         return None
 
     def _load_from_state_dict(

@@ -33,10 +33,10 @@ class SparseModule(PackedModule):
     How many entries there are is no option of the layer: the state that is loaded brings its own.
     """
 
+    takes_residual = True
     values: Tensor
     indices: Tensor
     starts: Tensor
-    bias: Tensor | None
 
     def hold_packed(self, weight: SparseWeight, bias: Tensor | None) -> None:
         self.hold(values=weight.values, indices=weight.indices, starts=weight.starts, bias=bias)
@@ -121,20 +121,24 @@ class SparseLinear(SparseModule):
         layer.hold_packed(packed, None if linear.bias is None else linear.bias.detach().clone())
         return layer
 
-    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
-        if torch.is_grad_enabled():
-            return self._checked(input, residual)
-        columns = self.options["out_features"]
-        try:
-            output: Tensor = _sparse_linear(
-                input, *self.packed, self.bias, residual, columns, self.relu, self.few_rows
-            )
-        except RuntimeError:
-            return self._checked(input, residual)
+    def _run(self, input: Tensor, residual: Tensor | None) -> Tensor:
+        held, options = self._buffers, self.options
+        if input.shape[-1] != options["in_features"]:
+            self._require_input(input)
+        output: Tensor = _sparse_linear(
+            input,
+            held["values"],
+            held["indices"],
+            held["starts"],
+            held["bias"],
+            residual,
+            options["out_features"],
+            self.relu,
+            held["few_rows"],
+        )
         return output
 
     def _checked(self, input: Tensor, residual: Tensor | None) -> Tensor:
-        """Slower by more than a small layer takes; says what is wrong, and refuses a backward pass."""
         return sparse_linear(
             input,
             self.packed,
@@ -225,21 +229,25 @@ class SparseConv2d(SparseModule):
         layer.hold_packed(packed, None if conv.bias is None else conv.bias.detach().clone())
         return layer
 
-    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
-        if torch.is_grad_enabled():
-            return self._checked(input, residual)
-        columns, size = self.options["out_channels"], (self.options["height"], self.options["width"])
-        weight = (self.values, self.indices, self.starts, self.bias)
-        try:
-            output: Tensor = _sparse_conv2d(
-                input, *weight, residual, columns, size, *self.steps.values(), self.relu
-            )
-        except RuntimeError:
-            return self._checked(input, residual)
+    def _run(self, input: Tensor, residual: Tensor | None) -> Tensor:
+        held, options = self._buffers, self.options
+        if input.shape[1] != options["in_channels"]:
+            self._require_input(input)
+        output: Tensor = _sparse_conv2d(
+            input,
+            held["values"],
+            held["indices"],
+            held["starts"],
+            held["bias"],
+            residual,
+            options["out_channels"],
+            (options["height"], options["width"]),
+            *self.steps.values(),
+            self.relu,
+        )
         return output
 
     def _checked(self, input: Tensor, residual: Tensor | None) -> Tensor:
-        """As that of :class:`SparseLinear`."""
         return sparse_conv2d(
             input,
             self.packed,

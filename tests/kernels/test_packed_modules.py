@@ -182,12 +182,6 @@ def test_weights_without_values_are_refused(name: str) -> None:
         assert layer(example(layer).to("meta")).device.type == "meta"
 
 
-def test_a_layer_that_was_cast_says_so() -> None:
-    layer = WinogradConv2d.from_conv(conv()).half()
-    with pytest.raises(TypeError, match="weight is torch.float16; it must be torch.float32"):
-        layer(torch.zeros(1, 4, 5, 5))
-
-
 def test_the_layer_shows_its_options() -> None:
     assert repr(WinogradConv2d(4, 6)) == (
         "WinogradConv2d(tile=4, in_channels=4, out_channels=6, padding=1, relu=False)"

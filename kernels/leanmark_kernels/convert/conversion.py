@@ -15,6 +15,7 @@ from leanmark_kernels.convert.choices import Choice, default_folder
 from leanmark_kernels.convert.choosing import choose, relative_error
 from leanmark_kernels.convert.fusion import Untraced, first_inputs, fuse
 from leanmark_kernels.convert.rows import WEIGHTS
+from leanmark_kernels.packed_state import PackedModule
 
 Example = Tensor | tuple[Tensor, ...]
 
@@ -91,8 +92,8 @@ def convert(model: nn.Module, example: Example, recipe: Recipe | None = None) ->
     For processors only: GPUs have operators of their own in :mod:`leanmark_kernels.triton`.
 
     Raises ``TypeError`` for anything else than a module and tensors, ``ValueError`` for a model in training
-    mode, even in part, with hooks, on another device, or with NaN in its weights, and for one that no longer
-    computes the same when converted or that cannot take images in channels_last.
+    mode, even in part, with hooks, converted already, on another device, or with NaN in its weights, and for
+    one that no longer computes the same when converted or that cannot take images in channels_last.
     """
     recipe = recipe or Recipe()
     inputs = _checked(model, example)
@@ -167,6 +168,18 @@ def _require_processor(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             )
 
 
+def _require_original(name: str, part: nn.Module) -> None:
+    if part.training:
+        raise ValueError(f"convert: {name} is in training mode; call model.eval() first")
+    if part._forward_hooks or part._forward_pre_hooks:
+        raise ValueError(f"convert: {name} has forward hooks, which would be lost; remove them first")
+    if isinstance(part, Converted | PackedModule):
+        raise ValueError(
+            f"convert: {name} is a {type(part).__name__}, so converted already; convert the original, whose "
+            "float32 weights tell how much each form is off"
+        )
+
+
 def _checked(model: object, example: object) -> tuple[Tensor, ...]:
     if not isinstance(model, nn.Module):
         raise TypeError(f"convert: model is a {type(model).__name__}; it must be a torch.nn.Module")
@@ -174,13 +187,8 @@ def _checked(model: object, example: object) -> tuple[Tensor, ...]:
     for each in inputs:
         if not isinstance(each, Tensor):
             raise TypeError(f"convert: example holds a {type(each).__name__}; it must be tensors")
-    if model.training:
-        raise ValueError("convert: model is in training mode; call model.eval() first")
     for name, part in model.named_modules():
-        if part.training:
-            raise ValueError(f"convert: '{name}' is in training mode; call model.eval() first")
-        if part._forward_hooks or part._forward_pre_hooks:
-            raise ValueError(f"convert: '{name}' has forward hooks, which would be lost; remove them first")
+        _require_original(f"'{name}'" if name else "model", part)
     _require_processor(model, inputs)
     for name, parameter in model.named_parameters():
         if not bool(parameter.isfinite().all()):

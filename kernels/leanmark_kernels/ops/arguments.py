@@ -8,6 +8,8 @@ from torch import Tensor
 
 def require_float32(operator: str, **tensors: Tensor | None) -> None:
     for name, tensor in tensors.items():
+        if tensor is not None and not isinstance(tensor, Tensor):
+            raise TypeError(f"{operator}: {name} is a {type(tensor).__name__}; it must be a torch.Tensor")
         if tensor is not None and tensor.dtype is not torch.float32:
             raise TypeError(f"{operator}: {name} is {tensor.dtype}; it must be torch.float32")
 
