@@ -1,4 +1,4 @@
-"""Layers with depthwise convolutions, packed for inference; saved and loaded through ``state_dict``."""
+"""Layers with depthwise convolutions, packed and not trained; saved and loaded through ``state_dict``."""
 
 from __future__ import annotations
 

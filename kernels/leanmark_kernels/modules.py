@@ -1,4 +1,4 @@
-"""Layers that hold packed weights, for inference; saved and loaded through ``state_dict``."""
+"""Layers that hold packed weights, which are not trained; saved and loaded through ``state_dict``."""
 
 from __future__ import annotations
 

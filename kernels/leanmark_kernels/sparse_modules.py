@@ -1,4 +1,4 @@
-"""Layers with sparse weights, packed for inference; saved and loaded through ``state_dict``."""
+"""Layers with sparse weights, packed and not trained; saved and loaded through ``state_dict``."""
 
 from __future__ import annotations
 

@@ -144,12 +144,6 @@ def test_registration_is_complete(block: int) -> None:
         torch.library.opcheck(torch.ops.leanmark.sparse_linear.default, (*arguments, few_rows))
 
 
-def test_backward_is_refused() -> None:
-    output = SparseLinear.from_dense(linear())(torch.ones(2, 300, requires_grad=True))
-    with pytest.raises(NotImplementedError, match="sparse_linear has no gradient.*torch.no_grad"):
-        output.sum().backward()
-
-
 @pytest.mark.parametrize(
     "changed",
     [

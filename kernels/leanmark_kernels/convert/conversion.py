@@ -15,6 +15,7 @@ from leanmark_kernels.convert.choices import Choice, default_folder
 from leanmark_kernels.convert.choosing import choose, relative_error
 from leanmark_kernels.convert.fusion import Untraced, first_inputs, fuse
 from leanmark_kernels.convert.rows import WEIGHTS
+from leanmark_kernels.ops.registration import for_inference
 from leanmark_kernels.packed_state import PackedModule
 
 Example = Tensor | tuple[Tensor, ...]
@@ -72,7 +73,7 @@ class Converted(nn.Module):
         # a graph's own __call__ costs as much as a small layer, and there are no hooks for it to run
         body = self.body.forward if isinstance(self.body, fx.GraphModule) else self.body
         output: Tensor = body(*[_channels_last(each) for each in inputs])
-        return output
+        return for_inference("a converted model", output) if output.requires_grad else output
 
     def train(self, mode: bool = True) -> Self:
         if mode:

@@ -1,7 +1,8 @@
 """The operators as Python functions, and their registration with torch.
 
 Each operator ``leanmark::name`` has a schema, a reference for every device, a native CPU kernel where it was
-built, a shape function for tracing, and a gradient where training uses it.
+built, and a shape function for tracing. The functions of float32 operators have a gradient, with respect to
+everything that is float32, weights as they are packed included; those that round refuse one.
 """
 
 from leanmark_kernels.ops.depthwise_conv2d import depthwise_conv2d

@@ -8,7 +8,7 @@ from torch import Tensor
 from leanmark_kernels import depthwise_reference
 from leanmark_kernels.depthwise_packing import Activation, activation_number
 from leanmark_kernels.ops.arguments import require_device, require_float32, require_vector
-from leanmark_kernels.ops.registration import for_inference, register
+from leanmark_kernels.ops.registration import register, with_gradient
 
 
 def depthwise_conv2d(
@@ -20,7 +20,7 @@ def depthwise_conv2d(
     padding: int = 1,
     activation: Activation = "none",
 ) -> Tensor:
-    """``conv2d(input, w, bias, stride, padding, groups=C)`` and an activation in one pass; for inference.
+    """``conv2d(input, w, bias, stride, padding, groups=C)`` and an activation in one pass; differentiable.
 
     ``input`` is float32 [N, C, H, W], fastest in ``torch.channels_last``; ``weight`` is what
     :func:`leanmark_kernels.depthwise_packing.pack_depthwise` made of w [C, 1, 3, 3]; ``bias`` is float32 [C]
@@ -31,7 +31,7 @@ def depthwise_conv2d(
     so that a NaN or infinity reaches only the outputs whose window holds it.
 
     Raises ``TypeError`` for a dtype other than float32, ``ValueError`` for shapes, steps or devices that do
-    not fit. The backward pass raises ``NotImplementedError``.
+    not fit.
     """
     require_float32("depthwise_conv2d", input=input, weight=weight, bias=bias)
     if weight.dim() != 2 or weight.shape[0] != 9:
@@ -55,8 +55,9 @@ def depthwise_conv2d(
     require_vector("depthwise_conv2d", weight.shape[1], bias=bias)
     require_device("depthwise_conv2d", input, weight=weight, bias=bias)
     number = activation_number("depthwise_conv2d", activation)
-    output: Tensor = torch.ops.leanmark.depthwise_conv2d.default(input, weight, bias, stride, padding, number)
-    return for_inference("depthwise_conv2d", output)
+    arguments = (input, weight, bias, stride, padding, number)
+    output: Tensor = torch.ops.leanmark.depthwise_conv2d.default(*arguments)
+    return with_gradient(depthwise_reference.depthwise_conv2d, output, *arguments)
 
 
 def _shape(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from leanmark_kernels import depthwise_reference, packing
 from leanmark_kernels.ops.arguments import require_device, require_float32, require_vector
-from leanmark_kernels.ops.registration import for_inference, register
+from leanmark_kernels.ops.registration import register, with_gradient
 
 
 class InvertedResidualWeights(NamedTuple):
@@ -40,14 +40,14 @@ def inverted_residual(
     """1x1 expansion and ReLU6, depthwise 3x3 and ReLU6, 1x1 projection, plus ``input`` if ``residual``.
 
     The block of MobileNetV2 (Sandler et al., CVPR 2018) with its batch norms folded, a few rows at a time, so
-    that the expanded image never goes through memory; for inference. ``input`` is float32 [N, C, H, W],
+    that the expanded image never goes through memory; differentiable. ``input`` is float32 [N, C, H, W],
     fastest in ``torch.channels_last``; all ``weights`` are float32; the 3x3 convolution has padding 1 and
     ``stride`` 1 or 2. Returns float32 [N, out_channels, ceil(H / stride), ceil(W / stride)] in channels_last.
 
     Numerics: those of three direct float32 convolutions. ``residual`` needs stride 1 and C = out_channels.
 
     Raises ``TypeError`` for a dtype other than float32, ``ValueError`` for shapes, steps or devices that do
-    not fit. The backward pass raises ``NotImplementedError``.
+    not fit.
     """
     named = weights._asdict()
     require_float32("inverted_residual", input=input, **named)
@@ -58,10 +58,9 @@ def inverted_residual(
     )
     require_vector("inverted_residual", out_channels, project_bias=weights.project_bias)
     require_device("inverted_residual", input, **named)
-    output: Tensor = torch.ops.leanmark.inverted_residual.default(
-        input, *weights, out_channels, stride, residual
-    )
-    return for_inference("inverted_residual", output)
+    arguments = (input, *weights, out_channels, stride, residual)
+    output: Tensor = torch.ops.leanmark.inverted_residual.default(*arguments)
+    return with_gradient(depthwise_reference.inverted_residual, output, *arguments)
 
 
 def _check_shape(

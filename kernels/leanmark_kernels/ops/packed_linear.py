@@ -7,7 +7,7 @@ from torch import Tensor
 
 from leanmark_kernels import packing, reference
 from leanmark_kernels.ops.arguments import require_device, require_float32, require_vector
-from leanmark_kernels.ops.registration import for_inference, register
+from leanmark_kernels.ops.registration import register, with_gradient
 
 
 def packed_linear(
@@ -19,7 +19,7 @@ def packed_linear(
     out_features: int,
     relu: bool = False,
 ) -> Tensor:
-    """``(input @ w.T) * scale + bias``, then ReLU if asked for; for inference with few rows.
+    """``(input @ w.T) * scale + bias``, then ReLU if asked for; for few rows, and differentiable.
 
     ``input`` is float32 [*, K] of any strides; ``weight`` is what
     :func:`leanmark_kernels.packing.pack_linear` made of w [out_features, K], which is float32, float16,
@@ -31,15 +31,15 @@ def packed_linear(
     or 8 bits costs comes on top. NaN and infinity pass through. With AVX-512 VNNI, a single row times int8 is
     added up exactly instead, once what lies below 2^-6 of its largest magnitude is rounded to 2^-29 of that.
 
-    Raises ``TypeError`` for other dtypes, ``ValueError`` for shapes or devices that do not fit. The backward
-    pass raises ``NotImplementedError``.
+    Raises ``TypeError`` for other dtypes, ``ValueError`` for shapes or devices that do not fit.
     """
     require_float32("packed_linear", input=input, scale=scale, bias=bias)
     _check_weight(input, weight, out_features)
     require_vector("packed_linear", out_features, scale=scale, bias=bias)
     require_device("packed_linear", input, weight=weight, scale=scale, bias=bias)
-    output: Tensor = torch.ops.leanmark.packed_linear.default(input, weight, scale, bias, out_features, relu)
-    return for_inference("packed_linear", output)
+    arguments = (input, weight, scale, bias, out_features, relu)
+    output: Tensor = torch.ops.leanmark.packed_linear.default(*arguments)
+    return with_gradient(reference.packed_linear, output, *arguments)
 
 
 def _check_weight(input: Tensor, weight: Tensor, out_features: int) -> None:

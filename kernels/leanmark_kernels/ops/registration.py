@@ -40,17 +40,53 @@ def register(schema: str, meaning: Function, shape: Function) -> None:
     torch.library.register_fake(f"leanmark::{name}", traced, lib=library)
 
 
-def for_inference(operator: str, output: Tensor) -> Tensor:
-    """``output``, whose backward pass is an error rather than a silent gap in the gradient.
+def with_gradient(meaning: Callable[..., Tensor], output: Tensor, *arguments: Any) -> Tensor:
+    """``output`` of an operator, with the gradient of ``meaning(*arguments)``, which defines the operator.
 
-    A registered backward function would do the same, and cost every call 5 µs, with or without gradients.
+    The definition is computed in the backward pass, for which nothing but the arguments is kept. A registered
+    backward function would cost every call 5 µs, with or without gradients.
     """
+    if not output.requires_grad:
+        return output
+    if torch.compiler.is_compiling():
+        return meaning(*arguments)
+    result: Tensor = _OfMeaning.apply(meaning, output.detach(), *arguments)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _OfMeaning(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, meaning: Function, output: Tensor, *arguments: Any) -> Tensor:
+        ctx.meaning = meaning
+        ctx.others = [None if isinstance(each, Tensor) else each for each in arguments]
+        ctx.save_for_backward(*(each if isinstance(each, Tensor) else None for each in arguments))
+        return output
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        needed = ctx.needs_input_grad[2:]
+        tensors = [
+            None if each is None else each.detach().requires_grad_(need)
+            for each, need in zip(ctx.saved_tensors, needed, strict=True)
+        ]
+        with torch.enable_grad():
+            output = ctx.meaning(
+                *(other if each is None else each for each, other in zip(tensors, ctx.others, strict=True))
+            )
+        wanted = [each for each in tensors if each is not None and each.requires_grad]
+        found = iter(torch.autograd.grad(output, wanted, gradient))
+        return (None, None, *(next(found) if need else None for need in needed))
+
+
+def for_inference(operator: str, output: Tensor) -> Tensor:
+    """``output``, whose backward pass is an error rather than a silent gap in the gradient."""
     if output.requires_grad:
 
         def refuse(gradient: Tensor) -> None:
             raise NotImplementedError(
-                f"{operator} has no gradient, since its weights are packed for inference. "
-                "Train the layer they were packed from, or call this one under torch.no_grad()."
+                f"{operator} has no gradient: it is for inference. Train what it was made from, or call it "
+                "under torch.no_grad()."
             )
 
         output.register_hook(refuse)

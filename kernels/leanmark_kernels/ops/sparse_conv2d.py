@@ -10,7 +10,7 @@ from torch import Tensor
 
 from leanmark_kernels import sparse_reference
 from leanmark_kernels.ops.arguments import require_device, require_float32, require_vector
-from leanmark_kernels.ops.registration import for_inference, register
+from leanmark_kernels.ops.registration import register, with_gradient
 from leanmark_kernels.ops.sparse_arguments import require_packed, require_shape
 from leanmark_kernels.sparse_packing import MOST_TAPS, SparseWeight
 
@@ -30,7 +30,7 @@ def sparse_conv2d(
     dilation: Pair = (1, 1),
     relu: bool = False,
 ) -> Tensor:
-    """``conv2d(input, w, bias) + residual``, then ReLU if asked for, without the zeros of w; for inference.
+    """``conv2d(input, w, bias) + residual``, then ReLU if asked for, without the zeros of w; differentiable.
 
     ``input`` is float32 [N, C, H, W], fastest row-major; ``weight`` is what
     :func:`leanmark_kernels.sparse_packing.pack_sparse` made of w [out_channels, C, *kernel_size], or of a
@@ -42,7 +42,7 @@ def sparse_conv2d(
     does not reach the output.
 
     Raises ``TypeError`` for a dtype other than float32, ``ValueError`` for shapes, steps or devices that do
-    not fit. The backward pass raises ``NotImplementedError``.
+    not fit.
     """
     values, indices, starts = weight
     require_float32("sparse_conv2d", input=input, values=values, bias=bias, residual=residual)
@@ -53,10 +53,9 @@ def sparse_conv2d(
     require_device(
         "sparse_conv2d", input, values=values, indices=indices, starts=starts, bias=bias, residual=residual
     )
-    output: Tensor = torch.ops.leanmark.sparse_conv2d.default(
-        input, *weight, bias, residual, out_channels, kernel_size, stride, padding, dilation, relu
-    )
-    return for_inference("sparse_conv2d", output)
+    arguments = (input, *weight, bias, residual, out_channels, kernel_size, stride, padding, dilation, relu)
+    output: Tensor = torch.ops.leanmark.sparse_conv2d.default(*arguments)
+    return with_gradient(sparse_reference.sparse_conv2d, output, *arguments)
 
 
 def _output_shape(

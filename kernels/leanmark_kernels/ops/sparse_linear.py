@@ -7,7 +7,7 @@ from torch import Tensor
 
 from leanmark_kernels import sparse_reference
 from leanmark_kernels.ops.arguments import require_device, require_float32, require_vector
-from leanmark_kernels.ops.registration import for_inference, register
+from leanmark_kernels.ops.registration import register, with_gradient
 from leanmark_kernels.ops.sparse_arguments import require_packed, require_shape
 from leanmark_kernels.sparse_packing import SparseWeight
 
@@ -22,20 +22,20 @@ def sparse_linear(
     relu: bool = False,
     few_rows: Tensor | None = None,
 ) -> Tensor:
-    """``input @ w.T + bias + residual``, then ReLU if asked for, without the zeros of w; for inference.
+    """``input @ w.T + bias + residual``, then ReLU if asked for, without the zeros of w; differentiable.
 
     ``input`` is float32 [*, K] of any strides; ``weight`` is what
     :func:`leanmark_kernels.sparse_packing.pack_sparse` made of w [out_features, K]; ``bias`` is float32
     [out_features], ``residual`` float32 [*, out_features], or ``None``. Returns float32 [*, out_features].
     ``few_rows`` is the same weight by :func:`leanmark_kernels.sparse_few_rows.pack_few_rows`, with which few
-    rows of ``input`` (up to 3 to 12, by block and instruction set) take much less time, or ``None``.
+    rows of ``input`` (up to 3 to 12, by block and instruction set) take much less time, or ``None``, as where
+    the values of ``weight`` are trained.
 
     Numerics: those of a float32 product, about sqrt(K) 6e-8 |input| |w|. A NaN or infinity in ``input`` that
     meets zeros of w only does not reach the output, as it would in a dense product. With ``few_rows`` it can:
     where one of 16 outputs has a weight for it, it can make NaN of all 16.
 
-    Raises ``TypeError`` for other dtypes, ``ValueError`` for shapes or devices that do not fit. The backward
-    pass raises ``NotImplementedError``.
+    Raises ``TypeError`` for other dtypes, ``ValueError`` for shapes or devices that do not fit.
     """
     values, indices, starts = weight
     require_float32("sparse_linear", input=input, values=values, bias=bias, residual=residual)
@@ -48,10 +48,9 @@ def sparse_linear(
         "sparse_linear", input, values=values, indices=indices, starts=starts, bias=bias, residual=residual,
         few_rows=few_rows,
     )  # fmt: skip
-    output: Tensor = torch.ops.leanmark.sparse_linear.default(
-        input, values, indices, starts, bias, residual, out_features, relu, few_rows
-    )
-    return for_inference("sparse_linear", output)
+    arguments = (input, values, indices, starts, bias, residual, out_features, relu, few_rows)
+    output: Tensor = torch.ops.leanmark.sparse_linear.default(*arguments)
+    return with_gradient(sparse_reference.sparse_linear, output, *arguments)
 
 
 def _shape(

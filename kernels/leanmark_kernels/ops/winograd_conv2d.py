@@ -7,7 +7,7 @@ from torch import Tensor
 
 from leanmark_kernels import packing, reference
 from leanmark_kernels.ops.arguments import require_device, require_float32, require_vector
-from leanmark_kernels.ops.registration import for_inference, register
+from leanmark_kernels.ops.registration import register, with_gradient
 
 
 def winograd_conv2d(
@@ -20,7 +20,7 @@ def winograd_conv2d(
     padding: int = 1,
     relu: bool = False,
 ) -> Tensor:
-    """``conv2d(input, w, bias, padding=padding) + residual``, then ReLU if asked for; for inference.
+    """``conv2d(input, w, bias, padding=padding) + residual``, then ReLU if asked for; differentiable.
 
     ``input`` is float32 [N, C, H, W], fastest in ``torch.channels_last``; ``weight`` is what
     :func:`leanmark_kernels.packing.pack_winograd` made of w [out_channels, C, 3, 3], and decides between
@@ -33,7 +33,7 @@ def winograd_conv2d(
     not only in those within its 3x3 window.
 
     Raises ``TypeError`` for a dtype other than float32, ``ValueError`` for shapes, padding or devices that do
-    not fit. The backward pass raises ``NotImplementedError``.
+    not fit.
     """
     require_float32("winograd_conv2d", input=input, weight=weight, bias=bias, residual=residual)
     _check_shape(input, weight, out_channels, padding)
@@ -44,10 +44,9 @@ def winograd_conv2d(
             "or None"
         )
     require_device("winograd_conv2d", input, weight=weight, bias=bias, residual=residual)
-    output: Tensor = torch.ops.leanmark.winograd_conv2d.default(
-        input, weight, bias, residual, out_channels, padding, relu
-    )
-    return for_inference("winograd_conv2d", output)
+    arguments = (input, weight, bias, residual, out_channels, padding, relu)
+    output: Tensor = torch.ops.leanmark.winograd_conv2d.default(*arguments)
+    return with_gradient(reference.winograd_conv2d, output, *arguments)
 
 
 def _check_shape(input: Tensor, weight: Tensor, out_channels: int, padding: int) -> None:

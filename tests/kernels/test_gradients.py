@@ -1,0 +1,218 @@
+"""The gradients of float32 operators, against those of torch's own layers in float64."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import leanmark_kernels as lk
+from leanmark_kernels import depthwise_packing, packing, sparse_packing
+from leanmark_kernels.convert import Recipe, convert
+from leanmark_kernels.ops.inverted_residual import InvertedResidualWeights
+
+SHARE = 2e-5
+"""Of the largest gradient: F(4x4, 3x3) in float32."""
+
+
+def rand(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def conv(kernel: int, channels: tuple[int, int] = (5, 18), **steps: int) -> nn.Conv2d:
+    torch.manual_seed(2)
+    return nn.Conv2d(*channels, kernel, **steps)
+
+
+def linear() -> nn.Linear:
+    torch.manual_seed(3)
+    return nn.Linear(19, 18)
+
+
+def chain() -> nn.Sequential:
+    narrow, middle = (6, 18), (18, 18)
+    parts = conv(1, narrow), conv(3, middle, padding=1, groups=18), conv(1, narrow[::-1])
+    return nn.Sequential(parts[0], nn.ReLU6(), parts[1], nn.ReLU6(), parts[2])
+
+
+def same_depthwise(conv: nn.Conv2d) -> nn.Module:
+    return lk.DepthwiseConv2d.from_conv(conv, activation="relu")
+
+
+LAYERS: dict[str, tuple[nn.Module, Callable[[nn.Module], nn.Module], tuple[int, ...]]] = {
+    "fp32": (linear(), lambda one: lk.PackedLinear.from_linear(one, relu=True), (2, 3, 19)),
+    "winograd 2": (
+        conv(3, padding=1), lambda one: lk.WinogradConv2d.from_conv(one, tile=2, relu=True), (2, 5, 6, 7)
+    ),
+    "winograd 4": (
+        conv(3, padding=2), lambda one: lk.WinogradConv2d.from_conv(one, tile=4, relu=True), (2, 5, 6, 7)
+    ),
+    "sparse linear": (linear(), lambda one: lk.SparseLinear.from_dense(one, relu=True), (2, 3, 19)),
+    "sparse conv": (
+        conv(3, stride=2), lambda one: lk.SparseConv2d.from_dense(one, block=4, relu=True), (2, 5, 6, 7)
+    ),
+    "depthwise": (conv(3, (5, 5), stride=2, groups=5), same_depthwise, (2, 5, 6, 7)),
+}  # fmt: skip
+
+
+def check(actual: Tensor | None, expected: Tensor | None) -> None:
+    assert actual is not None
+    assert expected is not None
+    torch.testing.assert_close(
+        actual.double(), expected.double(), rtol=0, atol=SHARE * float(expected.abs().max())
+    )
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_pass_the_gradient_on(name: str) -> None:
+    dense, pack, shape = LAYERS[name]
+    layer = pack(dense)
+    input = rand(*shape).requires_grad_()
+    exact = input.detach().double().requires_grad_()
+    expected = copy.deepcopy(dense).double()(exact)
+    residual = rand(*expected.shape, seed=4).requires_grad_() if layer.takes_residual else None
+    exact_residual = None if residual is None else residual.detach().double().requires_grad_()
+    expected = (expected if exact_residual is None else expected + exact_residual).relu()
+    output = layer(input) if residual is None else layer(input, residual)
+    with torch.no_grad():
+        assert output.equal(layer(input) if residual is None else layer(input, residual))
+    weights = rand(*expected.shape, seed=5)
+    (output * weights).sum().backward()
+    (expected * weights).sum().backward()
+    check(input.grad, exact.grad)
+    if residual is not None:
+        check(residual.grad, exact_residual.grad)
+
+
+def test_an_inverted_residual_passes_the_gradient_on() -> None:
+    dense = chain()
+    layer = lk.InvertedResidual.from_convs(dense[0], dense[2], dense[4], residual=True)
+    input = rand(2, 6, 5, 4).requires_grad_()
+    exact = input.detach().double().requires_grad_()
+    weights = rand(2, 6, 5, 4, seed=6)
+    (layer(input) * weights).sum().backward()
+    ((copy.deepcopy(dense).double()(exact) + exact) * weights).sum().backward()
+    check(input.grad, exact.grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int8])
+def test_frozen_rounded_weights_pass_the_gradient_on(dtype: torch.dtype) -> None:
+    layer = lk.PackedLinear.from_linear(linear(), dtype=dtype)
+    input = rand(3, 19).requires_grad_()
+    layer(input).sum().backward()
+    weight = packing.unpack_linear(layer.weight, 18, 19).double()
+    weight = weight if layer.scale is None else weight * layer.scale[:, None]
+    check(input.grad, weight.sum(0).expand(3, 19))
+
+
+def test_packed_weights_have_a_gradient() -> None:
+    dense, input = linear(), rand(3, 19)
+    weight, bias = packing.pack_linear(dense.weight).requires_grad_(), dense.bias.detach().requires_grad_()
+    lk.packed_linear(input, weight, None, bias, out_features=18).square().sum().backward()
+    exact = copy.deepcopy(dense).double()
+    exact(input.double()).square().sum().backward()
+    check(packing.unpack_linear(weight.grad, 18, 19), exact.weight.grad)
+    check(bias.grad, exact.bias.grad)
+
+    packed = sparse_packing.pack_sparse(dense.weight)
+    values = packed.values.requires_grad_()
+    lk.sparse_linear(
+        input, packed._replace(values=values), dense.bias, out_features=18
+    ).square().sum().backward()
+    held = packed._replace(values=values.grad)
+    check(sparse_packing.unpack_sparse(held, 18, 19, 1)[..., 0], exact.weight.grad)
+
+
+@pytest.mark.parametrize("tile", [2, 4])
+def test_transformed_weights_have_a_gradient(tile: int) -> None:
+    """Back through U = G w G^T it is that of the weights."""
+    dense, input = conv(3), rand(2, 5, 6, 7)
+    packed = packing.pack_winograd(dense.weight, tile).requires_grad_()
+    lk.winograd_conv2d(input, packed, dense.bias, out_channels=18, padding=0).square().sum().backward()
+    exact = copy.deepcopy(dense).double()
+    exact(input.double()).square().sum().backward()
+    points = packed.grad.double().transpose(2, 3).flatten(1, 2)[:, :18].unflatten(0, (tile + 2, tile + 2))
+    g = torch.tensor(packing._WEIGHT_TRANSFORM[tile], dtype=torch.float64)
+    check(torch.einsum("ai,aboc,bj->ocij", g, points, g), exact.weight.grad)
+
+
+def test_parts_of_a_block_have_a_gradient() -> None:
+    dense = chain()
+    packed = InvertedResidualWeights(
+        packing.pack_linear(dense[0].weight.flatten(1)), dense[0].bias.detach().requires_grad_(),
+        depthwise_packing.pack_depthwise(dense[2].weight).requires_grad_(), None,
+        packing.pack_linear(dense[4].weight.flatten(1)), None,
+    )  # fmt: skip
+    input = rand(2, 6, 5, 4)
+    lk.inverted_residual(input, packed, out_channels=6).square().sum().backward()
+    exact = copy.deepcopy(dense).double()
+    exact[2].bias, exact[4].bias = None, None
+    exact(input.double()).square().sum().backward()
+    check(depthwise_packing.unpack_depthwise(packed.depthwise.grad), exact[2].weight.grad)
+    check(packed.expand_bias.grad, exact[0].bias.grad)
+    assert input.grad is None
+
+
+def test_an_adapter_beside_a_frozen_layer_is_trained() -> None:
+    frozen = lk.PackedLinear.from_linear(linear(), dtype=torch.int8)
+    adapter = nn.Linear(19, 19)
+    target, input = rand(32, 18, seed=7), rand(32, 19, seed=8)
+    optimizer = torch.optim.SGD(adapter.parameters(), lr=0.5)
+    errors = []
+    for _ in range(40):
+        error = (frozen(adapter(input)) - target).square().mean()
+        errors.append(float(error.detach()))
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+    assert errors[-1] < 0.8 * errors[0]
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_it_has_the_same_gradient(backend: str) -> None:
+    layer, input = lk.PackedLinear.from_linear(linear(), relu=True), rand(3, 19).requires_grad_()
+    torch._dynamo.reset()
+    torch.compile(layer, backend=backend)(input).sum().backward()
+    compiled, input.grad = input.grad, None
+    layer(input).sum().backward()
+    check(compiled, input.grad)
+
+
+def test_a_second_derivative_is_refused() -> None:
+    input = rand(3, 19).requires_grad_()
+    output = lk.PackedLinear.from_linear(linear())(input)
+    (first,) = torch.autograd.grad(output.square().sum(), input, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+def test_an_input_changed_in_place_is_found() -> None:
+    leaf = rand(3, 19).requires_grad_()
+    input = leaf * 2
+    output = lk.PackedLinear.from_linear(linear())(input)
+    input += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.sum().backward()
+
+
+def test_who_rounds_its_input_has_no_gradient() -> None:
+    torch.manual_seed(9)
+    image, rows = rand(1, 5, 6, 6).requires_grad_(), rand(2, 32).requires_grad_()
+    for layer, input in (
+        (lk.W4A8Linear.from_linear(nn.Linear(32, 4)), rows),
+        (lk.Int8Linear.from_linear(nn.Linear(32, 4)), rows),
+        (lk.Int8Conv2d.from_conv(conv(1)), image),
+        (lk.Int8WinogradConv2d.from_conv(conv(3)), image),
+    ):
+        with pytest.raises(NotImplementedError, match=r"has no gradient.*torch.no_grad"):
+            layer(input).sum().backward()
+
+
+def test_a_converted_model_has_no_gradient() -> None:
+    """Some libraries' layers in it lose it without an error."""
+    torch.manual_seed(10)
+    model = nn.Sequential(nn.Linear(19, 8), nn.ReLU(), nn.Linear(8, 4)).eval()
+    converted = convert(model, rand(2, 19), Recipe(cache=None, rounds=1))
+    with pytest.raises(NotImplementedError, match=r"a converted model has no gradient.*torch.no_grad"):
+        converted(rand(2, 19).requires_grad_()).sum().backward()
