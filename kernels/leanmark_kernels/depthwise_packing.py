@@ -7,6 +7,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from leanmark_kernels.weights import require_dtype, require_finite
+
 Activation = Literal["none", "relu", "relu6"]
 
 ACTIVATIONS: tuple[str, ...] = get_args(Activation)
@@ -19,18 +21,12 @@ def pack_depthwise(weight: Tensor) -> Tensor:
     Raises ``TypeError`` for another dtype, ``ValueError`` for another shape and for weights that are not
     finite.
     """
-    if weight.dtype != torch.float32:
-        raise TypeError(f"pack_depthwise: weight is {weight.dtype}; it must be torch.float32")
+    require_dtype("pack_depthwise", torch.float32, weight=weight)
     if weight.dim() != 4 or weight.shape[1:] != (1, 3, 3) or weight.shape[0] == 0:
         raise ValueError(
             f"pack_depthwise: weight is {list(weight.shape)}; it must be [C, 1, 3, 3] with C at least 1"
         )
-    if not bool(weight.isfinite().all()):
-        count = int((~weight.isfinite()).sum())
-        raise ValueError(
-            f"pack_depthwise: weight has {count} of {weight.numel()} values that are NaN or infinite; "
-            "all must be finite"
-        )
+    require_finite("pack_depthwise", weight=weight)
     return weight.detach().flatten(1).t().contiguous()
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from leanmark_kernels.packing import PANEL_WIDTH
+from leanmark_kernels.weights import require_dtype, require_finite
 
 GROUP_STEP = 32
 """The groups of 4-bit weights are a multiple of it."""
@@ -222,8 +223,7 @@ def unpack_int8_winograd(packed: Tensor, out_channels: int, in_channels: int) ->
 def require(
     function: str, tensor: Tensor, dtype: torch.dtype, *, dims: int | None, layout: str, name: str = "weight"
 ) -> None:
-    if tensor.dtype != dtype:
-        raise TypeError(f"{function}: {name} is {tensor.dtype}; it must be {dtype}")
+    require_dtype(function, dtype, **{name: tensor})
     if tensor.dim() != dims and (dims is not None or tensor.dim() < 2):
         raise ValueError(f"{function}: {name} is {list(tensor.shape)}; it must be {layout}")
 
@@ -240,16 +240,6 @@ def require_group(function: str, depth: int, group: int) -> None:
 def require_bits(function: str, bits: int) -> None:
     if bits not in (7, 8):
         raise ValueError(f"{function}: bits is {bits}; it must be 7 or 8")
-
-
-def require_finite(function: str, **tensors: Tensor) -> None:
-    for name, tensor in tensors.items():
-        count = int((~tensor.isfinite()).sum())
-        if count:
-            raise ValueError(
-                f"{function}: {name} has {count} of {tensor.numel()} values that are NaN or infinite; "
-                "all must be finite"
-            )
 
 
 def _check_scales(values: Tensor, scale: Tensor, zero_point: Tensor | None) -> None:

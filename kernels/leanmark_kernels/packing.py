@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from leanmark_kernels.weights import require_dtype, require_finite
+
 PANEL_WIDTH = 16
 
 LINEAR_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int8)
@@ -37,15 +39,14 @@ def pack_winograd(weight: Tensor, tile: int) -> Tensor:
     Raises ``TypeError`` for another dtype, ``ValueError`` for another shape or tile and for weights that are
     not finite.
     """
-    if weight.dtype != torch.float32:
-        raise TypeError(f"pack_winograd: weight is {weight.dtype}; it must be torch.float32")
+    require_dtype("pack_winograd", torch.float32, weight=weight)
     if weight.dim() != 4 or weight.shape[2:] != (3, 3) or 0 in weight.shape:
         raise ValueError(
             f"pack_winograd: weight is {list(weight.shape)}; it must be [O, C, 3, 3] with O and C at least 1"
         )
     if tile not in _WEIGHT_TRANSFORM:
         raise ValueError(f"pack_winograd: tile is {tile}; it must be 2 or 4")
-    _require_finite("pack_winograd", weight)
+    require_finite("pack_winograd", weight=weight)
     g = torch.tensor(_WEIGHT_TRANSFORM[tile], dtype=torch.float64, device=weight.device)
     transformed = torch.einsum("ai,ocij,bj->aboc", g, weight.detach().double(), g).float()
     return _panels(transformed.flatten(0, 1))
@@ -60,12 +61,10 @@ def pack_linear(weight: Tensor) -> Tensor:
     Raises ``TypeError`` for another dtype, ``ValueError`` for another shape and for weights that are not
     finite.
     """
-    if weight.dtype not in LINEAR_DTYPES:
-        legal = ", ".join(str(dtype) for dtype in LINEAR_DTYPES)
-        raise TypeError(f"pack_linear: weight is {weight.dtype}; it must be one of {legal}")
+    require_dtype("pack_linear", *LINEAR_DTYPES, weight=weight)
     if weight.dim() != 2:
         raise ValueError(f"pack_linear: weight is {list(weight.shape)}; it must be [N, K]")
-    _require_finite("pack_linear", weight)
+    require_finite("pack_linear", weight=weight)
     panels = _panels(weight.detach())
     if weight.dtype != torch.bfloat16:
         return panels
@@ -97,11 +96,10 @@ def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     Raises ``TypeError`` for a dtype other than float32, ``ValueError`` for another shape and for weights that
     are not finite.
     """
-    if weight.dtype != torch.float32:
-        raise TypeError(f"quantize_rows: weight is {weight.dtype}; it must be torch.float32")
+    require_dtype("quantize_rows", torch.float32, weight=weight)
     if weight.dim() != 2:
         raise ValueError(f"quantize_rows: weight is {list(weight.shape)}; it must be [N, K]")
-    _require_finite("quantize_rows", weight)
+    require_finite("quantize_rows", weight=weight)
     rows = weight.detach()
     largest = F.pad(rows, (0, 1)).abs().amax(1)  # the pad serves K = 0
     scale = torch.where(largest > 0, largest / 127, 1.0)
@@ -113,12 +111,3 @@ def _panels(rows: Tensor) -> Tensor:
     filled = F.pad(rows, (0, 0, 0, -rows.shape[-2] % PANEL_WIDTH))
     panels: Tensor = filled.unflatten(-2, (-1, PANEL_WIDTH))
     return panels.transpose(-1, -2).contiguous()
-
-
-def _require_finite(function: str, weight: Tensor) -> None:
-    if weight.is_floating_point() and not bool(weight.isfinite().all()):
-        count = int((~weight.isfinite()).sum())
-        raise ValueError(
-            f"{function}: weight has {count} of {weight.numel()} values that are NaN or infinite; "
-            "all must be finite"
-        )

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from leanmark_kernels.weights import require_dtype, require_finite
+
 BLOCKS = (1, 4)
 """How many consecutive outputs share the places of their entries."""
 
@@ -44,8 +46,7 @@ def pack_sparse(weight: Tensor, block: int = 1, groups: int = 1) -> SparseWeight
     Raises ``TypeError`` for another dtype, ``ValueError`` for another shape or block, for weights that are
     not finite, and for weights that are all zero, which need no kernel.
     """
-    if weight.dtype != torch.float32:
-        raise TypeError(f"pack_sparse: weight is {weight.dtype}; it must be torch.float32")
+    require_dtype("pack_sparse", torch.float32, weight=weight)
     if weight.dim() not in (2, 4) or 0 in weight.shape:
         raise ValueError(
             f"pack_sparse: weight is {list(weight.shape)}; it must be [O, K] or [O, C, H, W], each at least 1"
@@ -58,12 +59,7 @@ def pack_sparse(weight: Tensor, block: int = 1, groups: int = 1) -> SparseWeight
         raise ValueError(f"pack_sparse: block is {block}; it must be 1 or 4")
     if groups < 1 or weight.shape[0] % groups:
         raise ValueError(f"pack_sparse: groups is {groups}; it must divide {weight.shape[0]}, the outputs")
-    if not bool(weight.isfinite().all()):
-        count = int((~weight.isfinite()).sum())
-        raise ValueError(
-            f"pack_sparse: weight has {count} of {weight.numel()} values that are NaN or infinite; "
-            "all must be finite"
-        )
+    require_finite("pack_sparse", weight=weight)
     if not bool(weight.any()):
         raise ValueError(
             "pack_sparse: weight has a sparsity of 100 %; at least one value must not be zero. "

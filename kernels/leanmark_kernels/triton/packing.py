@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from leanmark_kernels.weights import require_finite
+
 UNIT = 128
 """Columns of weights that lie together for each output."""
 
@@ -34,12 +36,7 @@ def pack_weight_only(weight: Tensor, bits: int, group_size: int) -> tuple[Tensor
     if bits not in (4, 8):
         raise ValueError(f"pack_weight_only: bits is {bits}; it must be 4 or 8")
     require_group_size("pack_weight_only", group_size)
-    if not bool(weight.isfinite().all()):
-        count = int((~weight.isfinite()).sum())
-        raise ValueError(
-            f"pack_weight_only: weight has {count} of {weight.numel()} values that are NaN or infinite; "
-            "all must be finite"
-        )
+    require_finite("pack_weight_only", weight=weight)
     depth = weight.shape[1]
     padded = F.pad(weight.detach().float(), (0, -depth % UNIT))
     span = min(group_size, padded.shape[1])
