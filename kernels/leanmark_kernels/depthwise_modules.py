@@ -11,7 +11,7 @@ from leanmark_kernels import depthwise_packing, packing
 from leanmark_kernels.depthwise_packing import Activation
 from leanmark_kernels.ops.depthwise_conv2d import depthwise_conv2d
 from leanmark_kernels.ops.inverted_residual import InvertedResidualWeights, inverted_residual
-from leanmark_kernels.packed_state import PackedModule
+from leanmark_kernels.packed_state import PackedModule, require_layer
 
 _depthwise_conv2d = torch.ops.leanmark.depthwise_conv2d.default
 _inverted_residual = torch.ops.leanmark.inverted_residual.default
@@ -66,6 +66,7 @@ class DepthwiseConv2d(PackedModule):
 
         Raises ``ValueError`` with :meth:`why_not` where it cannot, and for weights that are not finite.
         """
+        require_layer(cls, nn.Conv2d, conv=conv)
         reason = cls.why_not(conv)
         if reason is not None:
             raise ValueError(f"{cls.__name__} cannot replace {conv}: {reason}. Keep torch's layer.")
@@ -166,6 +167,7 @@ class InvertedResidual(PackedModule):
 
         Raises ``ValueError`` with :meth:`why_not` where it cannot, and for weights that are not finite.
         """
+        require_layer(cls, nn.Conv2d, expand=expand, depthwise=depthwise, project=project)
         reason = cls.why_not(expand, depthwise, project, residual)
         if reason is not None:
             raise ValueError(f"{cls.__name__} cannot replace these layers: {reason}. Keep torch's layers.")

@@ -12,7 +12,7 @@ from leanmark_kernels.integer_packing import PackedInt8, Quantized
 from leanmark_kernels.modules import WinogradConv2d
 from leanmark_kernels.ops import int8_conv2d, int8_dynamic_linear, int8_winograd_conv2d, w4a8_linear
 from leanmark_kernels.ops.int8_conv2d import Geometry
-from leanmark_kernels.packed_state import PackedModule
+from leanmark_kernels.packed_state import PackedModule, require_layer
 
 _w4a8_linear = torch.ops.leanmark.w4a8_linear.default
 _int8_dynamic_linear = torch.ops.leanmark.int8_dynamic_linear.default
@@ -69,6 +69,7 @@ class W4A8Linear(PackedModule):
 
         Raises ``ValueError`` with :meth:`why_not` where it cannot, and for weights that are not finite.
         """
+        require_layer(cls, nn.Linear, linear=linear)
         reason = cls.why_not(linear, group=group)
         if reason is not None:
             raise ValueError(f"W4A8Linear cannot replace {linear}: {reason}. Keep torch's layer.")
@@ -147,6 +148,7 @@ class Int8Linear(PackedModule):
         Raises ``ValueError`` with :meth:`why_not` where it cannot, for other ``bits`` and for weights that
         are not finite.
         """
+        require_layer(cls, nn.Linear, linear=linear)
         reason = cls.why_not(linear)
         if reason is not None:
             raise ValueError(f"Int8Linear cannot replace {linear}: {reason}. Keep torch's layer.")
@@ -230,6 +232,7 @@ class Int8WinogradConv2d(_OfImages):
 
         Raises ``ValueError`` with :meth:`why_not` where it cannot, and for weights that are not finite.
         """
+        require_layer(cls, nn.Conv2d, conv=conv)
         reason = cls.why_not(conv)
         if reason is not None:
             raise ValueError(f"Int8WinogradConv2d cannot replace {conv}: {reason}. Use Int8Conv2d.")
@@ -284,6 +287,7 @@ class Int8Conv2d(_OfImages):
     layout = "int8_conv2d"
 
     def __init__(self, conv: nn.Conv2d, *, relu: bool = False) -> None:
+        require_layer(type(self), nn.Conv2d, conv=conv)
         reason = self.why_not(conv)
         if reason is not None:
             raise ValueError(f"Int8Conv2d cannot replace {conv}: {reason}. Keep torch's layer.")

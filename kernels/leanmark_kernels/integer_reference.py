@@ -119,6 +119,10 @@ def int8_conv2d(
     taps = kernel_size[0] * kernel_size[1]
     rows = [unpack_int8_linear(each, outputs // groups, taps * channels) for each in weight]
     w = torch.cat(rows).reshape(outputs, *kernel_size, channels).permute(0, 3, 1, 2)
+    if channels == 0:  # torch gives no outputs for no channels
+        input, w = (
+            each.new_zeros(each.shape[0], count, *each.shape[2:]) for each, count in ((input, groups), (w, 1))
+        )
     sums = F.conv2d(input.double() - zero_point, w.double(), None, stride, padding, dilation, groups)
     output = sums.float() * (input_scale[:, None] * scale)[:, :, None, None]
     if bias is not None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from leanmark_kernels import packing
 from leanmark_kernels.ops.packed_linear import packed_linear
 from leanmark_kernels.ops.winograd_conv2d import winograd_conv2d
-from leanmark_kernels.packed_state import PackedModule
+from leanmark_kernels.packed_state import PackedModule, require_layer
 
 _packed_linear = torch.ops.leanmark.packed_linear.default
 _winograd_conv2d = torch.ops.leanmark.winograd_conv2d.default
@@ -84,6 +84,7 @@ class WinogradConv2d(PackedModule):
 
         Raises ``ValueError`` with :meth:`why_not` where it cannot, and for weights that are not finite.
         """
+        require_layer(cls, nn.Conv2d, conv=conv)
         reason = cls.why_not(conv)
         if reason is not None:
             raise ValueError(f"WinogradConv2d cannot replace {conv}: {reason}. Keep torch's layer.")
@@ -163,6 +164,7 @@ class PackedLinear(PackedModule):
 
         Raises ``TypeError`` for another dtype, ``ValueError`` for weights that are not finite.
         """
+        require_layer(cls, nn.Linear, linear=linear)
         layer = cls(
             linear.in_features, linear.out_features, dtype=dtype, bias=linear.bias is not None, relu=relu
         )

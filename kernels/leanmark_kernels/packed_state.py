@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from leanmark_kernels import _native
 from leanmark_kernels.ops.arguments import require_float32
+from leanmark_kernels.weights import require_dtype, require_finite
 
 VERSION = 1
 """Of the packed layouts. Raise it when the bytes of any of them change their meaning."""
@@ -113,8 +114,14 @@ class PackedModule(nn.Module):
             raise RuntimeError(f"this pickled {type(self).__name__} is refused: {reason}")
 
     def hold(self, **tensors: Tensor | None) -> None:
-        """Take ``tensors`` as the buffers of this layer, and write the tag for them."""
+        """Take ``tensors`` as the buffers of this layer, and write the tag for them.
+
+        Raises ``TypeError`` for a bias that is not float32, ``ValueError`` for one that is not finite.
+        """
         present = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        biases = {name: tensor for name, tensor in present.items() if name.endswith("bias")}
+        require_dtype(type(self).__name__, torch.float32, **biases)
+        require_finite(type(self).__name__, **biases)
         tag = [_number(self.layout), VERSION, checksum(present), *self.options.values()]
         # torch.export miscounts buffers that come after one that is None.
         for name, tensor in {TAG: torch.tensor(tag), **present, **tensors}.items():
@@ -164,6 +171,14 @@ class PackedModule(nn.Module):
         else:
             where = f" for '{prefix.removesuffix('.')}'" if prefix else ""
             others[-1].append(f"this state{where} is refused: {reason}")
+
+
+def require_layer(cls: type[PackedModule], kind: type[nn.Module], **layers: object) -> None:
+    for name, layer in layers.items():
+        if not isinstance(layer, kind):
+            raise TypeError(
+                f"{cls.__name__}: {name} is a {type(layer).__name__}; it must be a torch.nn.{kind.__name__}"
+            )
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from leanmark_kernels import _native
 from leanmark_kernels.ops.sparse_conv2d import Pair, sparse_conv2d
 from leanmark_kernels.ops.sparse_linear import sparse_linear
-from leanmark_kernels.packed_state import PackedModule
+from leanmark_kernels.packed_state import PackedModule, require_layer
 from leanmark_kernels.sparse_few_rows import pack_few_rows
 from leanmark_kernels.sparse_packing import (
     BLOCKS,
@@ -114,6 +114,7 @@ class SparseLinear(SparseModule):
         Raises ``TypeError`` for a dtype other than float32, ``ValueError`` for another block, for weights
         that are not finite and for weights that are all zero.
         """
+        require_layer(cls, nn.Linear, linear=linear)
         packed = pack_sparse(linear.weight, block)
         layer = cls(
             linear.in_features, linear.out_features, block=block, bias=linear.bias is not None, relu=relu
@@ -211,6 +212,7 @@ class SparseConv2d(SparseModule):
         Raises ``ValueError`` with :meth:`why_not` where it cannot, for another block, for weights that are
         not finite and for weights that are all zero.
         """
+        require_layer(cls, nn.Conv2d, conv=conv)
         reason = cls.why_not(conv)
         if reason is not None:
             raise ValueError(f"SparseConv2d cannot replace {conv}: {reason}. Keep torch's layer.")
@@ -281,6 +283,8 @@ def _nothing(rows: int, channels: int, taps: int, block: int) -> SparseWeight:
     """No entries at all: what a state replaces."""
     if block not in BLOCKS:
         raise ValueError(f"block is {block}; it must be 1 or 4")
+    if taps > MOST_TAPS:
+        raise ValueError(f"kernel_size has {taps} taps; they must be at most {MOST_TAPS}")
     sections = -(-rows // block) * -(-channels // slab_channels(taps))
     return SparseWeight(
         torch.zeros(0, block),

@@ -17,6 +17,7 @@ from leanmark_kernels.convert.fusion import Untraced, first_inputs, fuse
 from leanmark_kernels.convert.rows import WEIGHTS
 from leanmark_kernels.ops.registration import for_inference
 from leanmark_kernels.packed_state import PackedModule
+from leanmark_kernels.weights import require_finite
 
 Example = Tensor | tuple[Tensor, ...]
 
@@ -46,6 +47,8 @@ class Recipe:
             raise ValueError(f"error is {self.error}; it must be above 0, or None")
         if self.rounds < 1:
             raise ValueError(f"rounds is {self.rounds}; it must be at least 1")
+        if not isinstance(self.cache, Path | None):
+            raise TypeError(f"cache is {self.cache!r}; it must be a pathlib.Path, or None")
 
     @property
     def limit(self) -> float:
@@ -92,10 +95,13 @@ def convert(model: nn.Module, example: Example, recipe: Recipe | None = None) ->
 
     For processors only: GPUs have operators of their own in :mod:`leanmark_kernels.triton`.
 
-    Raises ``TypeError`` for anything else than a module and tensors, ``ValueError`` for a model in training
-    mode, even in part, with hooks, converted already, on another device, or with NaN in its weights, and for
-    one that no longer computes the same when converted or that cannot take images in channels_last.
+    Raises ``TypeError`` for anything else than a module in float32 and tensors, ``ValueError`` for a model in
+    training mode, even in part, with hooks, converted already, on another device, or with NaN in its weights
+    or ``example``, and for one that no longer computes the same when converted or that cannot take images in
+    channels_last.
     """
+    if not isinstance(recipe, Recipe | None):
+        raise TypeError(f"convert: recipe is a {type(recipe).__name__}; it must be a Recipe, or None")
     recipe = recipe or Recipe()
     inputs = _checked(model, example)
     with torch.no_grad():
@@ -192,6 +198,10 @@ def _checked(model: object, example: object) -> tuple[Tensor, ...]:
         _require_original(f"'{name}'" if name else "model", part)
     _require_processor(model, inputs)
     for name, parameter in model.named_parameters():
-        if not bool(parameter.isfinite().all()):
-            raise ValueError(f"convert: '{name}' has values that are NaN or infinite; all must be finite")
+        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+            raise TypeError(
+                f"convert: '{name}' is {parameter.dtype}; it must be torch.float32: call model.float() first"
+            )
+        require_finite("convert", **{f"'{name}'": parameter})
+    require_finite("convert", **{f"example {place}": each for place, each in enumerate(inputs)})
     return cast(tuple[Tensor, ...], inputs)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -26,3 +29,54 @@ def require_vector(operator: str, length: int, **tensors: Tensor | None) -> None
     for name, tensor in tensors.items():
         if tensor is not None and tensor.shape != (length,):
             raise ValueError(f"{operator}: {name} is {list(tensor.shape)}; it must be [{length}] or None")
+
+
+def require_whole(operator: str, least: int, **numbers: int) -> None:
+    for name, number in numbers.items():
+        if not isinstance(number, int | torch.SymInt):
+            raise TypeError(f"{operator}: {name} is {number!r}; it must be one whole number")
+        if number < least:
+            raise ValueError(f"{operator}: {name} is {number}; it must be {least} or more")
+
+
+def require_pairs(operator: str, least: int, **pairs: tuple[int, int]) -> None:
+    """For height and width."""
+    for name, pair in pairs.items():
+        whole = isinstance(pair, tuple | list) and all(isinstance(one, int | torch.SymInt) for one in pair)
+        if not whole or len(pair) != 2:
+            raise TypeError(f"{operator}: {name} is {pair!r}; it must be two whole numbers, for both axes")
+        if min(pair) < least:
+            raise ValueError(
+                f"{operator}: {name} is {list(pair)}; it must be two numbers of at least {least}"
+            )
+
+
+def require_3x3(operator: str, input: Tensor, padding: int) -> None:
+    """``input`` [N, C, H, W] is large enough for a 3x3 convolution with ``padding``."""
+    require_whole(operator, 0, padding=padding)
+    if min(input.shape[2:]) + 2 * padding < 3:
+        raise ValueError(
+            f"{operator}: input is {list(input.shape)}; with padding {padding} its height and width must be "
+            f"at least {3 - 2 * padding}"
+        )
+
+
+def shape_3x3(input: Tensor, channels: int, padding: int, stride: int = 1) -> tuple[int, ...]:
+    """Of the output of a 3x3 convolution."""
+    sizes = ((size + 2 * padding - 3) // stride + 1 for size in input.shape[2:])
+    return (input.shape[0], channels, *sizes)
+
+
+def require_shape(operator: str, shape: Sequence[int], **tensors: Tensor | None) -> None:
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.shape != tuple(shape):
+            raise ValueError(f"{operator}: {name} is {list(tensor.shape)}; it must be {list(shape)} or None")
+
+
+def require_parts(operator: str, kind: type[NamedTuple], name: str, parts: Any) -> None:
+    """``parts`` is a ``kind``, or a tuple of as many."""
+    fields = kind._fields
+    if not isinstance(parts, tuple) or len(parts) != len(fields):
+        raise TypeError(
+            f"{operator}: {name} is a {type(parts).__name__}; it must be {kind.__name__}({', '.join(fields)})"
+        )

@@ -7,8 +7,14 @@ from torch import Tensor
 
 from leanmark_kernels import depthwise_reference
 from leanmark_kernels.depthwise_packing import Activation, activation_number
-from leanmark_kernels.ops.arguments import require_device, require_float32, require_vector
-from leanmark_kernels.ops.registration import register, with_gradient
+from leanmark_kernels.ops.arguments import (
+    require_3x3,
+    require_device,
+    require_float32,
+    require_vector,
+    shape_3x3,
+)
+from leanmark_kernels.ops.registration import empty_images, register, with_gradient
 
 
 def depthwise_conv2d(
@@ -45,13 +51,7 @@ def depthwise_conv2d(
         )
     if stride not in (1, 2):
         raise ValueError(f"depthwise_conv2d: stride is {stride}; it must be 1 or 2")
-    if padding < 0:
-        raise ValueError(f"depthwise_conv2d: padding is {padding}; it must be 0 or more")
-    if min(input.shape[2:]) + 2 * padding < 3:
-        raise ValueError(
-            f"depthwise_conv2d: input is {list(input.shape)}; with padding {padding} its height and width "
-            f"must be at least {3 - 2 * padding}"
-        )
+    require_3x3("depthwise_conv2d", input, padding)
     require_vector("depthwise_conv2d", weight.shape[1], bias=bias)
     require_device("depthwise_conv2d", input, weight=weight, bias=bias)
     number = activation_number("depthwise_conv2d", activation)
@@ -63,14 +63,7 @@ def depthwise_conv2d(
 def _shape(
     input: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, activation: int
 ) -> Tensor:
-    batch, channels, height, width = input.shape
-    sizes = ((size + 2 * padding - 3) // stride + 1 for size in (height, width))
-    return torch.empty(
-        (batch, channels, *sizes),
-        dtype=input.dtype,
-        device=input.device,
-        memory_format=torch.channels_last,
-    )
+    return empty_images(input, shape_3x3(input, input.shape[1], padding, stride))
 
 
 register(

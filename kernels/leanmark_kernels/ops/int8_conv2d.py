@@ -16,9 +16,18 @@ from leanmark_kernels.integer_packing import (
     Quantized,
     int8_linear_shape,
 )
-from leanmark_kernels.ops.arguments import require_device, require_float32, require_vector
+from leanmark_kernels.ops.arguments import (
+    require_3x3,
+    require_device,
+    require_float32,
+    require_pairs,
+    require_parts,
+    require_shape,
+    require_vector,
+    shape_3x3,
+)
 from leanmark_kernels.ops.int8_linear import require_input_scale, require_integers
-from leanmark_kernels.ops.registration import for_inference, register
+from leanmark_kernels.ops.registration import empty_images, for_inference, register
 from leanmark_kernels.packing import PANEL_WIDTH
 
 
@@ -59,6 +68,8 @@ def int8_winograd_conv2d(
     raises ``NotImplementedError``.
     """
     name = "int8_winograd_conv2d"
+    require_parts(name, Quantized, "input", input)
+    require_parts(name, PackedInt8, "weight", weight)
     values, input_scale, zero_point = input
     packed, scale = weight
     require_integers(name, values, zero_point)
@@ -66,10 +77,7 @@ def int8_winograd_conv2d(
     _check(values, packed, out_channels, padding)
     require_vector(name, out_channels, scale=scale, bias=bias)
     require_input_scale(name, input_scale, values.shape[0], "N")
-    if residual is not None and residual.shape != (shape := _output_shape(values, out_channels, padding)):
-        raise ValueError(
-            f"{name}: residual is {list(residual.shape)}; it must be {list(shape)}, as the output, or None"
-        )
+    require_shape(name, shape_3x3(values, out_channels, padding), residual=residual)
     require_device(
         name, values, weight=packed, scale=scale, input_scale=input_scale, bias=bias, residual=residual
     )
@@ -100,6 +108,8 @@ def int8_conv2d(
     raises ``NotImplementedError``.
     """
     name = "int8_conv2d"
+    require_parts(name, Quantized, "input", input)
+    require_parts(name, PackedInt8, "weight", weight)
     values, input_scale, zero_point = input
     packed, scale = weight
     require_integers(name, values, zero_point)
@@ -116,6 +126,8 @@ def int8_conv2d(
 
 def _check_groups(input: Tensor, weight: Tensor, scale: Tensor, geometry: Geometry) -> None:
     name, shape = "int8_conv2d", list(input.shape)
+    if scale.dim() != 1:
+        raise ValueError(f"{name}: scale is {list(scale.shape)}; it must be [outputs]")
     groups, outputs = weight.shape[0] if weight.dim() == 3 else 0, scale.shape[0]
     if len(shape) != 4 or groups == 0 or shape[1] % groups or outputs % groups:
         raise ValueError(
@@ -136,11 +148,9 @@ def _check_groups(input: Tensor, weight: Tensor, scale: Tensor, geometry: Geomet
 
 
 def _check_geometry(shape: list[int], geometry: Geometry) -> None:
-    for name, least in (("kernel_size", 1), ("stride", 1), ("padding", 0), ("dilation", 1)):
-        if min(getattr(geometry, name)) < least:
-            raise ValueError(
-                f"int8_conv2d: {name} is {list(getattr(geometry, name))}; it must be at least {least}"
-            )
+    steps = geometry._asdict()
+    require_pairs("int8_conv2d", 0, padding=steps.pop("padding"))
+    require_pairs("int8_conv2d", 1, **steps)
     for axis, side in ((0, "high"), (1, "wide")):
         reach = geometry.dilation[axis] * (geometry.kernel_size[axis] - 1) + 1
         if shape[2 + axis] + 2 * geometry.padding[axis] < reach:
@@ -163,18 +173,7 @@ def _check(input: Tensor, weight: Tensor, out_channels: int, padding: int) -> No
             f"int8_winograd_conv2d: weight is {list(weight.shape)}; it must be {list(expected)}, as "
             f"pack_int8_winograd makes it, since input is {list(input.shape)} and out_channels {out_channels}"
         )
-    if padding < 0:
-        raise ValueError(f"int8_winograd_conv2d: padding is {padding}; it must be 0 or more")
-    if min(input.shape[2:]) + 2 * padding < 3:
-        raise ValueError(
-            f"int8_winograd_conv2d: input is {list(input.shape)}; with padding {padding} its height and "
-            f"width must be at least {3 - 2 * padding}"
-        )
-
-
-def _output_shape(input: Tensor, out_channels: int, padding: int) -> tuple[int, ...]:
-    batch, _, height, width = input.shape
-    return (batch, out_channels, height + 2 * padding - 2, width + 2 * padding - 2)
+    require_3x3("int8_winograd_conv2d", input, padding)
 
 
 def _shape(
@@ -189,12 +188,7 @@ def _shape(
     padding: int,
     relu: bool,
 ) -> Tensor:
-    return torch.empty(
-        _output_shape(input, out_channels, padding),
-        dtype=torch.float32,
-        device=input.device,
-        memory_format=torch.channels_last,
-    )
+    return empty_images(input, shape_3x3(input, out_channels, padding))
 
 
 def _direct_shape(
@@ -214,12 +208,7 @@ def _direct_shape(
         (input.shape[2 + i] + 2 * padding[i] - dilation[i] * (kernel_size[i] - 1) - 1) // stride[i] + 1
         for i in (0, 1)
     ]
-    return torch.empty(
-        (input.shape[0], scale.shape[0], *sides),
-        dtype=torch.float32,
-        device=input.device,
-        memory_format=torch.channels_last,
-    )
+    return empty_images(input, (input.shape[0], scale.shape[0], *sides))
 
 
 register(

@@ -13,7 +13,12 @@ from leanmark_kernels.integer_packing import (
     int8_linear_shape,
     require_bits,
 )
-from leanmark_kernels.ops.arguments import require_device, require_float32, require_vector
+from leanmark_kernels.ops.arguments import (
+    require_device,
+    require_float32,
+    require_parts,
+    require_vector,
+)
 from leanmark_kernels.ops.registration import for_inference, register
 
 DTYPES = {torch.int8: (-128, 127), torch.uint8: (0, 255)}
@@ -43,6 +48,8 @@ def int8_linear(
     ``RuntimeError`` for a scale of ``weight`` that is not finite. The backward pass raises
     ``NotImplementedError``.
     """
+    require_parts("int8_linear", Quantized, "input", input)
+    require_parts("int8_linear", PackedInt8, "weight", weight)
     values, input_scale, zero_point = input
     packed, scale = weight
     require_integers("int8_linear", values, zero_point)
@@ -73,6 +80,7 @@ def int8_dynamic_linear(
 
     Raises the errors of both.
     """
+    require_parts("int8_dynamic_linear", PackedInt8, "weight", weight)
     packed, scale = weight
     try:  # what is checked before every call would add as much as the call itself
         output: Tensor = torch.ops.leanmark.int8_dynamic_linear.default(
@@ -104,7 +112,7 @@ def require_integers(operator: str, input: Tensor, zero_point: int) -> None:
     if input.dtype not in DTYPES:
         raise TypeError(f"{operator}: input is {input.dtype}; it must be torch.int8 or torch.uint8")
     low, high = DTYPES[input.dtype]
-    if not low <= zero_point <= high:
+    if not isinstance(zero_point, int) or not low <= zero_point <= high:
         raise ValueError(
             f"{operator}: zero_point is {zero_point}; it must be from {low} to {high}, since input is "
             f"{input.dtype}"

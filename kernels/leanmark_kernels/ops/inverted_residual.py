@@ -8,8 +8,14 @@ import torch
 from torch import Tensor
 
 from leanmark_kernels import depthwise_reference, packing
-from leanmark_kernels.ops.arguments import require_device, require_float32, require_vector
-from leanmark_kernels.ops.registration import register, with_gradient
+from leanmark_kernels.ops.arguments import (
+    require_device,
+    require_float32,
+    require_parts,
+    require_vector,
+    shape_3x3,
+)
+from leanmark_kernels.ops.registration import empty_images, register, with_gradient
 
 
 class InvertedResidualWeights(NamedTuple):
@@ -49,6 +55,8 @@ def inverted_residual(
     Raises ``TypeError`` for a dtype other than float32, ``ValueError`` for shapes, steps or devices that do
     not fit.
     """
+    require_parts("inverted_residual", InvertedResidualWeights, "weights", weights)
+    weights = InvertedResidualWeights(*weights)
     named = weights._asdict()
     require_float32("inverted_residual", input=input, **named)
     _check_shape(input, weights, out_channels, stride, residual)
@@ -109,13 +117,7 @@ def _shape(
     stride: int,
     residual: bool,
 ) -> Tensor:
-    height, width = ((size - 1) // stride + 1 for size in input.shape[2:])
-    return torch.empty(
-        (input.shape[0], out_channels, height, width),
-        dtype=input.dtype,
-        device=input.device,
-        memory_format=torch.channels_last,
-    )
+    return empty_images(input, shape_3x3(input, out_channels, 1, stride))
 
 
 register(

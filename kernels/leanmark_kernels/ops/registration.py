@@ -40,6 +40,11 @@ def register(schema: str, meaning: Function, shape: Function) -> None:
     torch.library.register_fake(f"leanmark::{name}", traced, lib=library)
 
 
+def empty_images(input: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The result of a convolution on the device of ``input``, for the shape function of one."""
+    return torch.empty(shape, dtype=torch.float32, device=input.device, memory_format=torch.channels_last)
+
+
 def with_gradient(meaning: Callable[..., Tensor], output: Tensor, *arguments: Any) -> Tensor:
     """``output`` of an operator, with the gradient of ``meaning(*arguments)``, which defines the operator.
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor
 
 from leanmark_kernels import sparse_packing
 from leanmark_kernels.sparse_packing import SparseWeight
@@ -34,9 +31,3 @@ def require_packed(operator: str, weight: SparseWeight, rows: int, channels: int
             f"{operator}: starts is {list(starts.shape)}; it must be [{expected}], as pack_sparse makes it "
             f"for {rows} outputs, {channels} inputs and {taps} taps in blocks of {values.shape[1]}"
         )
-
-
-def require_shape(operator: str, shape: Sequence[int], **tensors: Tensor | None) -> None:
-    for name, tensor in tensors.items():
-        if tensor is not None and tensor.shape != tuple(shape):
-            raise ValueError(f"{operator}: {name} is {list(tensor.shape)}; it must be {list(shape)} or None")

@@ -9,9 +9,16 @@ import torch
 from torch import Tensor
 
 from leanmark_kernels import sparse_reference
-from leanmark_kernels.ops.arguments import require_device, require_float32, require_vector
+from leanmark_kernels.ops.arguments import (
+    require_device,
+    require_float32,
+    require_pairs,
+    require_parts,
+    require_shape,
+    require_vector,
+)
 from leanmark_kernels.ops.registration import register, with_gradient
-from leanmark_kernels.ops.sparse_arguments import require_packed, require_shape
+from leanmark_kernels.ops.sparse_arguments import require_packed
 from leanmark_kernels.sparse_packing import MOST_TAPS, SparseWeight
 
 Pair = tuple[int, int]
@@ -44,6 +51,7 @@ def sparse_conv2d(
     Raises ``TypeError`` for a dtype other than float32, ``ValueError`` for shapes, steps or devices that do
     not fit.
     """
+    require_parts("sparse_conv2d", SparseWeight, "weight", weight)
     values, indices, starts = weight
     require_float32("sparse_conv2d", input=input, values=values, bias=bias, residual=residual)
     shape = _output_shape(input, out_channels, kernel_size, stride, padding, dilation)
@@ -65,14 +73,8 @@ def _output_shape(
         raise ValueError(
             f"sparse_conv2d: input is {list(input.shape)}; it must be [N, C, H, W], C at least 1"
         )
-    for name, pair, least in (
-        ("kernel_size", kernel_size, 1),
-        ("stride", stride, 1),
-        ("padding", padding, 0),
-        ("dilation", dilation, 1),
-    ):
-        if len(pair) != 2 or min(pair) < least:
-            raise ValueError(f"sparse_conv2d: {name} is {pair}; it must be two numbers of at least {least}")
+    require_pairs("sparse_conv2d", 1, kernel_size=kernel_size, stride=stride, dilation=dilation)
+    require_pairs("sparse_conv2d", 0, padding=padding)
     if math.prod(kernel_size) > MOST_TAPS:
         raise ValueError(
             f"sparse_conv2d: kernel_size is {kernel_size}; it must have at most {MOST_TAPS} taps"

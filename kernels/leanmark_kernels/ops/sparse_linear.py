@@ -6,9 +6,15 @@ import torch
 from torch import Tensor
 
 from leanmark_kernels import sparse_reference
-from leanmark_kernels.ops.arguments import require_device, require_float32, require_vector
+from leanmark_kernels.ops.arguments import (
+    require_device,
+    require_float32,
+    require_parts,
+    require_shape,
+    require_vector,
+)
 from leanmark_kernels.ops.registration import register, with_gradient
-from leanmark_kernels.ops.sparse_arguments import require_packed, require_shape
+from leanmark_kernels.ops.sparse_arguments import require_packed
 from leanmark_kernels.sparse_packing import SparseWeight
 
 
@@ -37,6 +43,7 @@ def sparse_linear(
 
     Raises ``TypeError`` for other dtypes, ``ValueError`` for shapes or devices that do not fit.
     """
+    require_parts("sparse_linear", SparseWeight, "weight", weight)
     values, indices, starts = weight
     require_float32("sparse_linear", input=input, values=values, bias=bias, residual=residual)
     if input.dim() < 1 or input.shape[-1] < 1:
