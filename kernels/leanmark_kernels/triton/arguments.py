@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from leanmark_kernels.ops.arguments import require_device, require_vector
+from leanmark_kernels.ops.arguments import require_device, require_vector, require_whole
 from leanmark_kernels.triton import availability
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "require_floating",
     "require_shape",
     "require_vector",
+    "require_whole",
 ]
 
 ACTIVATIONS = ("none", "relu", "gelu", "silu")

@@ -144,23 +144,10 @@ def _compute(
     return output
 
 
-def _shape(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    stride: int,
-    padding: int,
-    dilation: int,
-    activation: str,
-) -> Tensor:
-    return windows.empty_output(input, weight, Window(stride, padding, dilation))
-
-
 register(
     "depthwise_conv2d(Tensor input, Tensor weight, Tensor? bias, Tensor? residual, int stride, int padding, "
     "int dilation, str activation) -> Tensor",
     _compute,
     reference.depthwise_conv2d,
-    _shape,
+    windows.shape,
 )

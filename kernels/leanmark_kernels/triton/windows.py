@@ -13,6 +13,7 @@ from leanmark_kernels.triton.arguments import (
     require_floating,
     require_shape,
     require_vector,
+    require_whole,
 )
 
 
@@ -49,13 +50,8 @@ def check(
     for name, tensor in (("input", input), ("weight", weight)):
         if tensor.dim() != 4:
             raise ValueError(f"{operator}: {name} is {list(tensor.shape)}; it must have 4 dimensions")
-    for name, value, least in (
-        ("stride", window.stride, 1),
-        ("padding", window.padding, 0),
-        ("dilation", window.dilation, 1),
-    ):
-        if value < least:
-            raise ValueError(f"{operator}: {name} is {value}; it must be {least} or more")
+    require_whole(operator, 1, stride=window.stride, dilation=window.dilation)
+    require_whole(operator, 0, padding=window.padding)
     shape = window.output_shape(input, weight)
     if min(shape[2:]) < 1:
         raise ValueError(
@@ -75,6 +71,20 @@ def empty_output(input: Tensor, weight: Tensor, window: Window) -> Tensor:
         device=input.device,
         memory_format=torch.channels_last,
     )
+
+
+def shape(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    stride: int,
+    padding: int,
+    dilation: int,
+    activation: str,
+) -> Tensor:
+    """:func:`empty_output` by the arguments of an operator."""
+    return empty_output(input, weight, Window(stride, padding, dilation))
 
 
 def nhwc(tensor: Tensor) -> Tensor:
