@@ -11,7 +11,7 @@ from leanmark_kernels import depthwise_packing, packing
 from leanmark_kernels.depthwise_packing import Activation
 from leanmark_kernels.ops.depthwise_conv2d import depthwise_conv2d
 from leanmark_kernels.ops.inverted_residual import InvertedResidualWeights, inverted_residual
-from leanmark_kernels.packed_state import PackedModule, require_layer
+from leanmark_kernels.packed_state import PackedModule, own_bias, require_layer
 
 _depthwise_conv2d = torch.ops.leanmark.depthwise_conv2d.default
 _inverted_residual = torch.ops.leanmark.inverted_residual.default
@@ -78,7 +78,7 @@ class DepthwiseConv2d(PackedModule):
             bias=conv.bias is not None,
             activation=activation,
         )
-        layer.hold(weight=depthwise_packing.pack_depthwise(conv.weight), bias=_bias(conv))
+        layer.hold(weight=depthwise_packing.pack_depthwise(conv.weight), bias=own_bias(conv))
         return layer
 
     def _run(self, input: Tensor, residual: Tensor | None) -> Tensor:
@@ -182,9 +182,9 @@ class InvertedResidual(PackedModule):
             expand=packing.pack_linear(expand.weight.flatten(1)),
             depthwise=depthwise_packing.pack_depthwise(depthwise.weight),
             project=packing.pack_linear(project.weight.flatten(1)),
-            expand_bias=_bias(expand),
-            depthwise_bias=_bias(depthwise),
-            project_bias=_bias(project),
+            expand_bias=own_bias(expand),
+            depthwise_bias=own_bias(depthwise),
+            project_bias=own_bias(project),
         )
         return layer
 
@@ -223,7 +223,3 @@ class InvertedResidual(PackedModule):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, stride={self.stride}, residual={self.residual}"
-
-
-def _bias(conv: nn.Conv2d) -> Tensor | None:
-    return None if conv.bias is None else conv.bias.detach().clone()

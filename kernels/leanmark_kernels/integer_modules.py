@@ -12,7 +12,7 @@ from leanmark_kernels.integer_packing import PackedInt8, Quantized
 from leanmark_kernels.modules import WinogradConv2d
 from leanmark_kernels.ops import int8_conv2d, int8_dynamic_linear, int8_winograd_conv2d, w4a8_linear
 from leanmark_kernels.ops.int8_conv2d import Geometry
-from leanmark_kernels.packed_state import PackedModule, require_layer
+from leanmark_kernels.packed_state import PackedModule, own_bias, require_layer
 
 _w4a8_linear = torch.ops.leanmark.w4a8_linear.default
 _int8_dynamic_linear = torch.ops.leanmark.int8_dynamic_linear.default
@@ -81,7 +81,7 @@ class W4A8Linear(PackedModule):
             bias=linear.bias is not None,
             relu=relu,
         )
-        layer._take(linear.weight, _copy(linear.bias))
+        layer._take(linear.weight, own_bias(linear))
         return layer
 
     def _take(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -154,7 +154,7 @@ class Int8Linear(PackedModule):
             raise ValueError(f"Int8Linear cannot replace {linear}: {reason}. Keep torch's layer.")
         bias = linear.bias is not None
         layer = cls(linear.in_features, linear.out_features, bits=bits, bias=bias, relu=relu)
-        layer._take(linear.weight, _copy(linear.bias))
+        layer._take(linear.weight, own_bias(linear))
         return layer
 
     def _take(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -238,7 +238,7 @@ class Int8WinogradConv2d(_OfImages):
             raise ValueError(f"Int8WinogradConv2d cannot replace {conv}: {reason}. Use Int8Conv2d.")
         padding, bias = _padding(conv)[0], conv.bias is not None
         layer = cls(conv.in_channels, conv.out_channels, padding=padding, bias=bias, relu=relu)
-        layer._take(conv.weight, _copy(conv.bias))
+        layer._take(conv.weight, own_bias(conv))
         return layer
 
     def _take(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -325,7 +325,7 @@ class Int8Conv2d(_OfImages):
         Raises ``ValueError`` with :meth:`why_not` where it cannot, and for weights that are not finite.
         """
         layer = cls(conv, relu=relu)
-        layer._take(conv.weight, _copy(conv.bias))
+        layer._take(conv.weight, own_bias(conv))
         return layer
 
     def _take(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -355,10 +355,6 @@ class Int8Conv2d(_OfImages):
             f"{super().extra_repr()}, stride={self.geometry.stride}, padding={self.geometry.padding}, "
             f"dilation={self.geometry.dilation}, relu={self.relu}"
         )
-
-
-def _copy(bias: Tensor | None) -> Tensor | None:
-    return None if bias is None else bias.detach().clone()
 
 
 def _pair(values: tuple[int, ...]) -> Pair:

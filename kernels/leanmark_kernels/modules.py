@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from leanmark_kernels import packing
 from leanmark_kernels.ops.packed_linear import packed_linear
 from leanmark_kernels.ops.winograd_conv2d import winograd_conv2d
-from leanmark_kernels.packed_state import PackedModule, require_layer
+from leanmark_kernels.packed_state import PackedModule, own_bias, require_layer
 
 _packed_linear = torch.ops.leanmark.packed_linear.default
 _winograd_conv2d = torch.ops.leanmark.winograd_conv2d.default
@@ -99,7 +99,7 @@ class WinogradConv2d(PackedModule):
         )
         layer.hold(
             weight=packing.pack_winograd(conv.weight, tile),
-            bias=None if conv.bias is None else conv.bias.detach().clone(),
+            bias=own_bias(conv),
         )
         return layer
 
@@ -174,7 +174,7 @@ class PackedLinear(PackedModule):
         layer.hold(
             weight=packing.pack_linear(weight.to(dtype)),
             scale=scale,
-            bias=None if linear.bias is None else linear.bias.detach().clone(),
+            bias=own_bias(linear),
         )
         return layer
 

@@ -94,13 +94,14 @@ class PackedModule(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         def moved(tensor: Tensor) -> Tensor:
-            after = fn(tensor.flatten()).view(tensor.shape)  # no channels_last: the layout is our own
+            # as one line of numbers, so that no channels_last changes the layout
+            after = fn(tensor.as_strided((tensor.numel(),), (1,)))
             if after.dtype == tensor.dtype:
-                return after
+                return after.as_strided(tensor.shape, tensor.stride())
             if after.dtype != torch.float32:  # in which it computes already
                 raise TypeError(
-                    f"{type(self).__name__} cannot become {after.dtype}: it computes in float32, on tensors "
-                    "whose dtypes belong to their layout. Cast the original layer before it is packed."
+                    f"{type(self).__name__} cannot become {after.dtype}: the dtypes of its tensors belong to "
+                    "their layout. Cast the original layer before it is packed."
                 )
             return tensor.to(after.device)
 
@@ -114,14 +115,8 @@ class PackedModule(nn.Module):
             raise RuntimeError(f"this pickled {type(self).__name__} is refused: {reason}")
 
     def hold(self, **tensors: Tensor | None) -> None:
-        """Take ``tensors`` as the buffers of this layer, and write the tag for them.
-
-        Raises ``TypeError`` for a bias that is not float32, ``ValueError`` for one that is not finite.
-        """
+        """Take ``tensors`` as the buffers of this layer, and write the tag for them."""
         present = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-        biases = {name: tensor for name, tensor in present.items() if name.endswith("bias")}
-        require_dtype(type(self).__name__, torch.float32, **biases)
-        require_finite(type(self).__name__, **biases)
         tag = [_number(self.layout), VERSION, checksum(present), *self.options.values()]
         # torch.export miscounts buffers that come after one that is None.
         for name, tensor in {TAG: torch.tensor(tag), **present, **tensors}.items():
@@ -171,6 +166,18 @@ class PackedModule(nn.Module):
         else:
             where = f" for '{prefix.removesuffix('.')}'" if prefix else ""
             others[-1].append(f"this state{where} is refused: {reason}")
+
+
+def own_bias(layer: nn.Conv2d | nn.Linear) -> Tensor | None:
+    """A copy of the bias of ``layer``, which a packed one can hold.
+
+    Raises ``TypeError`` where it is not float32, ``ValueError`` where it is not finite.
+    """
+    if layer.bias is None:
+        return None
+    require_dtype(str(layer), torch.float32, bias=layer.bias)
+    require_finite(str(layer), bias=layer.bias)
+    return layer.bias.detach().clone()
 
 
 def require_layer(cls: type[PackedModule], kind: type[nn.Module], **layers: object) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from leanmark_kernels import _native
 from leanmark_kernels.ops.sparse_conv2d import Pair, sparse_conv2d
 from leanmark_kernels.ops.sparse_linear import sparse_linear
-from leanmark_kernels.packed_state import PackedModule, require_layer
+from leanmark_kernels.packed_state import PackedModule, own_bias, require_layer
 from leanmark_kernels.sparse_few_rows import pack_few_rows
 from leanmark_kernels.sparse_packing import (
     BLOCKS,
@@ -119,7 +119,7 @@ class SparseLinear(SparseModule):
         layer = cls(
             linear.in_features, linear.out_features, block=block, bias=linear.bias is not None, relu=relu
         )
-        layer.hold_packed(packed, None if linear.bias is None else linear.bias.detach().clone())
+        layer.hold_packed(packed, own_bias(linear))
         return layer
 
     def _run(self, input: Tensor, residual: Tensor | None) -> Tensor:
@@ -228,7 +228,7 @@ class SparseConv2d(SparseModule):
             bias=conv.bias is not None,
             relu=relu,
         )
-        layer.hold_packed(packed, None if conv.bias is None else conv.bias.detach().clone())
+        layer.hold_packed(packed, own_bias(conv))
         return layer
 
     def _run(self, input: Tensor, residual: Tensor | None) -> Tensor:

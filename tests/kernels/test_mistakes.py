@@ -51,13 +51,13 @@ def test_another_layer_is_not_packed(name: str) -> None:
 @pytest.mark.parametrize("name", [*OF_LINEAR, *OF_CONV])
 def test_a_layer_whose_numbers_cannot_be_used_is_not_packed(name: str) -> None:
     pack, layer = (OF_LINEAR | OF_CONV)[name], own(name)
-    with pytest.raises(ValueError, match="weight is on meta, so without values"):
+    with pytest.raises(ValueError, match="is on meta, so without values"):
         pack(own(name).to("meta"))
     layer.bias.data[3] = math.nan
-    with pytest.raises(ValueError, match=f"{name}: bias has 1 of 16 values that are NaN or infinite"):
+    with pytest.raises(ValueError, match=r"\w+\(.*\): bias has 1 of 16 values that are NaN or infinite"):
         pack(layer)
     layer.bias = nn.Parameter(torch.zeros(16, dtype=torch.float16))
-    with pytest.raises(TypeError, match=f"{name}: bias is torch.float16; it must be torch.float32"):
+    with pytest.raises(TypeError, match=r"\w+\(.*\): bias is torch.float16; it must be torch.float32"):
         pack(layer)
     layer = own(name)
     layer.weight.data[1] = math.inf

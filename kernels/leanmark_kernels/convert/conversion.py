@@ -198,7 +198,8 @@ def _checked(model: object, example: object) -> tuple[Tensor, ...]:
         _require_original(f"'{name}'" if name else "model", part)
     _require_processor(model, inputs)
     for name, parameter in model.named_parameters():
-        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+        rounded = parameter.is_floating_point() and parameter.dtype != torch.float32
+        if rounded and parameter.device.type == "cpu":
             raise TypeError(
                 f"convert: '{name}' is {parameter.dtype}; it must be torch.float32: call model.float() first"
             )

@@ -6,15 +6,8 @@ import torch
 from torch import Tensor
 
 from leanmark_kernels import packing, reference
-from leanmark_kernels.ops.arguments import (
-    require_3x3,
-    require_device,
-    require_float32,
-    require_shape,
-    require_vector,
-    shape_3x3,
-)
-from leanmark_kernels.ops.registration import empty_images, register, with_gradient
+from leanmark_kernels.ops.arguments import require_device, require_float32, require_vector, require_whole
+from leanmark_kernels.ops.registration import register, with_gradient
 
 
 def winograd_conv2d(
@@ -45,7 +38,11 @@ def winograd_conv2d(
     require_float32("winograd_conv2d", input=input, weight=weight, bias=bias, residual=residual)
     _check_shape(input, weight, out_channels, padding)
     require_vector("winograd_conv2d", out_channels, bias=bias)
-    require_shape("winograd_conv2d", shape_3x3(input, out_channels, padding), residual=residual)
+    if residual is not None and residual.shape != (shape := _output_shape(input, out_channels, padding)):
+        raise ValueError(
+            f"winograd_conv2d: residual is {list(residual.shape)}; it must be {list(shape)}, as the output, "
+            "or None"
+        )
     require_device("winograd_conv2d", input, weight=weight, bias=bias, residual=residual)
     arguments = (input, weight, bias, residual, out_channels, padding, relu)
     output: Tensor = torch.ops.leanmark.winograd_conv2d.default(*arguments)
@@ -69,7 +66,17 @@ def _check_shape(input: Tensor, weight: Tensor, out_channels: int, padding: int)
             f"winograd_conv2d: out_channels is {out_channels}; it must be from {(panels - 1) * width + 1} to "
             f"{panels * width}, since weight has {panels} panels of {width}"
         )
-    require_3x3("winograd_conv2d", input, padding)
+    require_whole("winograd_conv2d", 0, padding=padding)
+    if min(input.shape[2:]) + 2 * padding < 3:
+        raise ValueError(
+            f"winograd_conv2d: input is {list(input.shape)}; with padding {padding} its height and width "
+            f"must be at least {3 - 2 * padding}"
+        )
+
+
+def _output_shape(input: Tensor, out_channels: int, padding: int) -> tuple[int, ...]:
+    batch, _, height, width = input.shape
+    return (batch, out_channels, height + 2 * padding - 2, width + 2 * padding - 2)
 
 
 def _shape(
@@ -81,7 +88,12 @@ def _shape(
     padding: int,
     relu: bool,
 ) -> Tensor:
-    return empty_images(input, shape_3x3(input, out_channels, padding))
+    return torch.empty(
+        _output_shape(input, out_channels, padding),
+        dtype=input.dtype,
+        device=input.device,
+        memory_format=torch.channels_last,
+    )
 
 
 register(
