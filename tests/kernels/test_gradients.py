@@ -179,12 +179,23 @@ def test_compiled_it_has_the_same_gradient(backend: str) -> None:
     check(compiled, input.grad)
 
 
-def test_a_second_derivative_is_refused() -> None:
-    input = rand(3, 19).requires_grad_()
-    output = lk.PackedLinear.from_linear(linear())(input)
-    (first,) = torch.autograd.grad(output.square().sum(), input, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        first.sum().backward()
+@pytest.mark.parametrize("name", ["fp32", "winograd 4", "sparse conv"])
+def test_derivatives_of_higher_order_and_by_function(name: str) -> None:
+    dense, pack, shape = LAYERS[name]
+    layer, exact = pack(dense), copy.deepcopy(dense).double()
+
+    def size(output: Tensor) -> Tensor:
+        return output.pow(3).sum()
+
+    def squared_slope(model: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
+        (slope,) = torch.autograd.grad(size(model(input)), input, create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), input)[0]
+
+    input = rand(*shape).requires_grad_()
+    doubled = input.detach().double().requires_grad_()
+    check(squared_slope(layer, input), squared_slope(lambda each: exact(each).relu(), doubled))
+    by_function = torch.func.grad(lambda each: size(layer(each)))(input.detach())
+    check(by_function, torch.autograd.grad(size(exact(doubled).relu()), doubled)[0])
 
 
 def test_an_input_changed_in_place_is_found() -> None:

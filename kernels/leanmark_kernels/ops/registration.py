@@ -61,27 +61,31 @@ def with_gradient(meaning: Callable[..., Tensor], output: Tensor, *arguments: An
 
 class _OfMeaning(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, meaning: Function, output: Tensor, *arguments: Any) -> Tensor:
-        ctx.meaning = meaning
-        ctx.others = [None if isinstance(each, Tensor) else each for each in arguments]
-        ctx.save_for_backward(*(each if isinstance(each, Tensor) else None for each in arguments))
+    def forward(meaning: Function, output: Tensor, *arguments: Any) -> Tensor:
         return output
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.meaning, _, *arguments = inputs
+        ctx.others = [None if isinstance(each, Tensor) else each for each in arguments]
+        ctx.save_for_backward(*(each if isinstance(each, Tensor) else None for each in arguments))
+
+    @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        needed = ctx.needs_input_grad[2:]
-        tensors = [
-            None if each is None else each.detach().requires_grad_(need)
-            for each, need in zip(ctx.saved_tensors, needed, strict=True)
-        ]
-        with torch.enable_grad():
-            output = ctx.meaning(
-                *(other if each is None else each for each, other in zip(tensors, ctx.others, strict=True))
-            )
-        wanted = [each for each in tensors if each is not None and each.requires_grad]
-        found = iter(torch.autograd.grad(output, wanted, gradient))
-        return (None, None, *(next(found) if need else None for need in needed))
+        saved, arguments = ctx.saved_tensors, list(ctx.others)
+        wanted = [place for place, needed in enumerate(ctx.needs_input_grad[2:]) if needed]
+
+        def meaning(*tensors: Tensor) -> Tensor:
+            for place, tensor in zip(wanted, tensors, strict=True):
+                arguments[place] = tensor
+            output: Tensor = ctx.meaning(*arguments)
+            return output
+
+        for place, tensor in enumerate(saved):
+            arguments[place] = arguments[place] if tensor is None else tensor
+        pull_back = torch.func.vjp(meaning, *(saved[place] for place in wanted))[1]
+        found = dict(zip(wanted, pull_back(gradient), strict=True))
+        return (None, None, *(found.get(place) for place in range(len(saved))))
 
 
 def for_inference(operator: str, output: Tensor) -> Tensor:
