@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, fx, nn
+from torch.autograd import forward_ad
 
 from leanmark_kernels import _native
 from leanmark_kernels.ops.arguments import require_float32
@@ -57,7 +58,7 @@ class PackedModule(nn.Module):
             output = self._run(input, residual) if _NATIVE else None
         except (RuntimeError, IndexError):
             output = None
-        if output is None or output.requires_grad:
+        if output is None or output.requires_grad or forward_ad._current_level >= 0:  # see forward_mode
             self._require_input(input)
             return self._checked(input, residual)
         return output

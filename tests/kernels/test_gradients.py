@@ -59,9 +59,8 @@ LAYERS: dict[str, tuple[nn.Module, Callable[[nn.Module], nn.Module], tuple[int, 
 def check(actual: Tensor | None, expected: Tensor | None) -> None:
     assert actual is not None
     assert expected is not None
-    torch.testing.assert_close(
-        actual.double(), expected.double(), rtol=0, atol=SHARE * float(expected.abs().max())
-    )
+    exact = expected.detach().double()
+    torch.testing.assert_close(actual.detach().double(), exact, rtol=0, atol=SHARE * float(exact.abs().max()))
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -198,6 +197,17 @@ def test_derivatives_of_higher_order_and_by_function(name: str) -> None:
     check(by_function, torch.autograd.grad(size(exact(doubled).relu()), doubled)[0])
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own, at first use
+@pytest.mark.parametrize("name", LAYERS)
+def test_derivatives_in_forward_mode(name: str) -> None:
+    """torch takes an operator without them for a constant, and says nothing."""
+    dense, pack, shape = LAYERS[name]
+    layer, exact = pack(dense), copy.deepcopy(dense).double()
+    input, along = rand(*shape), rand(*shape, seed=11)
+    slope = torch.func.jvp(layer, (input,), (along,))[1]
+    check(slope, torch.func.jvp(lambda each: exact(each).relu(), (input.double(),), (along.double(),))[1])
+
+
 def test_an_input_changed_in_place_is_found() -> None:
     leaf = rand(3, 19).requires_grad_()
     input = leaf * 2
@@ -207,6 +217,7 @@ def test_an_input_changed_in_place_is_found() -> None:
         output.sum().backward()
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own, at first use
 def test_who_rounds_its_input_has_no_gradient() -> None:
     torch.manual_seed(9)
     image, rows = rand(1, 5, 6, 6).requires_grad_(), rand(2, 32).requires_grad_()
@@ -218,6 +229,8 @@ def test_who_rounds_its_input_has_no_gradient() -> None:
     ):
         with pytest.raises(NotImplementedError, match=r"has no gradient.*torch.no_grad"):
             layer(input).sum().backward()
+        with pytest.raises(NotImplementedError, match=r"has no gradient.*torch.no_grad"):
+            torch.func.jvp(layer, (input.detach(),), (input.detach(),))
 
 
 def test_a_converted_model_has_no_gradient() -> None:

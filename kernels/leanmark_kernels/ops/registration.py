@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from leanmark_kernels import _native
 
@@ -45,16 +46,21 @@ def empty_images(input: Tensor, shape: tuple[int, ...]) -> Tensor:
     return torch.empty(shape, dtype=torch.float32, device=input.device, memory_format=torch.channels_last)
 
 
+def forward_mode() -> bool:
+    """Whether derivatives are computed along with the numbers, where torch would silently take ours for 0."""
+    return forward_ad._current_level >= 0
+
+
 def with_gradient(meaning: Callable[..., Tensor], output: Tensor, *arguments: Any) -> Tensor:
     """``output`` of an operator, with the gradient of ``meaning(*arguments)``, which defines the operator.
 
     The definition is computed in the backward pass, for which nothing but the arguments is kept. A registered
     backward function would cost every call 5 µs, with or without gradients.
     """
+    if forward_mode() or (output.requires_grad and torch.compiler.is_compiling()):
+        return meaning(*arguments)
     if not output.requires_grad:
         return output
-    if torch.compiler.is_compiling():
-        return meaning(*arguments)
     result: Tensor = _OfMeaning.apply(meaning, output.detach(), *arguments)  # type: ignore[no-untyped-call]
     return result
 
@@ -89,14 +95,16 @@ class _OfMeaning(torch.autograd.Function):
 
 
 def for_inference(operator: str, output: Tensor) -> Tensor:
-    """``output``, whose backward pass is an error rather than a silent gap in the gradient."""
+    """``output``, whose derivative is an error rather than a silent gap."""
+
+    def refuse(gradient: Tensor | None = None) -> None:
+        raise NotImplementedError(
+            f"{operator} has no gradient: it is for inference. Train what it was made from, or call it "
+            "under torch.no_grad()."
+        )
+
+    if forward_mode():
+        refuse()
     if output.requires_grad:
-
-        def refuse(gradient: Tensor) -> None:
-            raise NotImplementedError(
-                f"{operator} has no gradient: it is for inference. Train what it was made from, or call it "
-                "under torch.no_grad()."
-            )
-
         output.register_hook(refuse)
     return output
