@@ -183,7 +183,7 @@ def _require_original(name: str, part: nn.Module) -> None:
     if isinstance(part, Converted | PackedModule):
         raise ValueError(
             f"convert: {name} is a {type(part).__name__}, so converted already; convert the original, whose "
-            "float32 weights tell how much each form is off"
+            "weights tell how much each form is off"
         )
 
 
@@ -204,5 +204,5 @@ def _checked(model: object, example: object) -> tuple[Tensor, ...]:
                 f"convert: '{name}' is {parameter.dtype}; it must be torch.float32: call model.float() first"
             )
         require_finite("convert", **{f"'{name}'": parameter})
-    require_finite("convert", **{f"example {place}": each for place, each in enumerate(inputs)})
+    require_finite("convert", **{f"example {number}": each for number, each in enumerate(inputs)})
     return cast(tuple[Tensor, ...], inputs)
