@@ -11,13 +11,13 @@ from leanmark_kernels import depthwise_packing, packing
 from leanmark_kernels.depthwise_packing import Activation
 from leanmark_kernels.ops.depthwise_conv2d import depthwise_conv2d
 from leanmark_kernels.ops.inverted_residual import InvertedResidualWeights, inverted_residual
-from leanmark_kernels.packed_state import PackedModule, own_bias, require_layer
+from leanmark_kernels.packed_layer import PackedLayer, own_bias, require_layer
 
 _depthwise_conv2d = torch.ops.leanmark.depthwise_conv2d.default
 _inverted_residual = torch.ops.leanmark.inverted_residual.default
 
 
-class DepthwiseConv2d(PackedModule):
+class DepthwiseConv2d(PackedLayer):
     """A depthwise 3x3 convolution by :func:`leanmark_kernels.depthwise_conv2d`, whose numerics it shares.
 
     Made from a trained layer with :meth:`from_conv`; made directly it holds zeros, to load a state into.
@@ -103,7 +103,7 @@ class DepthwiseConv2d(PackedModule):
         return f"{super().extra_repr()}, {steps}"
 
 
-class InvertedResidual(PackedModule):
+class InvertedResidual(PackedLayer):
     """A block of MobileNetV2 by :func:`leanmark_kernels.inverted_residual`, whose numerics it shares.
 
     Made from three trained layers, their batch norms folded into them, with :meth:`from_convs`; made directly

@@ -12,7 +12,7 @@ from leanmark_kernels.integer_packing import PackedInt8, Quantized
 from leanmark_kernels.modules import WinogradConv2d
 from leanmark_kernels.ops import int8_conv2d, int8_dynamic_linear, int8_winograd_conv2d, w4a8_linear
 from leanmark_kernels.ops.int8_conv2d import Geometry
-from leanmark_kernels.packed_state import PackedModule, own_bias, require_layer
+from leanmark_kernels.packed_layer import PackedLayer, own_bias, require_layer
 
 _w4a8_linear = torch.ops.leanmark.w4a8_linear.default
 _int8_dynamic_linear = torch.ops.leanmark.int8_dynamic_linear.default
@@ -23,7 +23,7 @@ _quantize_int8 = torch.ops.leanmark.quantize_int8.default
 Pair = tuple[int, int]
 
 
-class W4A8Linear(PackedModule):
+class W4A8Linear(PackedLayer):
     """A linear layer by :func:`leanmark_kernels.w4a8_linear`, whose numerics it shares.
 
     ``group`` weights of a row share a scale, and a zero point if ``zero_points``. Made from a trained layer
@@ -113,7 +113,7 @@ class W4A8Linear(PackedModule):
         return f"{super().extra_repr()}, relu={self.relu}"
 
 
-class Int8Linear(PackedModule):
+class Int8Linear(PackedLayer):
     """A linear layer by :func:`leanmark_kernels.int8_dynamic_linear`: exact products of rounded numbers.
 
     Weights are rounded per output, activations per row and call, both symmetrically to ``bits`` 8, or 7,
@@ -190,7 +190,7 @@ class Int8Linear(PackedModule):
         return f"{super().extra_repr()}, relu={self.relu}"
 
 
-class _OfImages(PackedModule):
+class _OfImages(PackedLayer):
     scale: Tensor
 
     def _quantized(self, input: Tensor) -> tuple[Tensor, Tensor]:

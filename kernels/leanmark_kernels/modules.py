@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from leanmark_kernels import packing
 from leanmark_kernels.ops.packed_linear import packed_linear
 from leanmark_kernels.ops.winograd_conv2d import winograd_conv2d
-from leanmark_kernels.packed_state import PackedModule, own_bias, require_layer
+from leanmark_kernels.packed_layer import PackedLayer, own_bias, require_layer
 
 _packed_linear = torch.ops.leanmark.packed_linear.default
 _winograd_conv2d = torch.ops.leanmark.winograd_conv2d.default
@@ -28,7 +28,7 @@ def winograd_error(conv: nn.Conv2d, input: Tensor, tile: int) -> float:
         return float((actual - exact).abs().max() / exact.abs().max())
 
 
-class WinogradConv2d(PackedModule):
+class WinogradConv2d(PackedLayer):
     """A 3x3 convolution of stride 1 by :func:`leanmark_kernels.winograd_conv2d`, whose numerics it shares.
 
     ``tile`` is 4 for F(4x4, 3x3), usually the fastest, or 2 for F(2x2, 3x3), as exact as a direct
@@ -125,7 +125,7 @@ class WinogradConv2d(PackedModule):
         return f"{super().extra_repr()}, padding={self.padding}, relu={self.relu}"
 
 
-class PackedLinear(PackedModule):
+class PackedLinear(PackedLayer):
     """A linear layer by :func:`leanmark_kernels.packed_linear`, whose numerics it shares.
 
     ``dtype`` is that of the stored weights: float32, float16, bfloat16, or int8 with one scale per output.

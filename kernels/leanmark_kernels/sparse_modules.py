@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from leanmark_kernels import _native
 from leanmark_kernels.ops.sparse_conv2d import Pair, sparse_conv2d
 from leanmark_kernels.ops.sparse_linear import sparse_linear
-from leanmark_kernels.packed_state import PackedModule, own_bias, require_layer
+from leanmark_kernels.packed_layer import PackedLayer, own_bias, require_layer
 from leanmark_kernels.sparse_few_rows import pack_few_rows
 from leanmark_kernels.sparse_packing import (
     BLOCKS,
@@ -27,7 +27,7 @@ _sparse_linear = torch.ops.leanmark.sparse_linear.default
 _sparse_conv2d = torch.ops.leanmark.sparse_conv2d.default
 
 
-class SparseModule(PackedModule):
+class SparseModule(PackedLayer):
     """A layer that holds a :class:`leanmark_kernels.sparse_packing.SparseWeight`.
 
     How many entries there are is no option of the layer: the state that is loaded brings its own.
