@@ -5,7 +5,7 @@
 STABLE_TORCH_LIBRARY(leanmark, m) {
   m.def("linear_relu(Tensor input, Tensor weight, Tensor? bias) -> Tensor");
   m.def("winograd_conv2d(Tensor input, Tensor weight, Tensor? bias, Tensor? residual, int out_channels, "
-        "int padding, bool relu) -> Tensor");
+        "int padding, int stride, bool relu) -> Tensor");
   m.def("packed_linear(Tensor input, Tensor weight, Tensor? scale, Tensor? bias, int out_features, bool relu) "
         "-> Tensor");
   m.def("multiply_add_ceiling(int steps) -> int");

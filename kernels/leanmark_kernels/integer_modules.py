@@ -224,7 +224,7 @@ class Int8WinogradConv2d(_OfImages):
         """Why ``conv`` has to take another layer, or ``None`` where this one can replace it."""
         if conv.in_channels > packing.MOST_CHANNELS:
             return f"in_channels is {conv.in_channels}; it must be at most {packing.MOST_CHANNELS}"
-        return WinogradConv2d.why_not(conv)
+        return WinogradConv2d.why_not(conv, tile=4)  # as there: 3x3 of stride 1
 
     @classmethod
     def from_conv(cls, conv: nn.Conv2d, *, relu: bool = False) -> Self:

@@ -12,6 +12,7 @@ from leanmark_kernels import packing
 from leanmark_kernels.ops.packed_linear import packed_linear
 from leanmark_kernels.ops.winograd_conv2d import winograd_conv2d
 from leanmark_kernels.packed_layer import PackedLayer, own_bias, require_layer
+from leanmark_kernels.winograd_forms import FORMS
 
 _packed_linear = torch.ops.leanmark.packed_linear.default
 _winograd_conv2d = torch.ops.leanmark.winograd_conv2d.default
@@ -29,11 +30,11 @@ def winograd_error(conv: nn.Conv2d, input: Tensor, tile: int) -> float:
 
 
 class WinogradConv2d(PackedLayer):
-    """A 3x3 convolution of stride 1 by :func:`leanmark_kernels.winograd_conv2d`, whose numerics it shares.
+    """A 3x3 or 7x7 convolution by :func:`leanmark_kernels.winograd_conv2d`, whose numerics it shares.
 
-    ``tile`` is 4 for F(4x4, 3x3), usually the fastest, or 2 for F(2x2, 3x3), as exact as a direct
-    convolution. Made from a trained layer with :meth:`from_conv`; made directly it holds zeros, to load a
-    state into.
+    At ``stride`` 1, ``tile`` is 4 for F(4x4, 3x3), usually the fastest, or 2 for F(2x2, 3x3), as exact as a
+    direct convolution; at stride 2 it is 2 for 3x3, just as exact, and 3 for 7x7. Made from a trained layer
+    with :meth:`from_conv`; made directly it holds zeros, to load a state into.
     """
 
     layout = "winograd_conv2d"
@@ -45,31 +46,31 @@ class WinogradConv2d(PackedLayer):
         out_channels: int,
         *,
         tile: int = 4,
+        kernel_size: int = 3,
+        stride: int = 1,
         padding: int = 1,
         bias: bool = True,
         relu: bool = False,
     ) -> None:
-        super().__init__(tile=tile, in_channels=in_channels, out_channels=out_channels)
+        super().__init__(tile=tile, stride=stride, in_channels=in_channels, out_channels=out_channels)
         self.padding, self.relu = padding, relu
-        zeros = torch.zeros(out_channels, in_channels, 3, 3)
+        zeros = torch.zeros(out_channels, in_channels, kernel_size, kernel_size)
         self.hold(
-            weight=packing.pack_winograd(zeros, tile),
+            weight=packing.pack_winograd(zeros, tile, stride),
             bias=torch.zeros(out_channels) if bias else None,
         )
 
     @staticmethod
-    def why_not(conv: nn.Conv2d) -> str | None:
-        """Why ``conv`` has to stay with torch, or ``None`` where this layer can replace it."""
-        legal: dict[str, tuple[object, ...]] = {
-            "kernel_size": ((3, 3),),
-            "stride": ((1, 1),),
-            "dilation": ((1, 1),),
-            "groups": (1,),
-            "padding_mode": ("zeros",),
-        }
-        for name, values in legal.items():
-            if getattr(conv, name) not in values:
-                return f"{name} is {getattr(conv, name)}; it must be {values[0]}"
+    def why_not(conv: nn.Conv2d, tile: int = 4) -> str | None:
+        """Why ``conv`` has to stay with torch, or ``None`` where this layer can with ``tile``."""
+        for name, value in (("dilation", (1, 1)), ("groups", 1), ("padding_mode", "zeros")):
+            if getattr(conv, name) != value:
+                return f"{name} is {getattr(conv, name)}; it must be {value}"
+        legal = [form for form in FORMS if form.tile == tile]
+        kernel, stride = conv.kernel_size, conv.stride
+        if not any(((one.kernel,) * 2, (one.stride,) * 2) == (kernel, stride) for one in legal):
+            words = " or ".join(f"{one.kernel} with stride {one.stride}" for one in legal)
+            return f"kernel_size is {kernel}, stride {stride}; they must be {words}, on both axes"
         if conv.weight.dtype != torch.float32:
             return f"weight is {conv.weight.dtype}; it must be torch.float32"
         if isinstance(conv.padding, str):
@@ -85,7 +86,7 @@ class WinogradConv2d(PackedLayer):
         Raises ``ValueError`` with :meth:`why_not` where it cannot, and for weights that are not finite.
         """
         require_layer(cls, nn.Conv2d, conv=conv)
-        reason = cls.why_not(conv)
+        reason = cls.why_not(conv, tile)
         if reason is not None:
             raise ValueError(f"WinogradConv2d cannot replace {conv}: {reason}. Keep torch's layer.")
         padding = {"same": 1, "valid": 0}[conv.padding] if isinstance(conv.padding, str) else conv.padding[0]
@@ -93,20 +94,22 @@ class WinogradConv2d(PackedLayer):
             conv.in_channels,
             conv.out_channels,
             tile=tile,
+            kernel_size=conv.kernel_size[0],
+            stride=conv.stride[0],
             padding=padding,
             bias=conv.bias is not None,
             relu=relu,
         )
         layer.hold(
-            weight=packing.pack_winograd(conv.weight, tile),
+            weight=packing.pack_winograd(conv.weight, tile, conv.stride[0]),
             bias=own_bias(conv),
         )
         return layer
 
     def _run(self, input: Tensor, residual: Tensor | None) -> Tensor:
-        held, channels = self._buffers, self.options["out_channels"]
+        held, channels, stride = self._buffers, self.options["out_channels"], self.options["stride"]
         output: Tensor = _winograd_conv2d(
-            input, held["weight"], held["bias"], residual, channels, self.padding, self.relu
+            input, held["weight"], held["bias"], residual, channels, self.padding, stride, self.relu
         )
         return output
 
@@ -118,6 +121,7 @@ class WinogradConv2d(PackedLayer):
             residual,
             out_channels=self.options["out_channels"],
             padding=self.padding,
+            stride=self.options["stride"],
             relu=self.relu,
         )
 

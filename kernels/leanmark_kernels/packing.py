@@ -11,45 +11,36 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from leanmark_kernels.weights import require_dtype, require_finite
+from leanmark_kernels.winograd_forms import FORMS, form_for
 
 PANEL_WIDTH = 16
 
 LINEAR_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int8)
 
-_WEIGHT_TRANSFORM = {
-    2: ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
-    4: (
-        (1 / 4, 0, 0),
-        (-1 / 6, -1 / 6, -1 / 6),
-        (-1 / 6, 1 / 6, -1 / 6),
-        (1 / 24, 1 / 12, 1 / 6),
-        (1 / 24, -1 / 12, 1 / 6),
-        (0, 0, 1),
-    ),
-}
-"""The matrix G of F(2x2, 3x3) and F(4x4, 3x3), by output tile (Lavin and Gray, CVPR 2016, section 4)."""
 
+def pack_winograd(weight: Tensor, tile: int, stride: int = 1) -> Tensor:
+    """The transformed weights G w G^T of a convolution, for :func:`leanmark_kernels.winograd_conv2d`.
 
-def pack_winograd(weight: Tensor, tile: int) -> Tensor:
-    """The transformed weights G w G^T of a 3x3 convolution, for :func:`leanmark_kernels.winograd_conv2d`.
+    ``weight`` is float32 [O, C, 3, 3] with ``tile`` 2 for F(2x2, 3x3) or 4 for F(4x4, 3x3), or with
+    ``stride`` 2 and ``tile`` 2; or it is [O, C, 7, 7] with ``stride`` 2 and ``tile`` 3. Transformed in
+    float64; returns float32 [16 or 36, ceil(O / 16), C, 16], for 7x7 with 4 C instead of C.
 
-    ``weight`` is float32 [O, C, 3, 3], ``tile`` 2 for F(2x2, 3x3) or 4 for F(4x4, 3x3). Transformed in
-    float64; returns float32 [(tile + 2)^2, ceil(O / 16), C, 16], 16 / 9 or 4 times the size of ``weight``.
-
-    Raises ``TypeError`` for another dtype, ``ValueError`` for another shape or tile and for weights that are
-    not finite.
+    Raises ``TypeError`` for another dtype, ``ValueError`` for another shape, tile or stride and for weights
+    that are not finite.
     """
     require_dtype("pack_winograd", torch.float32, weight=weight)
-    if weight.dim() != 4 or weight.shape[2:] != (3, 3) or 0 in weight.shape:
+    shape = list(weight.shape)
+    if len(shape) != 4 or shape[2:] not in ([3, 3], [7, 7]) or 0 in shape:
         raise ValueError(
-            f"pack_winograd: weight is {list(weight.shape)}; it must be [O, C, 3, 3] with O and C at least 1"
+            f"pack_winograd: weight is {shape}; it must be [O, C, 3, 3] or [O, C, 7, 7] with O and C at "
+            "least 1"
         )
-    if tile not in _WEIGHT_TRANSFORM:
-        raise ValueError(f"pack_winograd: tile is {tile}; it must be 2 or 4")
+    form = form_for(shape[2], stride, tile)
+    if form is None:
+        legal = [f"{one.tile} with stride {one.stride}" for one in FORMS if one.kernel == shape[2]]
+        raise ValueError(f"pack_winograd: tile is {tile}, stride {stride}; tile must be {' or '.join(legal)}")
     require_finite("pack_winograd", weight=weight)
-    g = torch.tensor(_WEIGHT_TRANSFORM[tile], dtype=torch.float64, device=weight.device)
-    transformed = torch.einsum("ai,ocij,bj->aboc", g, weight.detach().double(), g).float()
-    return _panels(transformed.flatten(0, 1))
+    return _panels(form.transformed(weight.detach().double()).float())
 
 
 def pack_linear(weight: Tensor) -> Tensor:

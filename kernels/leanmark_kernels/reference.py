@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from leanmark_kernels.packing import unpack_linear
+from leanmark_kernels.winograd_forms import form_of
 
 
 def linear_relu(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -34,26 +35,6 @@ def packed_linear(
     return torch.relu(output) if relu else output
 
 
-_INPUT_TRANSFORM = {
-    2: ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
-    4: (
-        (4, 0, -5, 0, 1, 0),
-        (0, -4, -4, 1, 1, 0),
-        (0, 4, -4, -1, 1, 0),
-        (0, -2, -1, 2, 1, 0),
-        (0, 2, -1, -2, 1, 0),
-        (0, 4, 0, -5, 0, 1),
-    ),
-}
-"""The matrix B^T of F(2x2, 3x3) and F(4x4, 3x3), by output tile (Lavin and Gray, CVPR 2016, section 4)."""
-
-_OUTPUT_TRANSFORM = {
-    2: ((1, 1, 1, 0), (0, 1, -1, -1)),
-    4: ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
-}
-"""The matrix A^T."""
-
-
 def winograd_conv2d(
     input: Tensor,
     weight: Tensor,
@@ -61,26 +42,23 @@ def winograd_conv2d(
     residual: Tensor | None,
     out_channels: int,
     padding: int,
+    stride: int,
     relu: bool,
 ) -> Tensor:
-    """A 3x3 convolution of stride 1, plus ``residual``, then ReLU if ``relu``: A^T (U · B^T d B) A per tile.
+    """A convolution, plus ``residual``, then ReLU if ``relu``: A^T (U · B^T d B) A per tile.
 
     ``input`` is [N, C, H, W], ``weight`` U as :func:`leanmark_kernels.packing.pack_winograd` makes it.
-    Returns [N, out_channels, H + 2 padding - 2, W + 2 padding - 2] in channels_last.
+    Returns [N, out_channels, H', W'] in channels_last.
     """
-    points, _, channels, _ = weight.shape
-    tile = {16: 2, 36: 4}[points]
-    height, width = (size + 2 * padding - 2 for size in input.shape[2:])
-    high, wide = (-(-size // tile) for size in (height, width))
-    below, right = high * tile - height + padding, wide * tile - width + padding
-    padded = F.pad(input, (padding, right, padding, below))
-    size = tile + 2
-    tiles = padded.unfold(2, size, tile).unfold(3, size, tile)  # [N, C, high, wide, size, size]
-
-    b, a = (input.new_tensor(matrix[tile]) for matrix in (_INPUT_TRANSFORM, _OUTPUT_TRANSFORM))
-    transformed = torch.einsum("ai,nchwij,bj->abnchw", b, tiles, b)
-    u = weight.transpose(2, 3).reshape(size, size, -1, channels)[:, :, :out_channels]
-    products = torch.einsum("aboc,abnchw->abnohw", u, transformed)
+    form = form_of(weight.shape[0], stride)
+    assert form is not None
+    height, width = (form.size(size, padding) for size in input.shape[2:])
+    b, a = (input.new_tensor(matrix) for matrix in (form.input, form.output))
+    transformed = torch.einsum("ai,nchwij,bj->abnchw", b, form.tiles(input, padding), b)
+    rows = len(form.weights)
+    u = weight.transpose(2, 3).reshape(rows, rows, -1, weight.shape[2])[:, :, :out_channels]
+    meets = torch.tensor(form.meets, device=u.device)
+    products = torch.einsum("aboc,abnchw->abnohw", u[meets][:, meets], transformed)
     squares = torch.einsum("pa,abnohw,qb->nohpwq", a, products, a)
     output = squares.flatten(4, 5).flatten(2, 3)[:, :, :height, :width]
 

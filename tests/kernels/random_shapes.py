@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 import leanmark_kernels
 from leanmark_kernels import packed_linear, packing, winograd_conv2d
+from leanmark_kernels.winograd_forms import FORMS
 
 ROUNDING = 2.0**-24
 
@@ -32,26 +33,27 @@ def main(count: int) -> None:
 
 
 def check_winograd(draw: random.Random) -> None:
-    tile, padding, relu = draw.choice([2, 4]), draw.choice([0, 1, 1, 2]), draw.random() < 0.5
+    form, padding, relu = draw.choice(FORMS), draw.choice([0, 1, 1, 2, 3]), draw.random() < 0.5
     channels, filters = (draw.choice([draw.randint(1, 20), 16, 64, 70]) for _ in range(2))
     batch, height, width = (
         draw.choice([0, 1, 1, 2, 5]),
-        *(max(3 - 2 * padding, draw.randint(1, 15)) for _ in "hw"),
+        *(max(form.kernel - 2 * padding, draw.randint(1, 15)) for _ in "hw"),
     )
     input = strided(draw, batch, channels, height, width)
-    weight = torch.randn(filters, channels, 3, 3)
+    weight = torch.randn(filters, channels, form.kernel, form.kernel)
     bias = torch.randn(filters) if draw.random() < 0.7 else None
-    shape = batch, filters, height + 2 * padding - 2, width + 2 * padding - 2
+    shape = batch, filters, *(form.size(size, padding) for size in (height, width))
     residual = strided(draw, *shape) if draw.random() < 0.3 else None
 
-    packed = packing.pack_winograd(weight, tile)
-    actual = winograd_conv2d(input, packed, bias, residual, out_channels=filters, padding=padding, relu=relu)
+    packed = packing.pack_winograd(weight, form.tile, form.stride)
+    options = {"padding": padding, "stride": form.stride}
+    actual = winograd_conv2d(input, packed, bias, residual, out_channels=filters, relu=relu, **options)
     assert actual.shape == shape
     assert actual.is_contiguous(memory_format=torch.channels_last)
-    exact = F.conv2d(input.double(), weight.double(), padding=padding)
-    size = F.conv2d(input.double().abs(), weight.double().abs(), padding=padding)
+    exact = F.conv2d(input.double(), weight.double(), **options)
+    size = F.conv2d(input.double().abs(), weight.double().abs(), **options)
     # One bound for all pixels, since a tile mixes its pixels; measured worst cases are about half of it.
-    tolerance = ROUNDING * {2: 4, 4: 80}[tile] * (size.max() if size.numel() else 0)
+    tolerance = ROUNDING * (4 if form.tile == 2 else 80) * (size.max() if size.numel() else 0)
     per_pixel = None if bias is None else bias[:, None, None]
     expect(actual, exact, per_pixel, residual, relu, tolerance)
 

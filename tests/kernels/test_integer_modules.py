@@ -208,7 +208,7 @@ def test_backward_is_refused(name: str) -> None:
             "in_features is 65537; it must be at most 65536",
         ),
         (lambda: Int8Linear.from_linear(linear(), bits=4), "bits is 4; it must be 7 or 8"),
-        (lambda: Int8WinogradConv2d.from_conv(conv(stride=2)), r"stride is .2, 2.; .* Use Int8Conv2d"),
+        (lambda: Int8WinogradConv2d.from_conv(conv(stride=2)), r"stride .2, 2.; .* Use Int8Conv2d"),
         (
             lambda: Int8WinogradConv2d.from_conv(conv(in_channels=1821)),
             "in_channels is 1821; it must be at most",

@@ -150,12 +150,16 @@ NAN = torch.full((18, 5), float("nan"))
             TypeError,
             "weight is torch.float16; it must be torch.fl",
         ),
-        (lambda: packing.pack_winograd(torch.zeros(2, 2, 3, 5), 2), ValueError, r"it must be \[O, C, 3, 3\]"),
+        (
+            lambda: packing.pack_winograd(torch.zeros(2, 2, 3, 5), 2),
+            ValueError,
+            r"it must be \[O, C, 3, 3\] or",
+        ),
         (lambda: packing.pack_winograd(torch.zeros(0, 2, 3, 3), 2), ValueError, "O and C at least 1"),
         (
             lambda: packing.pack_winograd(torch.zeros(2, 2, 3, 3), 3),
             ValueError,
-            "tile is 3; it must be 2 or 4",
+            "tile is 3, stride 1; tile must be 2 with stride 1 or 4 with stride 1 or 2 with stride 2",
         ),
     ],
 )

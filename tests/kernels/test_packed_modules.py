@@ -23,6 +23,7 @@ def linear(bias: bool = True) -> nn.Linear:
 LAYERS = {
     "winograd 2": lambda: WinogradConv2d.from_conv(conv(), tile=2, relu=True),
     "winograd 4": lambda: WinogradConv2d.from_conv(conv(bias=False)),
+    "winograd 7x7": lambda: WinogradConv2d.from_conv(conv(kernel_size=7, stride=2, padding=3), tile=3),
     "linear fp32": lambda: PackedLinear.from_linear(linear()),
     "linear fp16": lambda: PackedLinear.from_linear(linear(), dtype=torch.float16),
     "linear bf16": lambda: PackedLinear.from_linear(linear(bias=False), dtype=torch.bfloat16),
@@ -31,6 +32,7 @@ LAYERS = {
 EMPTY = {
     "winograd 2": lambda: WinogradConv2d(4, 6, tile=2, relu=True),
     "winograd 4": lambda: WinogradConv2d(4, 6, bias=False),
+    "winograd 7x7": lambda: WinogradConv2d(4, 6, tile=3, kernel_size=7, stride=2, padding=3),
     "linear fp32": lambda: PackedLinear(10, 20),
     "linear fp16": lambda: PackedLinear(10, 20, dtype=torch.float16),
     "linear bf16": lambda: PackedLinear(10, 20, dtype=torch.bfloat16, bias=False),
@@ -137,8 +139,14 @@ def test_the_state_of_torchs_own_layer_is_refused() -> None:
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"kernel_size": 5}, r"kernel_size is \(5, 5\); it must be \(3, 3\)"),
-        ({"stride": 2}, r"stride is \(2, 2\); it must be \(1, 1\)"),
+        (
+            {"kernel_size": 5},
+            r"kernel_size is \(5, 5\), stride \(1, 1\); they must be 3 with stride 1, on both axes",
+        ),
+        (
+            {"stride": 2},
+            r"kernel_size is \(3, 3\), stride \(2, 2\); they must be 3 with stride 1, on both axes",
+        ),
         ({"dilation": 2}, r"dilation is \(2, 2\); it must be \(1, 1\)"),
         ({"groups": 2}, "groups is 2; it must be 1"),
         ({"padding_mode": "reflect"}, "padding_mode is reflect; it must be zeros"),
@@ -152,8 +160,16 @@ def test_what_stays_with_torch(changed: dict[str, object], reason: str) -> None:
     assert WinogradConv2d.why_not(conv(**changed)) is not None
 
 
-def test_what_can_be_replaced() -> None:
-    assert WinogradConv2d.why_not(conv(padding="same")) is None
+@pytest.mark.parametrize(
+    ("changed", "tile"), [({"padding": "same"}, 4), ({"stride": 2}, 2), ({"kernel_size": 7, "stride": 2}, 3)]
+)
+def test_what_can_be_replaced(changed: dict[str, object], tile: int) -> None:
+    assert WinogradConv2d.why_not(conv(**changed), tile) is None
+
+
+def test_what_the_tile_cannot_replace() -> None:
+    legal = "3 with stride 1 or 3 with stride 2, on both axes"
+    assert str(WinogradConv2d.why_not(conv(stride=(1, 2)), tile=2)).endswith(f"they must be {legal}")
 
 
 def test_the_error_of_a_layer_is_measured() -> None:
@@ -184,7 +200,7 @@ def test_weights_without_values_are_refused(name: str) -> None:
 
 def test_the_layer_shows_its_options() -> None:
     assert repr(WinogradConv2d(4, 6)) == (
-        "WinogradConv2d(tile=4, in_channels=4, out_channels=6, padding=1, relu=False)"
+        "WinogradConv2d(tile=4, stride=1, in_channels=4, out_channels=6, padding=1, relu=False)"
     )
     assert repr(PackedLinear(10, 20, dtype=torch.int8)) == (
         "PackedLinear(bits=8, in_features=10, out_features=20, relu=False)"

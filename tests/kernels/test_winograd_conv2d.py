@@ -10,20 +10,24 @@ from torch.nn import functional as F
 
 import leanmark_kernels
 from leanmark_kernels import packing, reference, winograd_conv2d
+from leanmark_kernels.winograd_forms import FORMS, Form
 
 TILES = (2, 4)
+each_form = pytest.mark.parametrize(
+    "form", FORMS, ids=lambda form: f"{form.kernel}/{form.stride} in {form.tile}"
+)
 needs_native = pytest.mark.skipif(
     not leanmark_kernels.available(), reason=f"{leanmark_kernels.why_unavailable()}"
 )
 
 
 def tensors(
-    channels: int, filters: int, size: int, seed: int, batch: int = 1
+    channels: int, filters: int, size: int, seed: int, batch: int = 1, kernel: int = 3
 ) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return (
         torch.randn(batch, channels, size, size, generator=generator),
-        torch.randn(filters, channels, 3, 3, generator=generator) / (9 * channels) ** 0.5,
+        torch.randn(filters, channels, kernel, kernel, generator=generator) / (kernel**2 * channels) ** 0.5,
         torch.randn(filters, generator=generator),
     )
 
@@ -38,6 +42,40 @@ def test_error_is_what_the_docstring_states(tile: int, bound: float, channels: i
     assert (actual - exact).abs().max() <= bound * exact.abs().max()
 
 
+@pytest.mark.parametrize(
+    ("channels", "filters", "size", "kernel", "tile", "bound"),
+    [
+        (64, 128, 56, 3, 2, 1e-6),
+        (256, 512, 14, 3, 2, 1e-6),
+        (3, 64, 224, 7, 3, 2e-5),
+        (32, 32, 20, 7, 3, 2e-5),
+    ],
+)
+def test_error_at_stride_2(
+    channels: int, filters: int, size: int, kernel: int, tile: int, bound: float
+) -> None:
+    input, weight, bias = tensors(channels, filters, size, seed=1, kernel=kernel)
+    options = {"padding": kernel // 2, "stride": 2}
+    exact = F.conv2d(input.double(), weight.double(), bias.double(), **options)
+    packed = packing.pack_winograd(weight, tile, stride=2)
+    actual = winograd_conv2d(input, packed, bias, out_channels=filters, **options)
+    assert (actual - exact).abs().max() <= bound * exact.abs().max()
+
+
+def test_known_values_at_stride_2() -> None:
+    """Pixels 1 to 25 where only the middle of the window counts, and where only its corners do."""
+    pixels = torch.arange(1.0, 26).view(1, 1, 5, 5)
+    middle, corners = torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 3, 3)
+    middle[0, 0, 1, 1] = 1
+    corners[0, 0, ::2, ::2] = 1
+    for weight, expected in (
+        (middle, [[1, 3, 5], [11, 13, 15], [21, 23, 25]]),
+        (corners, [[7, 16, 9], [24, 52, 28], [17, 36, 19]]),
+    ):
+        output = winograd_conv2d(pixels, packing.pack_winograd(weight, 2, stride=2), out_channels=1, stride=2)
+        torch.testing.assert_close(output[0, 0], torch.tensor(expected, dtype=torch.float32))
+
+
 @pytest.mark.parametrize("tile", TILES)
 def test_known_values(tile: int) -> None:
     """Ones under a window of ones: nine in the middle, six at an edge, four in a corner."""
@@ -49,29 +87,31 @@ def test_known_values(tile: int) -> None:
     torch.testing.assert_close(output, expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("tile", TILES)
-@pytest.mark.parametrize("padding", [0, 1])
-def test_reference_is_a_convolution(tile: int, padding: int) -> None:
-    input, weight, bias = (t.double() for t in tensors(5, 20, 9, seed=2, batch=2))
-    packed = packing.pack_winograd(weight.float(), tile).double()
-    actual = reference.winograd_conv2d(input, packed, bias, None, 20, padding, True)
-    exact = F.conv2d(input, weight.float().double(), bias, padding=padding).relu()
+@each_form
+@pytest.mark.parametrize("padding", [0, 1, 3])
+def test_reference_is_a_convolution(form: Form, padding: int) -> None:
+    input, weight, bias = (t.double() for t in tensors(5, 20, 9, seed=2, batch=2, kernel=form.kernel))
+    packed = packing.pack_winograd(weight.float(), form.tile, form.stride).double()
+    actual = reference.winograd_conv2d(input, packed, bias, None, 20, padding, form.stride, True)
+    exact = F.conv2d(input, weight.float().double(), bias, form.stride, padding).relu()
     torch.testing.assert_close(actual, exact, atol=1e-5, rtol=0)
 
 
 @needs_native
-@pytest.mark.parametrize("tile", TILES)
-@pytest.mark.parametrize("size", [7, 40])
-def test_threads_do_not_change_a_bit(tile: int, size: int) -> None:
+@each_form
+@pytest.mark.parametrize("size", [7, 40, 75])
+def test_threads_do_not_change_a_bit(form: Form, size: int) -> None:
     """Small images are shared out within a block of tiles, large ones block by block."""
-    input, weight, bias = tensors(40, 48, size, seed=3)
-    packed = packing.pack_winograd(weight, tile)
+    input, weight, bias = tensors(40, 48, size, seed=3, kernel=form.kernel)
+    packed = packing.pack_winograd(weight, form.tile, form.stride)
     before = torch.get_num_threads()
     outputs = []
     try:
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
-            outputs.append(winograd_conv2d(input, packed, bias, out_channels=48))
+            outputs.append(
+                winograd_conv2d(input, packed, bias, out_channels=48, padding=3, stride=form.stride)
+            )
     finally:
         torch.set_num_threads(before)
     assert outputs[0].equal(outputs[1])
@@ -108,10 +148,12 @@ def test_nan_reaches_the_tiles_it_touches_and_no_others() -> None:
     assert not output[:, :, :, 4:].isnan().any()
 
 
-@pytest.mark.parametrize("tile", TILES)
-def test_registration_is_complete(tile: int) -> None:
-    input, weight, bias = tensors(5, 18, 6, seed=5, batch=2)
-    arguments = (input, packing.pack_winograd(weight, tile), bias, torch.zeros(2, 18, 6, 6), 18, 1, True)
+@each_form
+def test_registration_is_complete(form: Form) -> None:
+    input, weight, bias = tensors(5, 18, 6, seed=5, batch=2, kernel=form.kernel)
+    packed = packing.pack_winograd(weight, form.tile, form.stride)
+    residual = torch.zeros(2, 18, *[form.size(6, 1)] * 2)
+    arguments = (input, packed, bias, residual, 18, 1, form.stride, True)
     torch.library.opcheck(torch.ops.leanmark.winograd_conv2d.default, arguments)
 
 
@@ -127,6 +169,8 @@ X, U, B = torch.zeros(2, 5, 6, 7), packing.pack_winograd(torch.zeros(18, 5, 3, 3
         ({"input": X[0]}, ValueError, r"input is \[5, 6, 7\]; it must be \[N, 5, H, W\]"),
         ({"input": X[:, :4]}, ValueError, "it must be .* since weight was packed for 5 channels"),
         ({"weight": U[:9]}, ValueError, r"weight is \[9, 2, 5, 16\]; it must be \[16 or 36, panels, C, 16\]"),
+        ({"stride": 3}, ValueError, "stride is 3; it must be 1 or 2"),
+        ({"stride": 2}, ValueError, r"it must be \[N, 1, H, W\], since .* for 1 channels and stride 2"),
         ({"out_channels": 33}, ValueError, "out_channels is 33; it must be from 17 to 32"),
         ({"bias": B[:3]}, ValueError, r"bias is \[3\]; it must be \[18\] or None"),
         ({"residual": X}, ValueError, r"residual is \[2, 5, 6, 7\]; it must be \[2, 18, 6, 7\]"),
@@ -146,15 +190,17 @@ def test_mistakes_are_explained(
 @pytest.mark.parametrize(
     "arguments",
     [
-        (X.double(), U, B, None, 18, 1, True),
-        (X[0], U, B, None, 18, 1, True),
-        (X[:, :4], U, B, None, 18, 1, True),
-        (X, U[:9], B, None, 18, 1, True),
-        (X, U, B[:3], None, 18, 1, True),
-        (X, U, B, X, 18, 1, True),
-        (X, U, B, None, 33, 1, True),
-        (X, U, B, None, 18, -1, True),
-        (X[:, :, :2], U, B, None, 18, 0, True),
+        (X.double(), U, B, None, 18, 1, 1, True),
+        (X[0], U, B, None, 18, 1, 1, True),
+        (X[:, :4], U, B, None, 18, 1, 1, True),
+        (X, U[:9], B, None, 18, 1, 1, True),
+        (X, U, B[:3], None, 18, 1, 1, True),
+        (X, U, B, X, 18, 1, 1, True),
+        (X, U, B, None, 33, 1, 1, True),
+        (X, U, B, None, 18, -1, 1, True),
+        (X[:, :, :2], U, B, None, 18, 0, 1, True),
+        (X, U, B, None, 18, 1, 2, True),
+        (X, U, B, None, 18, 1, 0, True),
     ],
 )
 def test_direct_calls_never_read_stray_memory(arguments: tuple[Tensor | int | None, ...]) -> None:

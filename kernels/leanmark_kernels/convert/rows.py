@@ -196,11 +196,11 @@ _FP32 = (
             f"winograd F({tile}x{tile})",
             nn.Conv2d,
             partial(_winograd, tile=tile),
-            WinogradConv2d.why_not,
+            partial(WinogradConv2d.why_not, tile=tile),
             "leanmark::winograd_conv2d",
             fuses=("relu", "residual"),
         )
-        for tile in (4, 2)
+        for tile in (4, 3, 2)
     ),
     *_linear_and_pointwise(
         "packed fp32", "fp32", "leanmark::packed_linear", partial(_packed, dtype=torch.float32)

@@ -20,12 +20,18 @@ LEANMARK_TARGET void outputs(const Plan& p, const Block& block, int64_t begin, i
   transform_outputs<8, Tile>(p, block, begin, end);
 }
 
+template <class Tile>
+constexpr Phases kPhases{inputs<Tile>, products, outputs<Tile>, 1};
+
 }  // namespace
 
-const Phases& phases_avx2(bool large) {
-  static constexpr Phases f2{inputs<F2>, products, outputs<F2>, 1};
-  static constexpr Phases f4{inputs<F4>, products, outputs<F4>, 1};
-  return large ? f4 : f2;
+const Phases& phases_avx2(Form form) {
+  switch (form) {
+    case Form::kF2: return kPhases<F2>;
+    case Form::kF4: return kPhases<F4>;
+    case Form::kF3: return kPhases<F3>;
+    default: return kPhases<Stride2>;
+  }
 }
 
 }  // namespace leanmark::winograd

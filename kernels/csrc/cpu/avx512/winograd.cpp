@@ -20,12 +20,18 @@ LEANMARK_TARGET void outputs(const Plan& p, const Block& block, int64_t begin, i
   transform_outputs<16, Tile>(p, block, begin, end);
 }
 
+template <class Tile>
+constexpr Phases kPhases{inputs<Tile>, products, outputs<Tile>, 2};
+
 }  // namespace
 
-const Phases& phases_avx512(bool large) {
-  static constexpr Phases f2{inputs<F2>, products, outputs<F2>, 2};
-  static constexpr Phases f4{inputs<F4>, products, outputs<F4>, 2};
-  return large ? f4 : f2;
+const Phases& phases_avx512(Form form) {
+  switch (form) {
+    case Form::kF2: return kPhases<F2>;
+    case Form::kF4: return kPhases<F4>;
+    case Form::kF3: return kPhases<F3>;
+    default: return kPhases<Stride2>;
+  }
 }
 
 }  // namespace leanmark::winograd

@@ -44,7 +44,7 @@ LEANMARK_INLINE void transform_input(const float* from, int64_t row, int64_t pix
   #pragma GCC unroll 6
   for (int i = 0; i < kIn; ++i) Tile::template input<1>(d + i * kIn);
   #pragma GCC unroll 36
-  for (int e = 0; e < kIn * kIn; ++e) store(d[e], to + e * point);
+  for (int e = 0; e < kIn * kIn; ++e) store(d[e], to + kOrder<Tile>.place[e] * point);
 }
 
 template <int kLanes, class Tile>
@@ -56,7 +56,8 @@ LEANMARK_INLINE void transform_inputs(const Plan& p, const Block& block, int64_t
     const int64_t tile = item / chunks, channel = item % chunks * kChunk;
     const int64_t channels = std::min(kChunk, p.in_channels - channel);
     const Place place(p, block.first + tile, Tile::kOut);
-    const int64_t top = place.top - p.padding, left = place.left - p.padding;
+    constexpr int kStride = Tile::kStep / Tile::kOut;
+    const int64_t top = place.top * kStride - p.padding, left = place.left * kStride - p.padding;
     const float* image = p.input + place.image * p.height * p.width * p.in_channels;
 
     const bool inside = top >= 0 && left >= 0 && top + kIn <= p.height && left + kIn <= p.width;
@@ -130,15 +131,17 @@ template <int kLanes, int kMostRows, int kPanels>
 LEANMARK_INLINE void multiply(const Plan& p, const Block& block, int64_t begin, int64_t end) {
   const int64_t groups = (p.panels + kPanels - 1) / kPanels;
   for (int64_t item = begin; item < end; ++item) {
-    const int64_t point = item / groups, panel = item % groups * kPanels;
-    const float* b = p.weight + (point * p.panels + panel) * p.in_channels * kPanelWidth;
-    const float* a = block.inputs + point * p.in_point_stride;
-    float* to = block.outputs + point * p.out_point_stride + panel * kPanelWidth;
-    const Operands o{a, p.in_stride, b, p.in_channels, to, p.out_stride, 0};
-    if (panel + kPanels > p.panels) {
-      multiply_panels<kLanes, kMostRows, 1>(block, o);
-    } else {
-      multiply_panels<kLanes, kMostRows, kPanels>(block, o);
+    const int64_t weights = item / groups, panel = item % groups * kPanels;
+    const float* b = p.weight + (weights * p.panels + panel) * p.depth * kPanelWidth;
+    for (int64_t point = p.first[weights]; point < p.first[weights + 1]; ++point) {
+      const float* a = block.inputs + point * p.in_point_stride;
+      float* to = block.outputs + point * p.out_point_stride + panel * kPanelWidth;
+      const Operands o{a, p.in_stride, b, p.depth, to, p.out_stride, 0};
+      if (panel + kPanels > p.panels) {
+        multiply_panels<kLanes, kMostRows, 1>(block, o);
+      } else {
+        multiply_panels<kLanes, kMostRows, kPanels>(block, o);
+      }
     }
   }
 }
@@ -151,7 +154,7 @@ LEANMARK_INLINE void transform_output(const Plan& p, const float* from, int64_t 
   using V = Vector<kLanes>;
   V m[kIn * kIn], half[kOut * kIn], y[kOut * kOut];
   #pragma GCC unroll 36
-  for (int e = 0; e < kIn * kIn; ++e) m[e] = load<V>(from + e * p.out_point_stride);
+  for (int e = 0; e < kIn * kIn; ++e) m[e] = load<V>(from + kOrder<Tile>.place[e] * p.out_point_stride);
   #pragma GCC unroll 6
   for (int j = 0; j < kIn; ++j) Tile::template output<kIn, kIn>(m + j, half + j);
   #pragma GCC unroll 4

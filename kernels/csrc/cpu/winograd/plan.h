@@ -13,14 +13,16 @@ namespace leanmark::winograd {
 
 struct Plan {
   const float* input;     // [batch, height, width, in_channels]
-  const float* weight;    // [points, panels, in_channels, kPanelWidth], transformed
+  const float* weight;    // [weights, panels, depth, kPanelWidth], transformed
   const float* bias;      // [out_channels], or null
   const float* residual;  // as output, or null
   float* output;          // [batch, out_height, out_width, out_channels]
   int64_t height, width, in_channels;
   int64_t out_height, out_width, out_channels;
+  int64_t depth;  // channels that are multiplied: in_channels without those that fill up vectors
   int64_t padding;
   bool relu;
+  const uint8_t* first;  // point that meets each of the weights
 
   int64_t tiles_high, tiles_wide, tiles;  // tiles: of all images
   int64_t panels;
@@ -37,21 +39,28 @@ struct Block {
 
 constexpr int64_t kChunk = 64;  // channels that one item of a transform covers
 
+enum class Form {
+  kF2,       // F(2x2, 3x3)
+  kF4,       // F(4x4, 3x3)
+  kStride2,  // 3x3 at stride 2, 2x2 outputs
+  kF3,       // F(3x3, 4x4): 7x7 at stride 2, on the four pixels of each square of 2x2 as channels
+};
+
 // The three phases of a block. Items [begin, end) may be shared out over threads; a phase needs all of the one
 // before.
 using Phase = void (*)(const Plan&, const Block&, int64_t begin, int64_t end);
 
 struct Phases {
   Phase transform_inputs;   // items: tiles x chunks of input channels
-  Phase multiply;           // items: points x groups of panels
+  Phase multiply;           // items: weights x groups of panels
   Phase transform_outputs;  // items: tiles x chunks of output channels
   int panels_at_once;
 };
 
-const Phases& phases_portable(bool large);
+const Phases& phases_portable(Form form);
 #if defined(__x86_64__)
-const Phases& phases_avx2(bool large);
-const Phases& phases_avx512(bool large);
+const Phases& phases_avx2(Form form);
+const Phases& phases_avx512(Form form);
 #endif
 
 }  // namespace leanmark::winograd
