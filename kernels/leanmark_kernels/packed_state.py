@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from leanmark_kernels.large_pages import in_large_pages
+
 VERSION = 1
 """Of the packed layouts. Raise it when the bytes of any of them change their meaning."""
 
@@ -51,17 +53,20 @@ class PackedModule(nn.Module):
         return self
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of a copy, or of a layer that was saved whole."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         reason = self._why_foreign(self._buffers.get(TAG))
         if reason is not None:
             raise RuntimeError(f"this pickled {type(self).__name__} is refused: {reason}")
+        for name, tensor in self._buffers.items():
+            self._buffers[name] = None if tensor is None else in_large_pages(tensor)
 
     def hold(self, **tensors: Tensor | None) -> None:
         """Take ``tensors`` as the buffers of this layer, and write the tag for them."""
-        present = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        present = {name: in_large_pages(each) for name, each in tensors.items() if each is not None}
         tag = [_number(self.layout), VERSION, checksum(present), *self.options.values()]
         # torch.export miscounts buffers that come after one that is None.
-        for name, tensor in {TAG: torch.tensor(tag), **present, **tensors}.items():
+        for name, tensor in {TAG: torch.tensor(tag), **present, **(tensors | present)}.items():
             self.register_buffer(name, tensor)
 
     def extra_repr(self) -> str:
