@@ -8,6 +8,8 @@
 
 namespace leanmark::winograd {
 
+constexpr int64_t kItemsAhead = 2, kLineFloats = 16;  // of outputs that are asked for
+
 // Where a tile begins in its image; `top` and `left` count output pixels.
 struct Place {
   int64_t image, top, left;
@@ -181,6 +183,26 @@ LEANMARK_INLINE void transform_output(const Plan& p, const float* from, int64_t 
   }
 }
 
+// Asks for the memory of an item's output pixels. They lie too far apart for the processor to see a pattern, and in a
+// whole model what is written to has left the caches since it was last used.
+template <class Tile>
+LEANMARK_INLINE void expect_outputs(const Plan& p, const Block& block, int64_t item, int64_t chunks) {
+  const Place place(p, block.first + item / chunks, Tile::kOut);
+  const int64_t first = item % chunks * kChunk, last = std::min(first + kChunk, p.out_channels);
+  const int64_t rows = std::min<int64_t>(Tile::kOut, p.out_height - place.top);
+  const int64_t columns = std::min<int64_t>(Tile::kOut, p.out_width - place.left);
+  const int64_t pixel = (place.image * p.out_height + place.top) * p.out_width + place.left;
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < columns; ++j) {
+      const int64_t at = (pixel + i * p.out_width + j) * p.out_channels;
+      for (int64_t channel = first; channel < last; channel += kLineFloats) {
+        __builtin_prefetch(p.output + at + channel, 1);
+        if (p.residual) __builtin_prefetch(p.residual + at + channel);
+      }
+    }
+  }
+}
+
 template <int kLanes, class Tile>
 LEANMARK_INLINE void transform_outputs(const Plan& p, const Block& block, int64_t begin, int64_t end) {
   const int64_t chunks = (p.out_channels + kChunk - 1) / kChunk;
@@ -191,6 +213,7 @@ LEANMARK_INLINE void transform_outputs(const Plan& p, const Block& block, int64_
     const int64_t columns = std::min<int64_t>(Tile::kOut, p.out_width - place.left);
     const int64_t pixel = (place.image * p.out_height + place.top) * p.out_width + place.left;
     const int64_t last = std::min(first + kChunk, p.out_channels);
+    if (item + kItemsAhead < end) expect_outputs<Tile>(p, block, item + kItemsAhead, chunks);
     for (int64_t channel = first; channel < last; channel += kLanes) {
       const float* from = block.outputs + tile * p.out_stride + channel;
       transform_output<kLanes, Tile>(p, from, pixel * p.out_channels + channel, channel, rows, columns);
