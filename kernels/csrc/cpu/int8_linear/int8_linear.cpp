@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <optional>
-#include <vector>
 
 #include "cpu/int8_linear/run.h"
 #include "cpu/tensors.h"
@@ -42,13 +41,12 @@ struct Layer {
  private:
   static Tensor checked(const char* name, const Tensor& input, const Tensor& weight, const Tensor& scale,
                         const std::optional<Tensor>& bias, int64_t columns) {
-    std::vector<int64_t> shape(input.sizes().begin(), input.sizes().end());
+    const int64_t depth = input.size(input.dim() - 1);
     STD_TORCH_CHECK(columns >= 0 && weight.scalar_type() == ScalarType::Char && weight.dim() == 2 &&
-                        weight.size(0) == panels_for(columns) && weight.size(1) == panel_bytes_for(shape.back()),
+                        weight.size(0) == panels_for(columns) && weight.size(1) == panel_bytes_for(depth),
                     name, ": weight must be packed for the K of input and for out_features");
-    check_layer(name, scale, bias, shape.back(), columns);
-    shape.back() = columns;
-    return new_floats(shape);
+    check_layer(name, scale, bias, depth, columns);
+    return allocate_rows(input, columns);
   }
 };
 

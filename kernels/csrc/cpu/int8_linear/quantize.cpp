@@ -13,6 +13,7 @@
 
 #include "cpu/capability.h"
 #include "cpu/tensors.h"
+#include "cpu/threads.h"
 #include "cpu/vector.h"
 
 namespace leanmark::int8_linear {
@@ -131,9 +132,9 @@ void quantize(const Rows& r) {
   };
 
   const int64_t pieces = std::max<int64_t>(1, divide_up(r.depth, kPiece));
-  const int64_t grain = std::max<int64_t>(1, kPiece / std::max<int64_t>(1, std::min(r.depth, kPiece)));
+  const Work reading{double(r.rows) * r.depth * sizeof(float), 0};
   if (pieces == 1) {
-    torch::stable::parallel_for(0, r.rows, grain, [&](int64_t begin, int64_t end) {
+    parallel_for(r.rows, reading, [&](int64_t begin, int64_t end, int64_t) {
       for (int64_t row = begin; row < end; ++row) {
         round({r, 1, row}, take_scale(row, step.largest(r.from + row * r.depth, r.depth)));
       }
@@ -141,7 +142,7 @@ void quantize(const Rows& r) {
     return;
   }
   std::vector<uint32_t> largest(r.rows * pieces);
-  torch::stable::parallel_for(0, r.rows * pieces, grain, [&](int64_t begin, int64_t end) {
+  parallel_for(r.rows * pieces, reading, [&](int64_t begin, int64_t end, int64_t) {
     for (int64_t item = begin; item < end; ++item) {
       const Piece piece(r, pieces, item);
       largest[item] = step.largest(r.from + piece.row * r.depth + piece.first, piece.count);
@@ -152,7 +153,7 @@ void quantize(const Rows& r) {
     const auto* of_row = largest.data() + row * pieces;
     inverse[row] = take_scale(row, *std::max_element(of_row, of_row + pieces));
   }
-  torch::stable::parallel_for(0, r.rows * pieces, grain, [&](int64_t begin, int64_t end) {
+  parallel_for(r.rows * pieces, reading, [&](int64_t begin, int64_t end, int64_t) {
     for (int64_t item = begin; item < end; ++item) {
       const Piece piece(r, pieces, item);
       round(piece, inverse[piece.row]);

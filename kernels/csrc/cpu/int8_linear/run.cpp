@@ -1,6 +1,5 @@
 #include "cpu/int8_linear/run.h"
 
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
@@ -10,6 +9,7 @@
 #include "cpu/int8_linear/quantize.h"
 #include "cpu/panels.h"
 #include "cpu/tensors.h"
+#include "cpu/threads.h"
 
 namespace leanmark::int8_linear {
 namespace {
@@ -17,8 +17,6 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-constexpr int64_t kWorkPerThread = 1 << 16;    // multiply-adds that outweigh waking a thread
-constexpr int64_t kValuesPerThread = 1 << 14;  // values to pack that do
 constexpr int64_t kLine = 64;
 constexpr int kZeroPoint = 128;  // of rows that are rounded here: unsigned, which the fastest products take
 
@@ -30,22 +28,13 @@ const Kernel& kernel() {
   return kernel_portable();
 }
 
-Tensor new_tensor(const std::vector<int64_t>& shape, int32_t dtype) {
-  std::vector<int64_t> strides(shape.size(), 1);
-  for (size_t i = shape.size(); i-- > 1;) strides[i - 1] = strides[i] * std::max<int64_t>(1, shape[i]);
-  AtenTensorHandle handle;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(shape.size()), shape.data(), strides.data(), dtype,
-                                                         aoti_torch_device_type_cpu(), 0, &handle));
-  return Tensor(handle);
-}
-
 // On the stack where it is small: with one row, a tensor costs a twentieth of the product.
 class Memory {
  public:
   explicit Memory(int64_t bytes) : at(small_) {
     if (bytes <= int64_t(sizeof(small_))) return;
-    tensor_ = new_tensor({bytes}, aoti_torch_dtype_int8());
-    at = reinterpret_cast<char*>(tensor_->mutable_data_ptr<int8_t>());
+    tensor_ = allocate_bytes(bytes);
+    at = reinterpret_cast<char*>(tensor_->mutable_data_ptr<uint8_t>());
   }
   Memory(const Memory&) = delete;
 
@@ -82,27 +71,30 @@ void lay_out(Plan& plan, const Kernel& chosen) {
 
 int64_t groups_of(const Plan& plan, const Kernel& chosen) { return divide_up(plan.panels, chosen.item_panels); }
 
+Work products_of(const Plan& plan) {
+  const double weights = double(plan.panels) * plan.panel_bytes;
+  return {weights, weights * plan.rows};
+}
+
 void multiply(const Plan& plan, const Kernel& chosen) {
   const int64_t items = divide_up(plan.tiles, plan.block_tiles) * groups_of(plan, chosen);
-  const int64_t work = plan.block_tiles * plan.tile_rows * plan.depth * chosen.item_panels * kPanelWidth;
-  const int64_t grain = std::max<int64_t>(1, kWorkPerThread / std::max<int64_t>(1, work));
-  torch::stable::parallel_for(0, items, grain, [&](int64_t begin, int64_t end) { chosen.multiply(plan, begin, end); });
+  parallel_for(items, products_of(plan), [&](int64_t begin, int64_t end, int64_t) {
+    chosen.multiply(plan, begin, end);
+  });
 }
 
 // Many rows: every thread takes whole blocks, and what it packs stays in its own cache.
 void run_blocks(const Plan& plan, const Kernel& chosen, int64_t workers) {
-  const int64_t blocks = divide_up(plan.tiles, plan.block_tiles), groups = groups_of(plan, chosen);
-  const int64_t bytes = plan.block_tiles * plan.tile_bytes;
+  const int64_t groups = groups_of(plan, chosen), bytes = plan.block_tiles * plan.tile_bytes;
   const Memory memory(workers * bytes);
-  torch::stable::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t worker = begin; worker < end; ++worker) {
-      Plan mine = plan;
-      mine.scratch = memory.at + worker * bytes;
-      for (int64_t block = worker; block < blocks; block += workers) {
-        mine.first_tile = block * plan.block_tiles;
-        chosen.pack(mine, mine.first_tile, std::min(plan.tiles, mine.first_tile + plan.block_tiles));
-        chosen.multiply(mine, block * groups, (block + 1) * groups);
-      }
+  const int64_t blocks = divide_up(plan.tiles, plan.block_tiles);
+  parallel_for(blocks, products_of(plan), [&](int64_t begin, int64_t end, int64_t worker) {
+    Plan mine = plan;
+    mine.scratch = memory.at + worker * bytes;
+    for (int64_t block = begin; block < end; ++block) {
+      mine.first_tile = block * plan.block_tiles;
+      chosen.pack(mine, mine.first_tile, std::min(plan.tiles, mine.first_tile + plan.block_tiles));
+      chosen.multiply(mine, block * groups, (block + 1) * groups);
     }
   });
 }
@@ -112,16 +104,13 @@ void run(Plan& plan, const Kernel& chosen) {
   if (divide_up(plan.tiles, plan.block_tiles) >= 2 * workers) return run_blocks(plan, chosen, workers);
   const Memory memory(plan.tiles * plan.tile_bytes);
   plan.scratch = memory.at;
-  const int64_t grain = std::max<int64_t>(1, kValuesPerThread / std::max<int64_t>(1, plan.tile_rows * plan.depth));
-  torch::stable::parallel_for(0, plan.tiles, grain, [&](int64_t begin, int64_t end) {
+  parallel_for(plan.tiles, {double(plan.rows) * plan.depth, 0}, [&](int64_t begin, int64_t end, int64_t) {
     chosen.pack(plan, begin, end);
   });
   multiply(plan, chosen);
 }
 
 }  // namespace
-
-Tensor new_floats(const std::vector<int64_t>& shape) { return new_tensor(shape, aoti_torch_dtype_float32()); }
 
 bool is_vector(const Tensor& values, int64_t length) {
   return values.scalar_type() == ScalarType::Float && values.dim() == 1 && values.size(0) == length;

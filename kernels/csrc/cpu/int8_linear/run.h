@@ -4,14 +4,10 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <optional>
-#include <vector>
 
 #include "cpu/int8_linear/plan.h"
 
 namespace leanmark::int8_linear {
-
-// A call through the dispatcher would cost as much as a small product.
-torch::stable::Tensor new_floats(const std::vector<int64_t>& shape);
 
 // Refuses what would read stray memory, in the words of `operator_name`; the Python entries explain mistakes.
 // `depth` is that of the rows.

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cpu/int8_winograd/plan.h"
+#include "cpu/items.h"
 #include "cpu/panels.h"
 #include "cpu/tensors.h"
 
@@ -54,31 +55,34 @@ struct Schedule {
 
 // Many tiles: every thread takes whole blocks, and what it transforms stays in its own cache.
 void run_blocks(const Schedule& s, int64_t workers, char* scratch) {
-  torch::stable::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t worker = begin; worker < end; ++worker) {
-      for (int64_t index = worker; index < s.blocks; index += workers) {
-        const Block block = s.block(index, scratch + worker * s.scratch_bytes());
-        s.phases.transform_inputs(s.plan, block, 0, s.inputs(block));
-        s.phases.multiply(s.plan, block, 0, s.products());
-        s.phases.transform_outputs(s.plan, block, 0, s.outputs(block));
-      }
-    }
+  Items blocks(s.blocks);
+  torch::stable::parallel_for(0, workers, 1, [&](int64_t worker, int64_t) {
+    blocks.take_singly([&](int64_t index) {
+      const Block block = s.block(index, scratch + worker * s.scratch_bytes());
+      s.phases.transform_inputs(s.plan, block, 0, s.inputs(block));
+      s.phases.multiply(s.plan, block, 0, s.products());
+      s.phases.transform_outputs(s.plan, block, 0, s.outputs(block));
+    });
   });
 }
 
 // Few tiles: all threads work on one block, so that each reads its share of the weights only.
-void run_phases(const Schedule& s, char* scratch) {
-  const auto share = [&](const Block& block, Phase phase, int64_t items) {
-    torch::stable::parallel_for(0, items, 1, [&](int64_t begin, int64_t end) {
-      phase(s.plan, block, begin, end);
-    });
-  };
+void run_phases(const Schedule& s, int64_t workers, char* scratch) {
+  const Phase phases[] = {s.phases.transform_inputs, s.phases.multiply, s.phases.transform_outputs};
+  std::vector<Items> items;
+  items.reserve(3 * s.blocks);
   for (int64_t index = 0; index < s.blocks; ++index) {
     const Block block = s.block(index, scratch);
-    share(block, s.phases.transform_inputs, s.inputs(block));
-    share(block, s.phases.multiply, s.products());
-    share(block, s.phases.transform_outputs, s.outputs(block));
+    for (const int64_t count : {s.inputs(block), s.products(), s.outputs(block)}) items.emplace_back(count);
   }
+  torch::stable::parallel_for(0, workers, 1, [&](int64_t, int64_t) {
+    for (int64_t i = 0; i < 3 * s.blocks; ++i) {
+      const Block block = s.block(i / 3, scratch);
+      items[i].take_and_wait(workers, [&](int64_t begin, int64_t end) {
+        phases[i % 3](s.plan, block, begin, end);
+      });
+    }
+  });
 }
 
 void run(Plan& plan, const Tensor& like) {
@@ -97,7 +101,8 @@ void run(Plan& plan, const Tensor& like) {
   const Schedule schedule{plan, phases(), block_tiles, divide_up(plan.tiles, block_tiles)};
   const Tensor scratch = torch::stable::new_empty(like, {workers * schedule.scratch_bytes()}, ScalarType::Char);
   char* memory = reinterpret_cast<char*>(scratch.mutable_data_ptr<int8_t>());
-  whole_blocks ? run_blocks(schedule, workers, memory) : run_phases(schedule, memory);
+  const auto run_all = whole_blocks ? run_blocks : run_phases;
+  run_all(schedule, threads, memory);
 }
 
 bool is_vector(const Tensor& values, int64_t length) {
