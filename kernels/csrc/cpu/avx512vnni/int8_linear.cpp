@@ -1,6 +1,7 @@
 // Exact 8-bit linear layers for AVX-512 with VNNI: unsigned rows times signed weights, four products added to 32
 // bits by one instruction that never saturates.
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -120,7 +121,7 @@ template <int kRows, int kPanels>
 LEANMARK_TARGET LEANMARK_OUTLINE void products(const Plan& p, int64_t row, const uint8_t* x, int64_t panel) {
   Int8Sums<Bytes, kRows, kPanels> of;
   of.add_all(x, p.row_bytes, p.weight + panel * p.panel_bytes, p.panel_bytes, p.padded_depth / 4);
-  #pragma GCC unroll 2
+  #pragma GCC unroll 4
   for (int v = 0; v < kPanels; ++v) {
     const Columns columns(p, panel + v);
     RowScales scales(p, row);
@@ -132,30 +133,33 @@ LEANMARK_TARGET LEANMARK_OUTLINE void products(const Plan& p, int64_t row, const
 using Products = void (*)(const Plan&, int64_t row, const uint8_t* x, int64_t panel);
 
 template <int kPanels, int... kRows>
-constexpr Products products_for(int64_t rows, std::integer_sequence<int, kRows...>) {
-  constexpr Products all[] = {products<kRows + 1, kPanels>...};
-  return all[rows - 1];
+constexpr std::array<Products, sizeof...(kRows)> products_of(std::integer_sequence<int, kRows...>) {
+  return {products<kRows + 1, kPanels>...};
 }
 
-template <int kPanels>
-Products products_for(int64_t rows) {
-  return products_for<kPanels>(rows, std::make_integer_sequence<int, kMostRows>());
-}
+template <int kPanels, int kMost>
+constexpr auto kProducts = products_of<kPanels>(std::make_integer_sequence<int, kMost>());  // by rows, from one on
 
-constexpr int64_t kItemPanels = 2;
+constexpr int64_t kItemPanels = 2, kPanelsAtOnce = 4, kFewRows = 2;
+
+// A row or two are bound by reading the weights: that is faster from several panels side by side.
+LEANMARK_TARGET void multiply_panels(const Plan& p, int64_t panel, int64_t last) {
+  for (; panel + kPanelsAtOnce <= last; panel += kPanelsAtOnce) {
+    kProducts<kPanelsAtOnce, kFewRows>[p.rows - 1](p, 0, packed_row(p, 0), panel);
+  }
+  for (; panel < last; ++panel) kProducts<1, kFewRows>[p.rows - 1](p, 0, packed_row(p, 0), panel);
+}
 
 LEANMARK_TARGET void multiply_items(const Plan& p, int64_t begin, int64_t end) {
   const int64_t groups = (p.panels + kItemPanels - 1) / kItemPanels;
+  if (p.rows <= kFewRows) return multiply_panels(p, begin * kItemPanels, std::min(end * kItemPanels, p.panels));
   for (int64_t item = begin; item < end; ++item) {
     const int64_t first = item / groups * p.block_tiles, last = std::min(p.tiles, first + p.block_tiles);
     const int64_t panel = item % groups * kItemPanels, panels = std::min(kItemPanels, p.panels - panel);
+    const auto& of = panels == kItemPanels ? kProducts<kItemPanels, kMostRows> : kProducts<1, kMostRows>;
     for (int64_t tile = first; tile < last; ++tile) {
       const int64_t row = tile * p.tile_rows, rows = std::min(p.tile_rows, p.rows - row);
-      if (panels == kItemPanels && rows > 2) {
-        products_for<kItemPanels>(rows)(p, row, packed_row(p, row), panel);
-      } else {
-        for (int64_t v = 0; v < panels; ++v) products_for<1>(rows)(p, row, packed_row(p, row), panel + v);
-      }
+      of[rows - 1](p, row, packed_row(p, row), panel);
     }
   }
 }

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "cpu/avx512vnni/prefetch.h"
 #include "cpu/panels.h"
 #include "cpu/vector.h"
 
@@ -30,7 +31,6 @@ struct Words {  // both signed
 template <class Values, int kRows, int kPanels>
 struct Int8Sums {
   static constexpr int64_t kLine = 64;
-  static constexpr int64_t kAhead = 32 * kLine;
   // Sums of different depths, where one for each output would leave the multipliers waiting for one another.
   static constexpr int kTimes = kRows * kPanels >= 8 ? 1 : kRows * kPanels >= 4 ? 2 : kRows * kPanels >= 2 ? 4 : 8;
 
@@ -43,20 +43,21 @@ struct Int8Sums {
     for (int u = 0; u < kTimes; ++u) {
       #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
-        #pragma GCC unroll 2
+        #pragma GCC unroll 4
         for (int v = 0; v < kPanels; ++v) sums[u][r][v] = _mm512_setzero_si512();
       }
     }
     const auto* x = static_cast<const char*>(rows);
     const auto* w = static_cast<const char*>(panels);
     int64_t k = 0;
-    for (; k + kTimes <= steps; k += kTimes) step<kTimes>(x + 4 * k, row_bytes, w + k * kLine, panel_bytes);
-    for (; k < steps; ++k) step<1>(x + 4 * k, row_bytes, w + k * kLine, panel_bytes);
+    const auto ahead = [&] { return ahead_of(k * kLine, panel_bytes, kPanels); };
+    for (; k + kTimes <= steps; k += kTimes) step<kTimes>(x + 4 * k, row_bytes, w + k * kLine, panel_bytes, ahead());
+    for (; k < steps; ++k) step<1>(x + 4 * k, row_bytes, w + k * kLine, panel_bytes, ahead());
     #pragma GCC unroll 8
     for (int u = 1; u < kTimes; ++u) {
       #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
-        #pragma GCC unroll 2
+        #pragma GCC unroll 4
         for (int v = 0; v < kPanels; ++v) sums[0][r][v] = _mm512_add_epi32(sums[0][r][v], sums[u][r][v]);
       }
     }
@@ -64,22 +65,23 @@ struct Int8Sums {
 
  private:
   template <int kSteps>
-  LEANMARK_TARGET LEANMARK_INLINE void step(const char* x, int64_t row_bytes, const char* w, int64_t panel_bytes) {
+  LEANMARK_TARGET LEANMARK_INLINE void step(const char* x, int64_t row_bytes, const char* w, int64_t panel_bytes,
+                                            int64_t ahead) {
     #pragma GCC unroll 8
     for (int u = 0; u < kSteps; ++u) {
       __m512i line[kPanels];
-      #pragma GCC unroll 2
+      #pragma GCC unroll 4
       for (int v = 0; v < kPanels; ++v) {
         const char* at = w + v * panel_bytes + u * kLine;
         line[v] = _mm512_loadu_si512(at);
-        if (kRows <= 4) _mm_prefetch(at + kAhead, _MM_HINT_T0);  // few rows: bound by reading the weights
+        if (kRows <= 4) _mm_prefetch(at + ahead, _MM_HINT_T0);  // few rows: bound by reading the weights
       }
       #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
         int32_t four;
         std::memcpy(&four, x + r * row_bytes + 4 * u, sizeof(four));
         const __m512i values = _mm512_set1_epi32(four);
-        #pragma GCC unroll 2
+        #pragma GCC unroll 4
         for (int v = 0; v < kPanels; ++v) Values::add(sums[u][r][v], values, line[v]);
       }
     }
