@@ -24,8 +24,8 @@ MOST_CHANNELS = 1820
 FOOTER = 32
 """int32 values behind the int8 weights of a panel: 16 column sums, the largest pair and quad, zeros."""
 
-WEIGHT_TRANSFORM = ((2, 0, 0), (1, 1, 1), (1, -1, 1), (0, 0, 2))
-"""Twice the matrix G of F(2x2, 3x3) (Lavin and Gray, CVPR 2016, section 4.1), so that it is of integers."""
+WEIGHT_TRANSFORM = ((1, 0, 0), (1, 1, 1), (1, -1, 1), (1, 2, 4), (4, -2, 1), (0, 0, 1))
+"""The matrix G of F(4x4, 3x3) (Lavin and Gray, CVPR 2016) of integers, for 0, 1, -1, 2, -1/2 and infinity."""
 
 
 class Quantized(NamedTuple):
@@ -191,8 +191,8 @@ def unpack_int8_linear(packed: Tensor, out_features: int, in_features: int) -> T
 def pack_int8_winograd(weight: Tensor) -> Tensor:
     """The transformed weights of a 3x3 convolution, for :func:`leanmark_kernels.int8_winograd_conv2d`.
 
-    ``weight`` is int8 [O, C, 3, 3]. Returns int16 [16, ceil(O / 16), ceil(C / 4) * 2, 16, 2], pairs of
-    channels together: 32 / 9 times the size of ``weight``.
+    ``weight`` is int8 [O, C, 3, 3]. Returns int16 [36, ceil(O / 16), ceil(C / 4) * 2, 16, 2], pairs of
+    channels together: 8 times the size of ``weight``.
 
     Raises ``TypeError`` for another dtype, ``ValueError`` for another shape and for C above 1820.
     """
@@ -213,9 +213,11 @@ def unpack_int8_winograd(packed: Tensor, out_channels: int, in_channels: int) ->
     """The int8 [out_channels, in_channels, 3, 3] that :func:`pack_int8_winograd` packed."""
     points = packed.transpose(2, 3).flatten(3, 4).flatten(1, 2)[:, :out_channels, :in_channels]
     inverse = torch.tensor(
-        ((0.5, 0, 0, 0), (0, 0.5, -0.5, 0), (0, 0, 0, 0.5)), dtype=torch.float64, device=packed.device
+        ((1, 0, 0, 0, 0, 0), (0, 0.5, -0.5, 0, 0, 0), (0, 0, 0, 0, 0, 1)),
+        dtype=torch.float64,
+        device=packed.device,
     )
-    square = points.unflatten(0, (4, 4)).double()
+    square = points.unflatten(0, (6, 6)).double()
     weight: Tensor = torch.einsum("ia,aboc,jb->ocij", inverse, square, inverse)
     return weight.round().to(torch.int8)
 

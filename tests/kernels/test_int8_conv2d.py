@@ -42,13 +42,29 @@ def test_the_most_channels_fit() -> None:
         assert winograd(input, weights, zero_point).equal(expected.float().double())
 
 
-def test_a_checkerboard_of_extremes_is_exact() -> None:
-    """Alternating signs make the transformed inputs as large as they get, 4 * 255."""
-    rows = torch.arange(8)
-    signs = (rows[:, None] // 2 + rows // 2) % 2
-    input = (signs * 255).byte().expand(1, 16, 8, 8)
-    weights = torch.randint(-128, 128, (5, 16, 3, 3), dtype=torch.int8)
-    assert winograd(input, weights).equal(F.conv2d(input.double(), weights.double(), padding=1))
+# The rows of the transform of pixels, for the points 0, 1, -1, 2, -1/2 and infinity.
+TRANSFORM = torch.tensor(
+    (
+        (2, 3, -4, -3, 2, 0),
+        (0, 2, 5, 1, -2, 0),
+        (0, 2, 1, -5, 2, 0),
+        (0, -1, -2, 1, 2, 0),
+        (0, -2, 1, 2, -1, 0),
+        (0, 2, 3, -4, -3, 2),
+    )
+)
+
+
+@pytest.mark.parametrize("high", [0, 255])
+@pytest.mark.parametrize("zero_point", [0, 100, 255])
+def test_the_largest_value_of_every_point_is_exact(high: int, zero_point: int) -> None:
+    """Images that have ``high`` where a point adds a pixel, and the other extreme where it takes one off."""
+    adds = torch.einsum("ai,bj->abij", TRANSFORM, TRANSFORM).reshape(36, 1, 6, 6) >= 0
+    input = torch.where(adds, high, 255 - high).to(torch.uint8).repeat(1, 8, 1, 1)
+    weights = torch.randint(-128, 128, (5, 8, 3, 3), dtype=torch.int8)
+    weights[0], weights[1] = -128, 127
+    expected = F.conv2d(input.double() - zero_point, weights.double(), padding=0)
+    assert winograd(input, weights, zero_point, padding=0).equal(expected)
 
 
 def test_known_values() -> None:
@@ -143,14 +159,14 @@ THREE = ((3, 3), (1, 1), (1, 1), (1, 1))
             {},
             {},
             ValueError,
-            r"weight is \[16, 2, 4, 16, 2\]; it must be \[16, 2, 2, 16,",
+            r"weight is \[36, 2, 4, 16, 2\]; it must be \[36, 2, 2, 16,",
         ),
         ({}, {"weight": P.int()}, {}, TypeError, "weight is torch.int32; it must be torch.int16"),
         ({}, {"scale": S[:3]}, {}, ValueError, r"scale is \[3\]; it must be \[18\]"),
         ({}, {"scale": S.double()}, {}, TypeError, "scale is torch.float64; it must be torch.float32"),
         ({}, {"weight": P.to("meta")}, {}, ValueError, "weight is on meta; it must be on cpu"),
         ({}, {}, {"bias": S[:3]}, ValueError, r"bias is \[3\]; it must be \[18\] or None"),
-        ({}, {}, {"out_channels": 33}, ValueError, r"it must be \[16, 3, 4, 16, 2\]"),
+        ({}, {}, {"out_channels": 33}, ValueError, r"it must be \[36, 3, 4, 16, 2\]"),
         ({}, {}, {"residual": S}, ValueError, r"residual is \[18\]; it must be \[2, 18, 6, 7\]"),
         ({}, {}, {"padding": -1}, ValueError, "padding is -1; it must be 0 or more"),
         ({"values": X[:, :, :2]}, {}, {"padding": 0}, ValueError, "height and width must be at least 3"),

@@ -146,7 +146,7 @@ def tampered(state: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("version", "its layout has version 2, and this code reads version 1"),
+        ("version", "its layout has version 3, and this code reads version 2"),
         ("operator", "it is packed for another operator than"),
         ("option", "and this layer is for"),
         ("bit", "do not match its checksum, so it is corrupt"),

@@ -59,9 +59,10 @@ def int8_winograd_conv2d(
     of the shape of the output, or ``None``. Returns float32
     [N, out_channels, H + 2 padding - 2, W + 2 padding - 2] in channels_last.
 
-    Numerics: the convolution is exact whatever the values are. F(2x2, 3x3) of Winograd (Lavin and Gray, CVPR
-    2016) with twice its matrix G needs integers only; they fit 16 bits before and 32 bits after the product.
-    What follows is rounded to float32 step by step, as in :func:`int8_linear`.
+    Numerics: the convolution is exact whatever the values are. F(4x4, 3x3) of Winograd (Lavin and Gray, CVPR
+    2016) at the points 0, 1, -1, 2, -1/2 and infinity needs integers only, which fit 16 bits before the
+    product; 900 times each output is then known modulo 2^32, and so is the output. What follows is rounded
+    to float32 step by step, as in :func:`int8_linear`.
 
     Raises ``TypeError`` for other dtypes, ``ValueError`` for shapes, padding, zero points or devices that do
     not fit, ``RuntimeError`` for a scale of ``weight`` that is not finite. The backward pass
@@ -167,7 +168,7 @@ def _check(input: Tensor, weight: Tensor, out_channels: int, padding: int) -> No
             f"int8_winograd_conv2d: input is {list(input.shape)}; it must be [N, C, H, W] with C from 1 to "
             f"{MOST_CHANNELS}"
         )
-    expected = (16, -(-out_channels // PANEL_WIDTH), -(-input.shape[1] // 4) * 2, PANEL_WIDTH, 2)
+    expected = (36, -(-out_channels // PANEL_WIDTH), -(-input.shape[1] // 4) * 2, PANEL_WIDTH, 2)
     if out_channels < 1 or weight.shape != expected:
         raise ValueError(
             f"int8_winograd_conv2d: weight is {list(weight.shape)}; it must be {list(expected)}, as "

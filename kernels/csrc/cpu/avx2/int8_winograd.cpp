@@ -20,13 +20,17 @@ namespace {
 #define STORE(S0, S1) "vmovdqu %%ymm" #S0 ", (%[to])\n vmovdqu %%ymm" #S1 ", 32(%[to])\n"
 
 struct Avx2 {
+  static constexpr int kLanes = 8;
+
+  static LEANMARK_INLINE Vector<kLanes> rounded(Vector<kLanes> product) { return product; }
+
   template <class From>
-  static LEANMARK_INLINE Short widen(const From* from) {
+  static LEANMARK_INLINE Short<Avx2> widen(const From* from) {
     struct Narrow {  // of bytes, since `from` may lie anywhere
-      From values[kLanes];
+      From values[2 * kLanes];
     };
     const auto& narrow = *reinterpret_cast<const Narrow*>(from);
-    Short wide;
+    Short<Avx2> wide;
     if constexpr (std::is_signed_v<From>) {
       asm("vpmovsxbw %1, %0" : "=x"(wide) : "m"(narrow));
     } else {
@@ -64,7 +68,7 @@ LEANMARK_TARGET void products(const Plan& p, const Block& block, int64_t begin, 
 }
 
 LEANMARK_TARGET void outputs(const Plan& p, const Block& block, int64_t begin, int64_t end) {
-  transform_outputs(p, block, begin, end);
+  transform_outputs<Avx2>(p, block, begin, end);
 }
 
 }  // namespace

@@ -119,7 +119,7 @@ void check(const Tensor& input, const Tensor& weight, int64_t zero_point, int64_
   STD_TORCH_CHECK(weight.scalar_type() == ScalarType::Short && weight.dim() == 5 && weight.size(0) == kPoints &&
                       weight.size(2) == divide_up(input.size(1), 4) * 2 && weight.size(3) == kPanelWidth &&
                       weight.size(4) == 2,
-                  "int8_winograd_conv2d: weight must be int16 [16, panels, pairs, 16, 2], packed for the C of input");
+                  "int8_winograd_conv2d: weight must be int16 [36, panels, pairs, 16, 2], packed for the C of input");
   STD_TORCH_CHECK(out_channels > 0 && divide_up(out_channels, kPanelWidth) == weight.size(1),
                   "int8_winograd_conv2d: out_channels must be that of the packed weight");
   STD_TORCH_CHECK(padding >= 0 && input.size(2) + 2 * padding >= 3 && input.size(3) + 2 * padding >= 3,
@@ -153,8 +153,8 @@ Plan plan_for(const Tensor& input, const Tensor& weight, int64_t out_channels, i
   plan.out_channels = out_channels;
   plan.padding = padding;
   plan.is_unsigned = input.scalar_type() == ScalarType::Byte;
-  plan.tiles_high = divide_up(plan.out_height, kSide);
-  plan.tiles_wide = divide_up(plan.out_width, kSide);
+  plan.tiles_high = divide_up(plan.out_height, kOut);
+  plan.tiles_wide = divide_up(plan.out_width, kOut);
   plan.tiles = input.size(0) * plan.tiles_high * plan.tiles_wide;
   plan.panels = weight.size(1);
   plan.depth = weight.size(2) * 2;

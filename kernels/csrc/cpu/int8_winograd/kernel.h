@@ -1,7 +1,9 @@
 // The three phases of a block of tiles, for any instruction set.
 //
 // An instruction set gives a structure `Isa` with
-//   widen(from)                                     kLanes 8-bit values as 16-bit ones
+//   kLanes                                          32-bit numbers of a vector, which holds twice as many of 16 bits
+//   widen(from)                                     2 * kLanes 8-bit values as 16-bit ones
+//   rounded(product)                                a product that no addition is fused with
 //   multiply(x, x_stride, w, depth, to, to_stride)  kTileStep rows of 16-bit values times a panel
 #pragma once
 
@@ -12,21 +14,19 @@
 #include "cpu/int8_winograd/plan.h"
 #include "cpu/panels.h"
 #include "cpu/vector.h"
-#include "cpu/winograd/transforms.h"
 
 namespace leanmark::int8_winograd {
 
-using winograd::F2;
-using Short = Vector<kLanes, int16_t>;
-using Sum = Vector<8, int32_t>;
+template <class Isa>
+using Short = Vector<2 * Isa::kLanes, int16_t>;
 
 // Where a tile begins in its image; `top` and `left` count output pixels.
 struct Place {
   int64_t image, top, left;
   LEANMARK_INLINE Place(const Plan& p, int64_t tile)
       : image(tile / (p.tiles_high * p.tiles_wide)),
-        top(tile % (p.tiles_high * p.tiles_wide) / p.tiles_wide * kSide),
-        left(tile % p.tiles_wide * kSide) {}
+        top(tile % (p.tiles_high * p.tiles_wide) / p.tiles_wide * kOut),
+        left(tile % p.tiles_wide * kOut) {}
 };
 
 // The pixels under a tile, kChunk channels of them, less the zero point; zero where there are none.
@@ -44,19 +44,22 @@ LEANMARK_INLINE void copy_patch(const Plan& p, const From* image, int64_t top, i
   }
 }
 
-LEANMARK_INLINE void transform_input(Short (&d)[kPoints], int16_t* to, int64_t point) {
-  #pragma GCC unroll 4
-  for (int j = 0; j < kIn; ++j) F2::input<kIn>(d + j);
-  #pragma GCC unroll 4
-  for (int i = 0; i < kIn; ++i) F2::input<1>(d + i * kIn);
-  #pragma GCC unroll 16
+template <class V>
+LEANMARK_INLINE void transform_patch(V (&d)[kPoints], int16_t* to, int64_t point) {
+  #pragma GCC unroll 6
+  for (int j = 0; j < kIn; ++j) transform_input<kIn>(d + j);
+  #pragma GCC unroll 6
+  for (int i = 0; i < kIn; ++i) transform_input<1>(d + i * kIn);
+  #pragma GCC unroll 36
   for (int e = 0; e < kPoints; ++e) store(d[e], to + e * point);
 }
 
 template <class Isa, class From>
 LEANMARK_INLINE void transform_inputs_of(const Plan& p, const Block& block, int64_t begin, int64_t end) {
   const int64_t chunks = (p.in_channels + kChunk - 1) / kChunk;
-  const Short zero_point = Short{} + static_cast<int16_t>(p.zero_point);
+  using V = Short<Isa>;
+  constexpr int64_t kStep = 2 * Isa::kLanes;
+  const V zero_point = V{} + static_cast<int16_t>(p.zero_point);
   alignas(64) int16_t patch[kPoints * kChunk];
   for (int64_t item = begin; item < end; ++item) {
     const int64_t tile = item / chunks, channel = item % chunks * kChunk;
@@ -66,23 +69,23 @@ LEANMARK_INLINE void transform_inputs_of(const Plan& p, const Block& block, int6
     const From* image = static_cast<const From*>(p.input) + place.image * p.height * p.width * p.in_channels;
     int16_t* to = block.inputs + tile * p.in_stride + channel;
 
-    Short d[kPoints];
+    V d[kPoints];
     const bool inside = top >= 0 && left >= 0 && top + kIn <= p.height && left + kIn <= p.width;
-    if (inside && channels % kLanes == 0) {
+    if (inside && channels % kStep == 0) {
       const From* from = image + (top * p.width + left) * p.in_channels + channel;
-      for (int64_t c = 0; c < channels; c += kLanes) {
-        #pragma GCC unroll 16
+      for (int64_t c = 0; c < channels; c += kStep) {
+        #pragma GCC unroll 36
         for (int e = 0; e < kPoints; ++e) {
           d[e] = Isa::widen(from + (e / kIn * p.width + e % kIn) * p.in_channels + c) - zero_point;
         }
-        transform_input(d, to + c, p.in_point_stride);
+        transform_patch(d, to + c, p.in_point_stride);
       }
     } else {
       copy_patch(p, image, top, left, channel, channels, patch);
-      for (int64_t c = 0; c < channels; c += kLanes) {
-        #pragma GCC unroll 16
-        for (int e = 0; e < kPoints; ++e) d[e] = load<Short>(patch + e * kChunk + c);
-        transform_input(d, to + c, p.in_point_stride);
+      for (int64_t c = 0; c < channels; c += kStep) {
+        #pragma GCC unroll 36
+        for (int e = 0; e < kPoints; ++e) d[e] = load<V>(patch + e * kChunk + c);
+        transform_patch(d, to + c, p.in_point_stride);
       }
     }
   }
@@ -107,20 +110,22 @@ LEANMARK_INLINE void multiply(const Plan& p, const Block& block, int64_t begin, 
   }
 }
 
-// Four pixels of 8 channels: scale, bias, residual and ReLU. The rounding of every step is that of the
+// The pixels of a tile, kLanes channels: scale, bias, residual and ReLU. The rounding of every step is that of the
 // reference, so no two steps may be fused.
-LEANMARK_INLINE void finish(const Plan& p, const Sum (&y)[kSide * kSide], float input_scale, int64_t at,
+template <class Isa, class Unsigned>
+LEANMARK_INLINE void finish(const Plan& p, const Unsigned (&y)[kOut * kOut], float input_scale, int64_t at,
                             int64_t channel, int64_t rows, int64_t columns) {
-  using V = Vector<8>;
-  const int64_t lanes = std::min<int64_t>(8, p.out_channels - channel);
-  const bool whole = lanes == 8;
+  using V = Vector<Isa::kLanes>;
+  const int64_t lanes = std::min<int64_t>(Isa::kLanes, p.out_channels - channel);
+  const bool whole = lanes == Isa::kLanes;
   const V scale = input_scale * (whole ? load<V>(p.scale + channel) : load_first<V>(p.scale + channel, lanes));
   V bias = {};
   if (p.bias) bias = whole ? load<V>(p.bias + channel) : load_first<V>(p.bias + channel, lanes);
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t j = 0; j < columns; ++j) {
       const int64_t pixel = at + (i * p.out_width + j) * p.out_channels;
-      V value = __builtin_convertvector(y[i * kSide + j] >> 2, V) * scale + bias;  // exact: 4 divides it
+      const auto sum = divide_by_900<Vector<Isa::kLanes, int32_t>>(y[i * kOut + j]);
+      V value = Isa::rounded(__builtin_convertvector(sum, V) * scale) + bias;
       if (p.residual) value += whole ? load<V>(p.residual + pixel) : load_first<V>(p.residual + pixel, lanes);
       if (p.relu) value = relu(value);
       if (whole) {
@@ -132,26 +137,28 @@ LEANMARK_INLINE void finish(const Plan& p, const Sum (&y)[kSide * kSide], float 
   }
 }
 
+template <class Isa>
 LEANMARK_INLINE void transform_outputs(const Plan& p, const Block& block, int64_t begin, int64_t end) {
+  using Unsigned = Vector<Isa::kLanes, uint32_t>;
   const int64_t chunks = (p.out_channels + kChunk - 1) / kChunk;
   for (int64_t item = begin; item < end; ++item) {
     const int64_t tile = item / chunks, first = item % chunks * kChunk;
     const Place place(p, block.first + tile);
-    const int64_t rows = std::min(kSide, p.out_height - place.top);
-    const int64_t columns = std::min(kSide, p.out_width - place.left);
+    const int64_t rows = std::min(kOut, p.out_height - place.top);
+    const int64_t columns = std::min(kOut, p.out_width - place.left);
     const int64_t pixel = (place.image * p.out_height + place.top) * p.out_width + place.left;
     const float input_scale = p.input_scale[place.image * p.input_scale_step];
     const int64_t last = std::min(first + kChunk, p.out_channels);
-    for (int64_t channel = first; channel < last; channel += 8) {
+    for (int64_t channel = first; channel < last; channel += Isa::kLanes) {
       const int32_t* from = block.outputs + tile * p.out_stride + channel;
-      Sum m[kPoints], half[kSide * kIn], y[kSide * kSide];
-      #pragma GCC unroll 16
-      for (int e = 0; e < kPoints; ++e) m[e] = load<Sum>(from + e * p.out_point_stride);
+      Unsigned m[kPoints], half[kOut * kIn], y[kOut * kOut];
+      #pragma GCC unroll 36
+      for (int e = 0; e < kPoints; ++e) m[e] = load<Unsigned>(from + e * p.out_point_stride);
+      #pragma GCC unroll 6
+      for (int j = 0; j < kIn; ++j) transform_output<kIn, kIn>(m + j, half + j);
       #pragma GCC unroll 4
-      for (int j = 0; j < kIn; ++j) F2::output<kIn, kIn>(m + j, half + j);
-      #pragma GCC unroll 2
-      for (int i = 0; i < kSide; ++i) F2::output<1, 1>(half + i * kIn, y + i * kSide);
-      finish(p, y, input_scale, pixel * p.out_channels + channel, channel, rows, columns);
+      for (int i = 0; i < kOut; ++i) transform_output<1, 1>(half + i * kIn, y + i * kOut);
+      finish<Isa>(p, y, input_scale, pixel * p.out_channels + channel, channel, rows, columns);
     }
   }
 }

@@ -1,19 +1,20 @@
-// One exact 8-bit convolution by Winograd's F(2x2, 3x3), and how its output tiles are cut into blocks.
+// One exact 8-bit convolution by Winograd's F(4x4, 3x3), and how its output tiles are cut into blocks.
 //
-// With 2 G in place of G (Lavin and Gray, CVPR 2016), every transform is of integers: inputs grow to 10 bits,
-// weights to 11, so 16-bit operands and 32-bit sums are exact, and the output is 4 times the convolution.
+// Every transform is of integers: inputs grow to 16 bits, weights to 14, so that 16-bit operands will do. Their sums
+// are taken modulo 2^32, in which 900 times the convolution determines it; see transforms.h.
 #pragma once
 
 #include <cstdint>
 
 #include "cpu/capability.h"
+#include "cpu/int8_winograd/transforms.h"
 
 namespace leanmark::int8_winograd {
 
-constexpr int64_t kPoints = 16, kSide = 2, kIn = 4;
+constexpr int64_t kPoints = kIn * kIn;
 constexpr int64_t kMostChannels = 1820;  // 4 * 9 * 255 * 128 * 1820 still fits 32 bits
 constexpr int64_t kTileStep = 4;         // tiles that one product takes
-constexpr int64_t kLanes = 16;           // channels that one step of a transform takes
+constexpr int64_t kLanes = 32;           // channels that one step of a transform takes at most
 constexpr int64_t kChunk = 64;           // and one item of it
 
 struct Plan {

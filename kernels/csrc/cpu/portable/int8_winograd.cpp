@@ -5,10 +5,14 @@ namespace leanmark::int8_winograd {
 namespace {
 
 struct Portable {
+  static constexpr int kLanes = 8;
+
+  static LEANMARK_INLINE Vector<kLanes> rounded(Vector<kLanes> product) { return product; }
+
   template <class From>
-  static LEANMARK_INLINE Short widen(const From* from) {
-    Short wide;
-    for (int lane = 0; lane < kLanes; ++lane) wide[lane] = from[lane];
+  static LEANMARK_INLINE Short<Portable> widen(const From* from) {
+    Short<Portable> wide;
+    for (int lane = 0; lane < 2 * kLanes; ++lane) wide[lane] = from[lane];
     return wide;
   }
 
@@ -35,7 +39,7 @@ void products(const Plan& p, const Block& block, int64_t begin, int64_t end) {
 }
 
 void outputs(const Plan& p, const Block& block, int64_t begin, int64_t end) {
-  transform_outputs(p, block, begin, end);
+  transform_outputs<Portable>(p, block, begin, end);
 }
 
 }  // namespace
