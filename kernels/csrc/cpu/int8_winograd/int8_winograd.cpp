@@ -22,9 +22,9 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 // Scratch that one block may take: with the panels in use, about what a core's own cache holds.
-constexpr int64_t kBlockBytes = 384 * 1024;
+constexpr int64_t kBlockBytes = 768 * 1024;
 // Weights are read once per block, so a block has at least this many tiles, even where they overflow a cache.
-constexpr int64_t kFewestTiles = 16;
+constexpr int64_t kFewestTiles = 32;
 constexpr int64_t kLine = 64;
 
 const Phases& phases() {
