@@ -19,9 +19,6 @@ struct Item {
   }
 };
 
-// Rows that are finished together, while their sums are in L1.
-constexpr int64_t kRows = 16;
-
 template <int kLanes, int kBlock>
 LEANMARK_INLINE void convolve(const Plan& p, const Item& item, const Runs& runs, float* packed, float* sums) {
   const Weights& w = p.weights;

@@ -51,22 +51,23 @@ void check_residual(const char* name, const std::optional<Tensor>& residual, con
 }
 
 const Kernel& kernel(int64_t block) {
-  static const Kernel kernels[2] = {
 #if defined(__x86_64__)
-      capability() >= Capability::kAvx512 ? kernel_avx512(1)
-      : capability() >= Capability::kAvx2 ? kernel_avx2(1)
-                                          : kernel_portable(1),
-      capability() >= Capability::kAvx512 ? kernel_avx512(4)
-      : capability() >= Capability::kAvx2 ? kernel_avx2(4)
-                                          : kernel_portable(4),
-#else
-      kernel_portable(1), kernel_portable(4),
+  static const Kernel kernels[2] = {kernel_avx512(1), kernel_avx512(4)};
+  if (capability() >= Capability::kAvx512) return kernels[block == 4];
 #endif
-  };
-  return kernels[block == 4];
+  return kernel_of_far_offsets(block);
 }
 
-void cut(Plan& plan, const Kernel& kernel) {
+const Kernel& kernel_of_far_offsets(int64_t block) {
+#if defined(__x86_64__)
+  static const Kernel kernels[2] = {kernel_avx2(1), kernel_avx2(4)};
+  if (capability() >= Capability::kAvx2) return kernels[block == 4];
+#endif
+  static const Kernel portable[2] = {kernel_portable(1), kernel_portable(4)};
+  return portable[block == 4];
+}
+
+bool cut(Plan& plan, const Kernel& kernel) {
   // Linear layers are transposed by eights.
   const int64_t multiple = std::max<int64_t>(8, kernel.lanes);
   const bool wide = plan.grid.halo > 0 && !plan.grid.aligned;
@@ -76,13 +77,16 @@ void cut(Plan& plan, const Kernel& kernel) {
   Grid& grid = plan.grid;
   grid.slice = divide_up(plan.tile + grid.halo, kLine) * kLine;
   plan.pitch = grid.phases * grid.slice;
+  int64_t most_offset = 0;
   // What is not the index of a channel's tap stays 0, so that no entry reads outside of the tile.
   for (int64_t channel = 0; channel < plan.weights.slab_channels; ++channel) {
     for (int64_t tap = 0; tap < grid.taps; ++tap) {
       const int64_t offset = channel * plan.pitch + grid.tap_phase[tap] * grid.slice + grid.tap_offset[tap];
       plan.offsets[channel * grid.taps + tap] = int32_t(offset);
+      most_offset = std::max(most_offset, offset);
     }
   }
+  return most_offset <= kernel.most_offset;
 }
 
 void run(const Plan& planned, Tiles work, const Tensor& like) {

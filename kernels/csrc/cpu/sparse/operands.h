@@ -26,8 +26,12 @@ void check_residual(const char* name, const std::optional<torch::stable::Tensor>
 
 const Kernel& kernel(int64_t block);
 
-// Cuts the columns into tiles, for which all of the grid but its slices is known.
-void cut(Plan& plan, const Kernel& kernel);
+// For offsets that are too large for the other one.
+const Kernel& kernel_of_far_offsets(int64_t block);
+
+// Cuts the columns into tiles, for which all of the grid but its slices is known. Returns whether the kernel can hold
+// the offsets.
+bool cut(Plan& plan, const Kernel& kernel);
 
 // Computes a whole plan, on torch's threads where that gains.
 void run(const Plan& plan, Tiles work, const torch::stable::Tensor& like);

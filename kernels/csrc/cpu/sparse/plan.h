@@ -69,6 +69,7 @@ struct Kernel {
   Planes planes;
   int64_t lanes, widest;  // columns of a tile: a multiple of lanes, at most widest, or twice that with a halo that
                           // is not aligned
+  int64_t most_offset;
 };
 
 Kernel kernel_portable(int64_t block);

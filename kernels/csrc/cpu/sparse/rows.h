@@ -17,18 +17,47 @@ constexpr int most_vectors() {
   return kLanes == 4 ? 2 : kLanes == 8 ? 3 : 5;
 }
 
-// The entries of one group of rows in one slab.
+// Rows that are summed together, slab by slab.
+constexpr int64_t kRows = 16;
+constexpr int64_t kMostEntries = kRows * kIndices;  // of theirs, in one slab
+
+// Entries [first, last).
 struct Entries {
-  const float* values;
-  const uint8_t* indices;
-  int64_t count;
+  int64_t first, last;
+
+  // Those of groups [begin, end) of a slab. Whatever a caller's `starts` hold, they are among these.
+  LEANMARK_INLINE Entries of(const Plan& p, int64_t slab, int64_t begin, int64_t end) const {
+    const int32_t* starts = p.weights.starts + slab * p.weights.groups;
+    const int64_t from = std::clamp<int64_t>(starts[begin], first, last);
+    return {from, std::clamp<int64_t>(starts[end], from, last)};
+  }
 };
 
-// The one that is kIndex-th in memory.
-template <int kIndex>
-LEANMARK_INLINE uint32_t byte(uint32_t four) {
-  return four >> 8 * (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? kIndex : 3 - kIndex) & 255;
-}
+// Where entries find their input in a tile, looked up one by one. AVX-512 has its own.
+template <int kLanes>
+struct Offsets {
+  const uint8_t* indices;
+  const int32_t* table;
+
+  LEANMARK_INLINE Offsets(const Plan& p, Entries) : indices(p.weights.indices), table(p.offsets) {}
+  LEANMARK_INLINE int64_t operator[](int64_t entry) const { return table[indices[entry]]; }
+
+  // One load for four: they are scarce.
+  struct Four {
+    uint32_t indices;
+    const int32_t* table;
+
+    template <int kIndex>
+    LEANMARK_INLINE int64_t at() const {
+      return table[indices >> 8 * (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? kIndex : 3 - kIndex) & 255];
+    }
+  };
+  LEANMARK_INLINE Four four(int64_t entry) const {
+    Four four{0, table};
+    std::memcpy(&four.indices, indices + entry, sizeof(four.indices));
+    return four;
+  }
+};
 
 template <int kLanes, int kBlock, int kVectors>
 struct Sums {
@@ -71,25 +100,17 @@ struct Sums {
     }
   }
 
-  LEANMARK_INLINE void add_all(const Entries& e, const float* x, const int32_t* offsets) {
-    int64_t i = 0;
-    if constexpr (kBlock == 1) {
-      for (; i + 4 <= e.count; i += 4) {
-        const float* values = e.values + i;
-        uint32_t four;  // one load: they are scarce
-        std::memcpy(&four, e.indices + i, sizeof(four));
-        add<0>(values, x + offsets[byte<0>(four)]);
-        add<1 % kChains>(values + 1, x + offsets[byte<1>(four)]);
-        add<2 % kChains>(values + 2, x + offsets[byte<2>(four)]);
-        add<3 % kChains>(values + 3, x + offsets[byte<3>(four)]);
-      }
-    } else if constexpr (kChains == 2) {
-      for (; i + 2 <= e.count; i += 2) {
-        add<0>(e.values + i * kBlock, x + offsets[e.indices[i]]);
-        add<1>(e.values + (i + 1) * kBlock, x + offsets[e.indices[i + 1]]);
-      }
+  LEANMARK_INLINE void add_all(const float* values, const Offsets<kLanes>& offsets, Entries e, const float* x) {
+    int64_t i = e.first;
+    for (; i + 4 <= e.last; i += 4) {
+      const auto four = offsets.four(i);
+      const float* at = values + i * kBlock;
+      add<0>(at, x + four.template at<0>());
+      add<1 % kChains>(at + kBlock, x + four.template at<1>());
+      add<2 % kChains>(at + 2 * kBlock, x + four.template at<2>());
+      add<3 % kChains>(at + 3 * kBlock, x + four.template at<3>());
     }
-    for (; i < e.count; ++i) add<0>(e.values + i * kBlock, x + offsets[e.indices[i]]);
+    for (; i < e.last; ++i) add<0>(values + i * kBlock, x + offsets[i]);
   }
 
   LEANMARK_INLINE V total(int row, int vector) const {
@@ -143,22 +164,17 @@ LEANMARK_INLINE void finish_rows(const Target& t, Sum& sum, int64_t row, int64_t
 
 // Groups [begin, end) in one slab, for columns [column, end_column) in steps of kVectors vectors.
 template <int kLanes, int kBlock, int kVectors>
-LEANMARK_TARGET LEANMARK_OUTLINE void add_groups(const Plan& p, const Target& t, int64_t slab, int64_t begin,
-                                                 int64_t end, int64_t column, int64_t end_column) {
-  const int32_t* starts = p.weights.starts + slab * p.weights.groups;
-  const float* values = p.weights.values;
-  const uint8_t* indices = p.weights.indices;
-  const int64_t entries = p.weights.entries, tile = p.tile;
+LEANMARK_TARGET LEANMARK_OUTLINE void add_groups(const Plan& p, const Target& t, const Offsets<kLanes>& offsets,
+                                                 Entries all, int64_t slab, int64_t begin, int64_t end,
+                                                 int64_t column, int64_t end_column) {
+  const int64_t tile = p.tile;
   for (int64_t group = begin; group < end; ++group) {
-    // Whatever a caller's `starts` hold, no memory but that of the entries is read.
-    const int64_t first = std::max<int64_t>(0, starts[group]);
-    const int64_t last = std::min<int64_t>(entries, starts[group + 1]);
-    const Entries e{values + first * kBlock, indices + first, last - first};
+    const Entries e = all.of(p, slab, group, group + 1);
     float* sums = t.sums + (group - begin) * kBlock * tile;
     for (int64_t c = column; c < end_column; c += kVectors * kLanes) {
       Sums<kLanes, kBlock, kVectors> sum;
       sum.start(sums + c, tile, t.fresh);
-      sum.add_all(e, t.packed + c, p.offsets);
+      sum.add_all(p.weights.values, offsets, e, t.packed + c);
       if (t.output) {
         finish_rows<kLanes, kBlock, kVectors>(t, sum, group * kBlock, p.weights.rows - group * kBlock, c);
       } else {
@@ -170,14 +186,16 @@ LEANMARK_TARGET LEANMARK_OUTLINE void add_groups(const Plan& p, const Target& t,
 
 // In steps of `vectors` vectors, at most kVectors.
 template <int kLanes, int kBlock, int kVectors>
-LEANMARK_INLINE void add_columns(const Plan& p, const Target& t, int64_t slab, int64_t begin, int64_t end,
-                                 int64_t column, int64_t end_column, int64_t vectors) {
+LEANMARK_INLINE void add_columns(const Plan& p, const Target& t, const Offsets<kLanes>& offsets, Entries all,
+                                 int64_t slab, int64_t begin, int64_t end, int64_t column, int64_t end_column,
+                                 int64_t vectors) {
   if constexpr (kVectors > 1) {
     if (vectors < kVectors) {
-      return add_columns<kLanes, kBlock, kVectors - 1>(p, t, slab, begin, end, column, end_column, vectors);
+      return add_columns<kLanes, kBlock, kVectors - 1>(p, t, offsets, all, slab, begin, end, column, end_column,
+                                                       vectors);
     }
   }
-  add_groups<kLanes, kBlock, kVectors>(p, t, slab, begin, end, column, end_column);
+  add_groups<kLanes, kBlock, kVectors>(p, t, offsets, all, slab, begin, end, column, end_column);
 }
 
 // All columns, in steps that differ by at most one vector: few vectors at once keep the multipliers waiting.
@@ -186,8 +204,11 @@ LEANMARK_INLINE void add_slab(const Plan& p, const Target& t, int64_t slab, int6
   constexpr int kMost = most_vectors<kLanes, kBlock>();
   const int64_t vectors = p.tile / kLanes, steps = (vectors + kMost - 1) / kMost;
   const int64_t less = vectors / steps, wide = vectors % steps * (less + 1) * kLanes;
-  if (wide > 0) add_columns<kLanes, kBlock, kMost>(p, t, slab, begin, end, 0, wide, less + 1);
-  add_columns<kLanes, kBlock, kMost>(p, t, slab, begin, end, wide, p.tile, less);
+  Entries all = Entries{0, p.weights.entries}.of(p, slab, begin, end);
+  all.last = std::min(all.last, all.first + kMostEntries / kBlock);
+  const Offsets<kLanes> offsets(p, all);
+  if (wide > 0) add_columns<kLanes, kBlock, kMost>(p, t, offsets, all, slab, begin, end, 0, wide, less + 1);
+  add_columns<kLanes, kBlock, kMost>(p, t, offsets, all, slab, begin, end, wide, p.tile, less);
 }
 
 }  // namespace leanmark::sparse

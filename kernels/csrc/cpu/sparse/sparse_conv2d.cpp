@@ -104,6 +104,18 @@ void lay_out(Plan& plan, const Tensor& input, const Window& w, const Kernel& ker
   plan.columns = (g.out_height - 1) * g.grid_width + g.out_width;
 }
 
+// The fastest kernel, for which `plan` is laid out and cut.
+const Kernel& fitting(Plan& plan, const Tensor& input, const Window& w) {
+  const Kernel& fastest = kernel(plan.weights.block);
+  lay_out(plan, input, w, fastest);
+  if (cut(plan, fastest)) return fastest;
+  const Kernel& far = kernel_of_far_offsets(plan.weights.block);
+  plan.grid = {};
+  lay_out(plan, input, w, far);
+  cut(plan, far);
+  return far;
+}
+
 // Row-major. Networks that keep channels last are common, and torch takes longer to reorder their images.
 Tensor planes(const Tensor& input, const Kernel& kernel) {
   const int64_t images = input.size(0), channels = input.size(1), pixels = input.size(2) * input.size(3);
@@ -133,12 +145,10 @@ Tensor sparse_conv2d(const Tensor& input, const Tensor& values, const Tensor& in
   check_bias(kName, bias, out_channels);
   check_residual(kName, residual, shape);
 
-  const Kernel& chosen = kernel(plan.weights.block);
-  const Tensor x = planes(input, chosen);
+  const Tensor x = planes(input, kernel(plan.weights.block));
   const std::optional<Tensor> b = row_major(bias), r = row_major(residual);
   const Tensor y = torch::stable::new_empty(x, shape);
   if (shape[0] == 0) return y;
-  lay_out(plan, x, window, chosen);
   plan.input = x.const_data_ptr<float>();
   plan.input_end = plan.input + x.numel();
   plan.bias = values_or_null(b);
@@ -146,8 +156,7 @@ Tensor sparse_conv2d(const Tensor& input, const Tensor& values, const Tensor& in
   plan.output = y.mutable_data_ptr<float>();
   plan.relu = relu;
   plan.images = shape[0];
-  cut(plan, chosen);
-  run(plan, chosen.convolution, x);
+  run(plan, fitting(plan, x, window).convolution, x);
   return y;
 }
 
