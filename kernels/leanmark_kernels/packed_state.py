@@ -65,8 +65,9 @@ class PackedModule(nn.Module):
         """Take ``tensors`` as the buffers of this layer, and write the tag for them."""
         present = {name: in_large_pages(each) for name, each in tensors.items() if each is not None}
         tag = [_number(self.layout), VERSION, checksum(present), *self.options.values()]
+        device = next(iter(present.values())).device
         # torch.export miscounts buffers that come after one that is None.
-        for name, tensor in {TAG: torch.tensor(tag), **present, **(tensors | present)}.items():
+        for name, tensor in {TAG: torch.tensor(tag, device=device), **present, **(tensors | present)}.items():
             self.register_buffer(name, tensor)
 
     def extra_repr(self) -> str:

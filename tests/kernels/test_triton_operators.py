@@ -124,6 +124,7 @@ OPERATORS = torch.ops.leanmark_kernels
             "block_sparse_linear",
             (X, BLOCKS.values, BLOCKS.columns, BLOCKS.offsets, BLOCKS.order, B, "none"),
         ),
+        ("quantize_activations", (X,)),
         ("fused_conv2d", (IMAGE, KERNEL, B, None, 2, 1, 1, "none")),
         ("depthwise_conv2d", (IMAGE, TAPS, B, IMAGE, 1, 1, 1, "relu")),
     ],

@@ -13,8 +13,10 @@ from torch.nn import functional as F
 
 from leanmark_kernels import packing as cpu_packing
 from leanmark_kernels import triton as gpu
-from leanmark_kernels.triton import packing
+from leanmark_kernels.triton import device_limits, packing, quantize, reference, tuning
 from leanmark_kernels.triton.device.weight_only import signed
+
+LIMITS = device_limits.on_paper((9, 0))
 
 
 def main() -> None:
@@ -22,6 +24,7 @@ def main() -> None:
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(2)
     nibbles()
+    rows()
     linears()
     convolutions()
     empty()
@@ -41,6 +44,29 @@ def nibbles() -> None:
         output = torch.empty(16)
         decode[(1,)](torch.arange(16, dtype=torch.uint8), output, dtype)
         assert output.tolist() == list(range(-8, 8)), dtype
+
+
+def rows() -> None:
+    """Every configuration gives the integers of the reference, and a NaN is not lost."""
+    for dtype in (torch.float16, torch.float32):
+        for shape in ((3, 5), (2, 3, 1025), (2, 5000), (2, 0), (0, 7)):
+            input = torch.randn(shape).to(dtype)
+            input[:1] = 0
+            values, scale = gpu.quantize_activations(input)
+            assert values.shape == shape and scale.shape == shape[:-1]
+            for found, expected in zip((values, scale), reference.quantize_activations(input), strict=True):
+                assert found.equal(expected), (dtype, shape)
+            for config in quantize.KERNEL.space if input.numel() else ():
+                flat = input.flatten(0, -2)
+                problem = quantize.Problem(
+                    flat, torch.empty_like(flat, dtype=torch.int8), torch.empty(len(flat))
+                )
+                tuning.run(quantize.KERNEL.launches(problem, config, LIMITS))
+                assert problem.values.equal(values.flatten(0, -2)), (dtype, shape, config)
+    input = torch.ones(2, 8)
+    input[0, 3], input[1, 0] = torch.nan, -254.0
+    values, scale = gpu.quantize_activations(input)
+    assert scale[0].isnan() and scale[1] == 2 and values[1].tolist() == [-127] + [0] * 7  # 0.5 is a tie
 
 
 def expect(actual: Tensor, expected: Tensor) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leanmark_kernels.triton import block_sparse, conv2d, depthwise, gemm, packing, weight_only
+from leanmark_kernels.triton import block_sparse, conv2d, depthwise, gemm, packing, quantize, weight_only
 from leanmark_kernels.triton.kernel import Kernel
 from leanmark_kernels.triton.windows import Window
 
@@ -51,6 +51,8 @@ def large() -> Iterator[Example]:
                 on_meta(rows, wide), packed, scale, bias, on_meta(rows, wide), 128, "silu"
             )
             yield Example(f"w{bits}", (weight_only.ROWS, weight_only.TILES), problem)
+    wide_rows = on_meta(64, wide), on_meta(64, wide, dtype=torch.int8), on_meta(64, dtype=torch.float32)
+    yield Example("rows", (quantize.KERNEL,), quantize.Problem(*wide_rows))
     for size in packing.BLOCKS:
         lines, kept = wide // size, (wide // size) ** 2 // 4
         indices = (on_meta(length, dtype=torch.int32) for length in (kept, lines + 1, lines))

@@ -11,7 +11,12 @@ from torch.nn import functional as F
 
 Layer: TypeAlias = nn.Conv2d | nn.Linear
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "relu6": F.relu6}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu,
+    "relu6": F.relu6,
+    "gelu": F.gelu,
+    "silu": F.silu,
+}
 
 
 class Block(nn.Module):

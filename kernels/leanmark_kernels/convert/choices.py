@@ -57,13 +57,14 @@ class Choice:
 
 
 class TimingCache:
-    """Timings by what was timed, in one file per processor, version of torch, build and threads.
+    """Timings by what was timed, in one file per ``machine`` and build of this package.
 
     Lost timings are only measured again, so a file that cannot be read or written is a warning.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self._path = None if folder is None else folder / f"{_slug(machine())}.json"
+    def __init__(self, folder: Path | None, machine: Mapping[str, str | int]) -> None:
+        self._machine = {**machine, "kernels": _build()}
+        self._path = None if folder is None else folder / f"{_slug(self._machine)}.json"
         self._known = self._read()
 
     def get(self, what: str, names: list[str]) -> dict[str, float] | None:
@@ -80,7 +81,7 @@ class TimingCache:
         """Add what is new to the file, in one step, so that nobody reads half a file."""
         if self._path is None:
             return
-        content = {"machine": machine(), "seconds": {**self._read(), **self._known}}
+        content = {"machine": self._machine, "seconds": {**self._read(), **self._known}}
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             descriptor, name = tempfile.mkstemp(dir=self._path.parent, suffix=".part")
@@ -95,7 +96,7 @@ class TimingCache:
             return {}
         try:
             content = json.loads(self._path.read_text())
-            if content["machine"] != machine():
+            if content["machine"] != self._machine:
                 return {}
             return dict(content["seconds"])
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -110,11 +111,10 @@ def default_folder() -> Path:
 
 
 def machine() -> dict[str, str | int]:
-    """What timings depend on besides the work itself."""
+    """What timings on this processor depend on besides the work itself."""
     return {
         "processor": _processor(),
         "torch": torch.__version__,
-        "kernels": _build(),
         "instructions": _native.instruction_set(),
         "threads": torch.get_num_threads(),
     }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from leanmark_kernels.convert import triples
+from leanmark_kernels.convert import place, triples
 from leanmark_kernels.convert.block import Block, describe
 from leanmark_kernels.convert.candidates import Candidate
 from leanmark_kernels.convert.choices import Choice, Timing, TimingCache
@@ -32,9 +34,8 @@ class Rules(Protocol):
     @property
     def rounds(self) -> int: ...
     @property
-    def limit(self) -> float: ...
-    @property
     def cache(self) -> Path | None: ...
+    def limit(self, weight: Tensor) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +60,16 @@ class _Seat:
     def what(self) -> str:
         words = describe(self.block, self.shape)
         zeros = float((self.weight == 0).float().mean())
+        if self.weight.dtype != torch.float32:
+            words += f" in {str(self.weight.dtype).removeprefix('torch.')}"
         return words if zeros < SPARSE else f"{words}, {zeros:.2f} zeros"
 
 
 def choose(converted: nn.Module, inputs: tuple[Tensor, ...], rules: Rules) -> tuple[Choice, ...]:
     """Replace every ``Block`` in ``converted`` that it calls on ``inputs``; says what by."""
     captured = first_inputs(converted, inputs)
-    cache = TimingCache(rules.cache)
+    device = next((each.device for each in converted.parameters()), torch.device("cpu"))
+    cache = TimingCache(rules.cache, place.machine(device))
     choices: dict[str, Choice] = {}
     for name, block in list(converted.named_modules()):
         if isinstance(block, Block) and block in captured:
@@ -104,13 +108,12 @@ def _choose_triple(
     # what "one by one" takes depends on what the three became
     key = f"{rules.weights}: " + "; ".join(f"{choice.what} by {choice.chosen}" for choice in apart)
     known = cache.get(key, list(modules))
-    times = known or interleaved(
-        {each: partial(module, *arguments) for each, module in modules.items()}, rules.rounds
-    )
+    times = known or _timed(modules, arguments, rules.rounds)
     cache.put(key, times)
     exact = triple.exact(arguments[0].double())
     error = relative_error(fused(*arguments), exact)
-    refused = None if error <= rules.limit else f"its error of {error:.1e} is above {rules.limit:.0e}"
+    limit = max(rules.limit(parameter) for parameter in fused.buffers())
+    refused = None if error <= limit else f"its error of {error:.1e} is above {limit:.0e}"
     if WEIGHTS[rules.weights].always:
         refused = f"it has its weights in fp32, not as {rules.weights}"
     taken = refused is None and times[triples.NAME] < times["one by one"]
@@ -131,17 +134,19 @@ def _choose_triple(
 
 
 def _choose_one(seat: _Seat, rules: Rules, cache: TimingCache) -> tuple[nn.Module, Choice]:
-    rows = list(candidates(seat.block, rules.weights))
+    device = seat.weight.device
+    rows = list(candidates(seat.block, rules.weights, place.all_rows(device)))
     modules = {row.name: row.build(seat.block, seat.shape).eval() for row in rows}
+    if device.type == "cuda":
+        rows = [row for row in rows if row.operator is None or _runs(row, modules[row.name], seat)]
+        modules = {row.name: modules[row.name] for row in rows}
     key = f"{rules.weights}: {seat.what}"
     known = cache.get(key, list(modules))
-    times = known or interleaved(
-        {name: partial(module, *seat.arguments) for name, module in modules.items()}, rules.rounds
-    )
+    times = known or _timed(modules, seat.arguments, rules.rounds)
     cache.put(key, times)
     preferred = [row for row in rows if row.weights != "fp32"] if WEIGHTS[rules.weights].always else []
     order = sorted(rows, key=lambda row: (row not in preferred, times[row.name]))
-    chosen, judged = _first_sound(order, modules, seat, rules.limit)
+    chosen, judged = _first_sound(order, modules, seat, rules.limit(seat.weight))
     timings = [
         replace(judged.get(row.name, Timing(row.name, 0.0)), time_s=times[row.name], own=bool(row.operator))
         for row in order
@@ -156,6 +161,29 @@ def _choose_one(seat: _Seat, rules: Rules, cache: TimingCache) -> tuple[nn.Modul
         timings=tuple(sorted(timings, key=lambda one: one.time_s)),
         cached=known is not None,
     )
+
+
+def _runs(row: Candidate, module: nn.Module, seat: _Seat) -> bool:
+    """Whether a kernel that is compiled here, for this GPU, can be; a warning says why not."""
+    try:
+        module(*seat.arguments)
+    except Exception as error:  # of the compiler or the driver: the other forms are left to choose from
+        why = f"{type(error).__name__}: {error}".partition("\n")[0]
+        warnings.warn(f"{seat.name}: {seat.what}: {row.name} cannot run here: {why}", stacklevel=2)
+        return False
+    return True
+
+
+def _timed(modules: Mapping[str, nn.Module], arguments: tuple[Tensor, ...], rounds: int) -> dict[str, float]:
+    calls: dict[str, Callable[[], object]] = {
+        name: partial(module, *arguments) for name, module in modules.items()
+    }
+    if arguments[0].device.type != "cuda":
+        return interleaved(calls, rounds)
+    from leanmark_kernels.convert import gpu_timing
+
+    with torch.cuda.device(arguments[0].device):
+        return gpu_timing.interleaved(calls, rounds)
 
 
 def _first_sound(

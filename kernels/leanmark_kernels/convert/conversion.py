@@ -11,6 +11,7 @@ from typing import Self, cast
 import torch
 from torch import Tensor, fx, nn
 
+from leanmark_kernels.convert import place
 from leanmark_kernels.convert.choices import Choice, default_folder
 from leanmark_kernels.convert.choosing import choose, relative_error
 from leanmark_kernels.convert.fusion import Untraced, first_inputs, fuse
@@ -50,10 +51,12 @@ class Recipe:
         if not isinstance(self.cache, Path | None):
             raise TypeError(f"cache is {self.cache!r}; it must be a pathlib.Path, or None")
 
-    @property
-    def limit(self) -> float:
-        """The largest error of a layer of ours, relative to its largest output, against float64."""
-        return WEIGHTS[self.weights].error if self.error is None else self.error
+    def limit(self, weight: Tensor) -> float:
+        """The largest error of a layer of ours that replaces one with ``weight``, relative to its largest
+        output, against float64."""
+        if self.error is not None:
+            return self.error
+        return max(WEIGHTS[self.weights].error, place.rounding(weight))
 
 
 class Converted(nn.Module):
@@ -93,17 +96,20 @@ def convert(model: nn.Module, example: Example, recipe: Recipe | None = None) ->
     with the threads that torch has now, in all forms that its shape allows, and the fastest is taken, if it
     is one of torch's or its error against float64 is within the recipe's limit.
 
-    For processors only: GPUs have operators of their own in :mod:`leanmark_kernels.triton`.
+    On an NVIDIA GPU the forms are those of :mod:`leanmark_kernels.triton`, in the dtype of the model, which
+    is best float16 or bfloat16; they are timed by the GPU's own clock, so replay the result as a CUDA graph
+    where its kernels are short. ``w4`` is only there, ``w16`` and ``w4a8`` only on processors.
 
-    Raises ``TypeError`` for anything else than a module in float32 and tensors, ``ValueError`` for a model in
-    training mode, even in part, with hooks, converted already, on another device, or with NaN in its weights
-    or ``example``, and for one that no longer computes the same when converted or that cannot take images in
-    channels_last.
+    Raises ``TypeError`` for anything else than a module and tensors, and on a processor for weights that are
+    not in float32; ``ValueError`` for a model in training mode, even in part, with hooks, converted already,
+    on several devices or one without such forms, or with NaN in its weights or ``example``, and for one that
+    no longer computes the same when converted or that cannot take images in channels_last.
     """
     if not isinstance(recipe, Recipe | None):
         raise TypeError(f"convert: recipe is a {type(recipe).__name__}; it must be a Recipe, or None")
     recipe = recipe or Recipe()
-    inputs = _checked(model, example)
+    inputs = _checked(model, example, recipe)
+    weights = (*model.parameters(), *inputs)
     with torch.no_grad():
         exact = _exact(model, inputs)
         original = copy.deepcopy(model)
@@ -112,10 +118,12 @@ def convert(model: nn.Module, example: Example, recipe: Recipe | None = None) ->
         found = Converted(body, recipe).eval()
         found.untraced = tuple(untraced)
         # a recipe's own limit may be so wide that a model fused wrongly would pass it
-        _require_same(model, relative_error(_first_output(found, inputs), exact), WEIGHTS["fp32"].error)
+        _require_same(
+            model, relative_error(_first_output(found, inputs), exact), max(map(place.rounding, weights))
+        )
         found.choices = choose(found, _copies(inputs), recipe)
         found.error = relative_error(found(*_copies(inputs)), exact)
-    _require_same(model, found.error, recipe.limit)
+    _require_same(model, found.error, max(map(recipe.limit, weights)))
     return found
 
 
@@ -163,16 +171,19 @@ def _channels_last(input: Tensor) -> Tensor:
     return input.contiguous(memory_format=torch.channels_last) if input.dim() == 4 else input
 
 
-def _require_processor(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+def _require_one_place(model: nn.Module, inputs: tuple[Tensor, ...], weights: str) -> None:
     held = itertools.chain(model.named_parameters(), model.named_buffers())
-    given = ((f"example {place}", each) for place, each in enumerate(inputs))
-    for name, tensor in itertools.chain(held, given):
-        if tensor.device.type != "cpu":
+    given = ((f"example {number}", each) for number, each in enumerate(inputs))
+    first, device = "", torch.device("cpu")
+    for name, tensor in itertools.chain(given, held):
+        first, device = (first, device) if first else (name, tensor.device)
+        if tensor.device != device:
             raise ValueError(
-                f"convert: '{name}' is on {tensor.device}; the forms it chooses from are for processors. "
-                "Move the model and the example there with .cpu(), or, to stay on a GPU, call the operators "
-                "of leanmark_kernels.triton in place of the layers"
+                f"convert: '{first}' is on {device} and '{name}' on {tensor.device}; all must be on one"
             )
+    reason = place.why_not(device, weights)
+    if reason is not None:
+        raise ValueError(f"convert: '{first}' is on {device}, and {reason}")
 
 
 def _require_original(name: str, part: nn.Module) -> None:
@@ -187,7 +198,7 @@ def _require_original(name: str, part: nn.Module) -> None:
         )
 
 
-def _checked(model: object, example: object) -> tuple[Tensor, ...]:
+def _checked(model: object, example: object, recipe: Recipe) -> tuple[Tensor, ...]:
     if not isinstance(model, nn.Module):
         raise TypeError(f"convert: model is a {type(model).__name__}; it must be a torch.nn.Module")
     inputs = example if isinstance(example, tuple) else (example,)
@@ -196,7 +207,7 @@ def _checked(model: object, example: object) -> tuple[Tensor, ...]:
             raise TypeError(f"convert: example holds a {type(each).__name__}; it must be tensors")
     for name, part in model.named_modules():
         _require_original(f"'{name}'" if name else "model", part)
-    _require_processor(model, inputs)
+    _require_one_place(model, inputs, recipe.weights)
     for name, parameter in model.named_parameters():
         rounded = parameter.is_floating_point() and parameter.dtype != torch.float32
         if rounded and parameter.device.type == "cpu":

@@ -23,10 +23,10 @@ _NORMS: dict[type[nn.Module], type[nn.BatchNorm1d | nn.BatchNorm2d]] = {
     nn.Linear: nn.BatchNorm1d,
 }
 _NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d)
-_ACTIVATION_MODULES = {nn.ReLU: "relu", nn.ReLU6: "relu6"}
+_ACTIVATION_MODULES = {nn.ReLU: "relu", nn.ReLU6: "relu6", nn.GELU: "gelu", nn.SiLU: "silu"}
 _ACTIVATION_CALLS: dict[object, str] = {
     torch.relu: "relu", torch.relu_: "relu", F.relu: "relu", F.relu_: "relu", "relu": "relu",
-    "relu_": "relu", F.relu6: "relu6",
+    "relu_": "relu", F.relu6: "relu6", F.gelu: "gelu", F.silu: "silu",
 }  # fmt: skip
 _ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
 
@@ -146,7 +146,7 @@ def _absorb(traced: fx.GraphModule, node: fx.Node) -> None:
     assert layer is not None
     chain, residual, activation = [node], None, None
     following = _follower(node)
-    if following is not None and isinstance(layer, nn.Conv2d):
+    if following is not None:
         residual = _other_summand(following, node)
         if residual is not None:
             chain.append(following)
@@ -205,7 +205,8 @@ def _shape(node: fx.Node) -> tuple[int, ...] | None:
 def _activation(traced: fx.GraphModule, node: fx.Node) -> str | None:
     module = _module(traced, node)
     if module is not None:
-        return _ACTIVATION_MODULES.get(type(module))
+        exact = getattr(module, "approximate", "none") == "none"
+        return _ACTIVATION_MODULES.get(type(module)) if exact else None
     plain = len(node.args) == 1 and not set(node.kwargs) - {"inplace"}
     if plain and node.op in ("call_function", "call_method"):
         return _ACTIVATION_CALLS.get(node.target)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -27,20 +27,22 @@ class Weights:
 
     ``error`` is the largest error of a layer, relative to its largest output, against float64. ``always``
     takes such a layer wherever one is legal, for its size, and measures only which; otherwise the fastest of
-    all wins.
+    all wins. ``devices`` are those that have operators for them.
     """
 
     summary: str
     error: float
     always: bool = True
+    devices: tuple[str, ...] = ("cpu", "cuda")
 
 
 WEIGHTS: Mapping[str, Weights] = {
     "fp32": Weights("32-bit weights", error=2e-5, always=False),
     "sparse": Weights("32-bit weights without their zeros", error=2e-5, always=False),
-    "w16": Weights("bfloat16 weights, fp32 arithmetic", error=2e-2),
+    "w16": Weights("bfloat16 weights, fp32 arithmetic", error=2e-2, devices=("cpu",)),
     "w8": Weights("8-bit weights with a scale per output, fp32 arithmetic", error=3e-2),
-    "w4a8": Weights("4-bit weights in groups of 32, 8-bit activations", error=0.2),
+    "w4": Weights("4-bit weights in groups of 128, fp32 sums", error=0.25, devices=("cuda",)),
+    "w4a8": Weights("4-bit weights in groups of 32, 8-bit activations", error=0.2, devices=("cpu",)),
     "int8-exact": Weights("8-bit weights and activations, sums without saturation", error=5e-2),
 }
 
@@ -62,9 +64,9 @@ class Pointwise(nn.Module):
         return output.permute(0, 3, 1, 2)
 
 
-def candidates(block: Block, weights: str) -> Iterator[Candidate]:
-    """The rows that can compute ``block`` with these weights; libraries and fp32 are always among them."""
-    for row in ROWS:
+def candidates(block: Block, weights: str, rows: Iterable[Candidate]) -> Iterator[Candidate]:
+    """Those of ``rows`` that can compute ``block`` with these weights; libraries and fp32 always can."""
+    for row in rows:
         fits = row.weights in ("fp32", weights) and isinstance(block.layer, row.layer)
         if fits and row.why_not(block.layer) is None:
             yield row
@@ -117,9 +119,10 @@ def _linear_and_pointwise(
     operator: str,
     make: Callable[[Any, str | None, Shape], nn.Module],
     why_not: Callable[[Any], str | None] = _any,
+    fuses: tuple[str, ...] = ("relu",),
 ) -> Iterator[Candidate]:
-    """A linear layer with ReLU, and the 1x1 convolution that it also is."""
-    yield Candidate(name, nn.Linear, make, why_not, operator, weights, ("relu",))
+    """A linear layer with an activation, and the 1x1 convolution that it also is."""
+    yield Candidate(name, nn.Linear, make, why_not, operator, weights, fuses)
     yield Candidate(
         name,
         nn.Conv2d,
@@ -127,7 +130,7 @@ def _linear_and_pointwise(
         partial(_pointwise_why_not, why_not=why_not),
         operator,
         weights,
-        ("relu",),
+        fuses,
     )
 
 

@@ -10,6 +10,7 @@ from typing import cast
 
 from torch import Tensor, fx, nn
 
+from leanmark_kernels.convert import place
 from leanmark_kernels.convert.block import Block
 from leanmark_kernels.depthwise_modules import InvertedResidual
 
@@ -90,7 +91,9 @@ def _triple(traced: fx.GraphModule, project: fx.Node) -> tuple[fx.Node, fx.Node]
     ]
     if len(calls) > 1:
         return None  # its place in the model is needed as it is
-    if len(convs) < 3 or InvertedResidual.why_not(convs[0], convs[1], convs[2], last.residual):
+    if len(convs) < 3 or place.is_gpu(convs[0].weight.device):
+        return None
+    if InvertedResidual.why_not(convs[0], convs[1], convs[2], last.residual):
         return None
     return expand, depthwise
 

@@ -10,6 +10,7 @@ from leanmark_kernels.triton.conv2d import fused_conv2d
 from leanmark_kernels.triton.depthwise import depthwise_conv2d
 from leanmark_kernels.triton.linear import fused_linear, int8_linear
 from leanmark_kernels.triton.packing import Blocks, pack_blocks, pack_weight_only
+from leanmark_kernels.triton.quantize import quantize_activations
 from leanmark_kernels.triton.weight_only import weight_only_linear
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "int8_linear",
     "pack_blocks",
     "pack_weight_only",
+    "quantize_activations",
     "weight_only_linear",
     "why_unavailable",
 ]

@@ -45,6 +45,5 @@ def why_unavailable() -> str | None:
 @cache
 def warn_slow_reference() -> None:
     """Say once that the operators run their reference, and why."""
-    warnings.warn(
-        f"leanmark_kernels runs its slower reference in plain torch: {why_unavailable()}.", stacklevel=3
-    )
+    why = why_unavailable() or "the tensors are not on the GPU"
+    warnings.warn(f"leanmark_kernels runs its slower reference in plain torch: {why}.", stacklevel=3)

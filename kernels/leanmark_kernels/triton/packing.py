@@ -97,6 +97,19 @@ class Blocks:
         return blocks.transpose(1, 2).reshape(high * self.size, depth)
 
 
+def zero_share(weight: Tensor, size: int) -> float:
+    """The share of blocks of ``size`` x ``size`` of ``weight`` [N, K] that are all zero; 0 where none fit."""
+    if weight.dim() != 2 or any(length % size for length in weight.shape):
+        return 0.0
+    return float((_blocks(weight, size) == 0).flatten(2).all(2).float().mean())
+
+
+def _blocks(weight: Tensor, size: int) -> Tensor:
+    """``weight`` [N, K] as [N / size, K / size, size, size]."""
+    blocks: Tensor = weight.unflatten(1, (-1, size)).unflatten(0, (-1, size))
+    return blocks.transpose(1, 2)
+
+
 def pack_blocks(weight: Tensor, size: int) -> Blocks:
     """``weight`` [N, K] without its blocks of ``size`` x ``size`` (64 or 128) that are all zero.
 
@@ -108,8 +121,7 @@ def pack_blocks(weight: Tensor, size: int) -> Blocks:
         raise ValueError(
             f"pack_blocks: weight is {list(weight.shape)}; it must be [N, K], both multiples of {size}"
         )
-    rows, depth = weight.shape
-    blocks = weight.detach().reshape(rows // size, size, depth // size, size).transpose(1, 2)
+    blocks = _blocks(weight.detach(), size)
     present = (blocks != 0).flatten(2).any(2)
     lengths = present.sum(1)
     return Blocks(

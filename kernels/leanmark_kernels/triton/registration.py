@@ -10,7 +10,7 @@ from torch import Tensor
 
 from leanmark_kernels.triton import availability
 
-Function = Callable[..., Tensor]
+Function = Callable[..., Tensor | tuple[Tensor, Tensor]]
 
 library = torch.library.Library("leanmark_kernels", "FRAGMENT")
 
@@ -24,11 +24,11 @@ def register(schema: str, kernel: Function, meaning: Function, shape: Function) 
     name = schema.partition("(")[0]
     library.define(schema)
 
-    def without_triton(*arguments: Any) -> Tensor:
+    def without_triton(*arguments: Any) -> Tensor | tuple[Tensor, Tensor]:
         availability.warn_slow_reference()
         return meaning(*arguments)
 
-    def computed(*arguments: Any) -> Tensor:
+    def computed(*arguments: Any) -> Tensor | tuple[Tensor, Tensor]:
         return kernel(*arguments) if availability.available() else without_triton(*arguments)
 
     library.impl(name, computed, "CUDA")
