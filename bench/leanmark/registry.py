@@ -76,6 +76,7 @@ _ROWS: Mapping[Kind, Mapping[str, Row]] = {
         "sparse24": Row("leanmark.techniques.sparse24:Sparse24", "two of four weights (CUDA)"),
         "kernels": Row("leanmark.techniques.kernels:Kernels", "leanmark's own fp32 operators where faster"),
         "w8": Row("leanmark.techniques.kernels:W8", "8-bit weights, fp32 arithmetic (leanmark's operators)"),
+        "w4": Row("leanmark.techniques.kernels:W4", "4-bit weights, bfloat16 activations (the same, CUDA)"),
         "w4a8": Row("leanmark.techniques.kernels:W4A8", "4-bit weights, 8-bit activations (the same)"),
         "int8-exact": Row("leanmark.techniques.kernels:Int8Exact", "8 bits without saturation (the same)"),
         "sparse": Row("leanmark.techniques.sparse:Sparse", "weights set to zero and skipped (the same)"),

@@ -128,6 +128,9 @@ def test_weights_become_zero_in_the_asked_share_and_pattern() -> None:
     assert _mask(weight, 0.5, 4).tolist() == [[0, 1], [0, 1], [0, 1], [0, 1], [1, 0]]
     assert _mask(weight, 0.25, 4).tolist() == [[1, 1], [1, 1], [1, 1], [1, 1], [1, 0]]
     assert _mask(torch.ones(4, 2, 3, 3), 0.01, 1).shape == (4, 2, 3, 3)
+    blocks = torch.tensor([[1.0, 3.0], [4.0, 2.0]]).repeat_interleave(64, 0).repeat_interleave(64, 1)
+    assert _mask(blocks, 0.5, 64)[::64, ::64].tolist() == [[0, 1], [1, 0]]
+    assert _mask(blocks, 0.5, 64).sum() == 2 * 64 * 64
 
 
 def test_zeros_stay_zero_through_fine_tuning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +142,11 @@ def test_zeros_stay_zero_through_fine_tuning(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize(
     ("options", "complaint"),
-    [("p=1", "p must lie between 0 and 1"), ("block=3", "block must be 1 or 4"), ("batch=0", "at least 1")],
+    [
+        ("p=1", "p must lie between 0 and 1"),
+        ("block=3", "block must be 1, 4, 64 or 128"),
+        ("batch=0", "at least 1"),
+    ],
 )
 def test_options_of_sparse_are_checked(options: str, complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):

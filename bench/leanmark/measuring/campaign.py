@@ -199,7 +199,9 @@ class Campaign:
             backends = prepare_pass.backends_for(name, ours)
             try:
                 meter = self._making_meter
-                ready, costs = prepare_pass.apply(name, prepared, backends, first, self._launcher, meter)
+                ready, costs = prepare_pass.apply(
+                    name, prepared, backends, first, self._launcher, meter, case.device
+                )
             except LeanmarkError as error:
                 prepared.errors[name] = error
                 self._keep(failure(self.run.id, subject, "prepare", UNPREPARED, error))

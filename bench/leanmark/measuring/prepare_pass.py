@@ -93,8 +93,10 @@ def apply(
     replica: Replica,
     launcher: Launcher,
     meter: Meter[Any] | None,
+    device: str,
 ) -> tuple[messages.Ready, dict[str, Cost]]:
-    """Make one chain from the one before it, in a worker of its own; what that cost, by backend.
+    """Make one chain from the one before it, in a worker of its own, to run on ``device``; what that cost,
+    by backend.
 
     Raises:
         LeanmarkError: what went wrong, also where the chain before it could not be made.
@@ -108,6 +110,7 @@ def apply(
         chain=name,
         backends=backends,
         place=messages.Place(cores=replica.cores, threads=replica.layout.threads),
+        device=device,
     )
     worker = launcher.server(replica.layout, prepared.source).fork()
     with CostMeter(meter) as metered:

@@ -31,13 +31,17 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepare:
-    """Apply the last link of ``chain`` (``fp32``: make the baseline). Reply: ``Notice`` pairs, ``Ready``."""
+    """Apply the last link of ``chain`` (``fp32``: make the baseline). Reply: ``Notice`` pairs, ``Ready``.
+
+    ``device`` is where the model will run.
+    """
 
     workload: WorkloadSpec
     folder: str
     chain: str
     backends: tuple[str, ...]
     place: Place
+    device: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

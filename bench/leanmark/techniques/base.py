@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What a technique may use: the workload, the model as it was before any technique, a seed."""
+    """What a technique may use: the workload, the model as it was before any technique, a seed.
+
+    ``device`` is where the changed model will run: ``cpu`` or ``cuda``. It is handed over on the processor.
+    """
 
     workload: Workload
     baseline: nn.Module
     seed: int = 0
+    device: str = "cpu"
 
 
 class Technique(ABC):

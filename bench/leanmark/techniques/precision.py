@@ -23,6 +23,7 @@ _HEAVY = (
     "_native_multi_head_attention[",
     "_transformer_encoder_layer_fwd[",
     "_scaled_dot_product",  # the attention kernels all begin so
+    "leanmark_kernels::",
 )
 """How the entries of Executed.operators begin that must not be in float32."""
 

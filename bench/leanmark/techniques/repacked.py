@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from leanmark.models.executed import Executed
+    from leanmark.techniques.torch_step import TorchStep
     from leanmark_kernels.convert import Choice, Converted
 
-NAMESPACE = "leanmark::"
-"""How the operators of leanmark_kernels begin in Executed.operators."""
+NAMESPACE, GPU_NAMESPACE = "leanmark::", "leanmark_kernels::"
+"""How the operators of leanmark_kernels begin in Executed.operators, on processors and on GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +27,19 @@ class Repacked(Technique):
 
     ``batch`` is the one that layers are timed with; the changed model runs any. Timings are kept per
     machine (XDG cache), so that a second run makes the same choices.
+
+    On a GPU a model after ``bf16``, and one with weights of fewer bits, is in bfloat16 as a whole. Layers are
+    timed by the GPU's own clock: without ``cuda_graphs`` behind it, a short step shows the host instead.
     """
 
     batch: int = 1
 
     backends: ClassVar[tuple[str, ...]] = ("eager",)
-    devices: ClassVar[tuple[str, ...]] = ("cpu",)
     phases: ClassVar[tuple[Phase, ...]] = ("inference",)
     repacks: ClassVar[bool] = True
     refusal: ClassVar[str] = (
-        "leanmark's operators are PyTorch operators for inference on processors: packed weights have no "
-        "gradients, and ONNX Runtime does not know them"
+        "leanmark's operators are PyTorch operators for inference: packed weights have no gradients, and "
+        "ONNX Runtime does not know them"
     )
     weights: ClassVar[str] = "fp32"
     """The recipe of ``leanmark_kernels.convert``."""
@@ -44,13 +47,22 @@ class Repacked(Technique):
     """Of the weights, what must be in that form for the technique to deserve its name."""
     proof: ClassVar[str] = NAMESPACE
     """How the name of an operator in Executed.operators begins that only this technique runs."""
+    gpu_proof: ClassVar[str] = GPU_NAMESPACE
 
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise ValueError(f"batch must be at least 1, not {self.batch}")
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
-        return self.repack(model, context.workload.dataset().train.inputs[: self.batch])
+        return self.placed(model, context.workload.dataset().train.inputs[: self.batch], context.device)
+
+    def placed(self, model: nn.Module, example: Tensor, device: str) -> nn.Module:
+        """``model`` converted where it will run."""
+        if device == "cpu":
+            return self.repack(model, example)
+        from leanmark.techniques import on_gpu
+
+        return on_gpu.converted(model, example, self.repack, lower=self.lowers_precision)
 
     def repack(self, model: nn.Module, example: Tensor) -> Converted:
         """``model`` with its layers chosen by timing them on ``example``.
@@ -61,7 +73,7 @@ class Repacked(Technique):
         import leanmark_kernels
         from leanmark_kernels.convert import Recipe, convert
 
-        reason = leanmark_kernels.why_unavailable()
+        reason = leanmark_kernels.why_unavailable() if example.device.type == "cpu" else None
         if reason is not None:
             raise Unsupported(f"the native operators are not available: {reason}")
         if len(example) < self.batch:
@@ -77,18 +89,19 @@ class Repacked(Technique):
         from leanmark_kernels.convert import Converted
         from leanmark_kernels.packed_state import PackedModule
 
-        if not isinstance(after, Converted):
+        converted = next((part for part in after.modules() if isinstance(part, Converted)), None)
+        if converted is None:
             raise TookNoEffect(f"{type(after).__name__} was not converted")
         packed = [part for part in after.modules() if isinstance(part, PackedModule)]
-        own = [choice for choice in after.choices if choice.operator]
+        own = [choice for choice in converted.choices if choice.operator]
         if not packed or len(packed) < len(own):
             raise TookNoEffect(f"{len(own)} layers were chosen to be packed, and {len(packed)} are")
         return {
-            "layers": {choice.layer: _facts(choice) for choice in after.choices},
+            "layers": {choice.layer: _facts(choice) for choice in converted.choices},
             "own": len(own),
-            "share": share(before, after, self.weights),
-            "output_error": after.error,
-            "untraced": {one.module: one.reason for one in after.untraced},
+            "share": share(before, converted, self.weights),
+            "output_error": converted.error,
+            "untraced": {one.module: one.reason for one in converted.untraced},
         }
 
     def doubts(self, verified: Mapping[str, Any]) -> tuple[Finding, ...]:
@@ -99,10 +112,18 @@ class Repacked(Technique):
         message = f"nothing could be fused around {parts}: torch.fx cannot follow the code"
         return (Finding(code="untraced", message=message),)
 
+    def deploy(self, step: TorchStep) -> TorchStep:
+        from leanmark.techniques.autocast import Autocast
+
+        if step.device == "cuda" and isinstance(step.module, Autocast):
+            raise Unsupported("these operators do not follow autocast: put them behind bf16, not fp16")
+        return step
+
     def verify_executed(self, executed: Executed) -> None:
-        if not any(name.startswith(self.proof) for name in executed.operators):
+        proof = self.gpu_proof if executed.device == "cuda" else self.proof
+        if not any(name.startswith(proof) for name in executed.operators):
             ran = ", ".join(sorted(executed.operators))
-            raise TookNoEffect(f"no operator like {self.proof} ran, only: {ran}")
+            raise TookNoEffect(f"no operator like {proof} ran, only: {ran}")
 
     def _refuse_if_little(self, model: nn.Module, converted: Converted) -> None:
         if not any(choice.operator for choice in converted.choices):

@@ -8,21 +8,24 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from leanmark.errors import TookNoEffect
+from leanmark.errors import TookNoEffect, Unsupported
 from leanmark.techniques.base import Context
 from leanmark.techniques.repacked import Repacked
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+_SQUARE = (64, 128)
+
 
 @dataclass(frozen=True, slots=True)
 class Sparse(Repacked):
     """The share ``p`` of the weights of each layer becomes zero, the smallest first; then fine-tuning.
 
-    ``block`` is 1 for any pattern (Han et al., NeurIPS 2015), or 4 where four consecutive outputs are zero
-    together. A layer goes to the sparse operator where that is faster than the fastest dense one, ours
-    included. Depthwise and grouped convolutions stay dense.
+    ``block`` is 1 for any pattern (Han et al., NeurIPS 2015), 4 where four consecutive outputs are zero
+    together, or 64 or 128 for square blocks of linear layers whose sides are multiples of it, all that GPUs
+    skip. A layer goes to the sparse operator where that is faster than the fastest dense one, ours included.
+    Depthwise and grouped convolutions stay dense.
     """
 
     p: float = 0.8
@@ -32,12 +35,13 @@ class Sparse(Repacked):
     weights: ClassVar[str] = "sparse"
     lowers_precision: ClassVar[bool] = True  # its places are bytes, and the profiler calls them a dtype
     proof: ClassVar[str] = "leanmark::sparse_"
+    gpu_proof: ClassVar[str] = "leanmark_kernels::block_sparse_linear["
 
     def __post_init__(self) -> None:
         if not 0.0 < self.p < 1.0:
             raise ValueError(f"p must lie between 0 and 1, not {self.p}")
-        if self.block not in (1, 4):
-            raise ValueError(f"block must be 1 or 4, not {self.block}")
+        if self.block not in (1, 4, *_SQUARE):
+            raise ValueError(f"block must be 1, 4, 64 or 128, not {self.block}")
         if self.batch < 1:
             raise ValueError(f"batch must be at least 1, not {self.batch}")
 
@@ -46,41 +50,51 @@ class Sparse(Repacked):
 
         from leanmark.workloads.training import train
 
+        if context.device == "cuda" and self.block not in _SQUARE:
+            raise Unsupported("GPUs skip square blocks only: sparse(block=64), or 128")
         pruned = copy.deepcopy(model)
-        for layer in _layers(pruned):
+        layers = list(_layers(pruned, self.block))
+        for layer in layers:
             masks.custom_from_mask(layer, "weight", _mask(layer.weight.detach(), self.p, self.block))
         split, finetune = context.workload.dataset().train, context.workload.finetune
         recipe = dataclasses.replace(finetune, seed=finetune.seed + context.seed)
         train(pruned, split, recipe, context.workload.loss)
-        for layer in _layers(pruned):
+        for layer in layers:
             masks.remove(layer, "weight")
-        return self.repack(pruned, split.inputs[: self.batch])
+        return self.placed(pruned, split.inputs[: self.batch], context.device)
 
     def verify(self, before: nn.Module, after: nn.Module) -> Mapping[str, Any]:
         from leanmark_kernels.convert.rows import LEAST_ZEROS
-        from leanmark_kernels.sparse_modules import SparseModule
 
         facts = Repacked.verify(self, before, after)
-        skipped = {name: one.sparsity for name, one in after.named_modules() if isinstance(one, SparseModule)}
+        skipped = {
+            name: one.sparsity for name, one in after.named_modules() if hasattr(type(one), "sparsity")
+        }
         dense = [name for name, share in skipped.items() if share < LEAST_ZEROS]
         if not skipped or dense:
             raise TookNoEffect(f"these layers skip no zeros: {', '.join(dense) or 'all'}")
         return {**facts, "skipped_share": skipped}
 
 
-def _layers(model: nn.Module) -> Iterator[nn.Conv2d | nn.Linear]:
+def _layers(model: nn.Module, block: int) -> Iterator[nn.Conv2d | nn.Linear]:
     from torch import nn
 
     for layer in model.modules():
-        if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1):
+        if isinstance(layer, nn.Linear):
+            if block not in _SQUARE or not any(side % block for side in layer.weight.shape):
+                yield layer
+        elif isinstance(layer, nn.Conv2d) and layer.groups == 1 and block not in _SQUARE:
             yield layer
 
 
 def _mask(weight: Tensor, share: float, block: int) -> Tensor:
     """1 where a weight stays. Blocks of outputs [N, ...] are weighed by their L2 norm; a last, shorter one
-    with zeros in the place of what it lacks."""
+    with zeros in the place of what it lacks. Square ones are of [N, K]."""
     from torch.nn import functional as F
 
+    if block in _SQUARE:
+        norms = weight.unflatten(1, (-1, block)).unflatten(0, (-1, block)).norm(dim=(1, 3))
+        return _mask(norms, share, 1).repeat_interleave(block, 0).repeat_interleave(block, 1)
     outputs = weight.flatten(1)
     filled = F.pad(outputs, (0, 0, 0, -outputs.shape[0] % block)).unflatten(0, (-1, block))
     scores = filled.norm(dim=1)

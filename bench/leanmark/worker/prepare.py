@@ -87,12 +87,13 @@ def run(
     folder: Path,
     backends: Iterable[str],
     watch: Stopwatch | None = None,
+    device: str = "cpu",
 ) -> Ready:
     """Make the baseline (no ``links``), or apply the last of ``links`` to the artifact of those before.
 
-    ``name`` is the workload's, ``folder`` holds its artifacts, ``backends`` are those to build for. The
-    time is that of training or applying alone: loading and verifying are not part of it, and exporting has
-    a time of its own.
+    ``name`` is the workload's, ``folder`` holds its artifacts, ``backends`` are those to build for, to run on
+    ``device``. The time is that of training or applying alone: loading and verifying are not part of it, and
+    exporting has a time of its own.
 
     Raises:
         Unsupported: the technique does not fit the model, its place in the chain or any of the backends.
@@ -104,7 +105,7 @@ def run(
         raise Unsupported("; ".join(refusals.values()))
     watch = watch or Stopwatch()
     if links:
-        made = _link(workload, links, artifact, offered, watch)
+        made = _link(workload, links, artifact, offered, watch, device)
     else:
         made = _baseline(workload, artifact, offered, watch)
     recipe = None if links else workload.recipe
@@ -193,6 +194,7 @@ def _link(
     artifact: Artifact,
     offered: Mapping[str, Backend],
     watch: Stopwatch,
+    device: str,
 ) -> _Made:
     *before, last = (chain.build(link) for link in links)
     folder = artifact.folder.parent
@@ -201,7 +203,8 @@ def _link(
     if ends and last.level == "module":
         raise Unsupported(f"{ends[0]} ends the part of a chain that torch can change: put it last")
     workload.dataset()  # loading it is not what the technique costs
-    context = Context(workload=workload, baseline=Artifact.of(folder, BASELINE).load_module())
+    baseline = Artifact.of(folder, BASELINE).load_module()
+    context = Context(workload=workload, baseline=baseline, device=device)
     if last.level == "graph":
         return _change_graph(last, source, artifact, context, offered, watch)
     return _change_module(last, source, artifact, context, offered, watch)

@@ -208,6 +208,7 @@ def prepare(
         Path(request.folder),
         request.backends,
         Stopwatch(tell),
+        request.device,
     )
 
 
