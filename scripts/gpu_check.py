@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 
+import gpu_convert
 import gpu_watch
 import numpy as np
 import torch
@@ -44,6 +45,7 @@ from leanmark.worker import runner
 from leanmark.workloads.base import Workload
 from leanmark.workloads.decoder import Gpt2Decode
 from leanmark.workloads.encoder import BertBase
+from leanmark.workloads.mobilenet import MobileNetV2
 from leanmark.workloads.resnet import ResNet18
 from leanmark.workloads.training import outputs
 
@@ -52,6 +54,8 @@ MODELS: dict[str, Workload] = {
     "resnet": ResNet18(image=64, width=32),
     "decoder": Gpt2Decode(width=256, heads=4, layers=2, vocabulary=100, length=64),
 }
+CONVERTED: dict[str, Workload] = {**MODELS, "mobilenet": MobileNetV2(image=64)}
+OURS = ("bf16+kernels(batch=32)", "w8(batch=32)", "w4(batch=32)", "int8-exact(batch=32)", "w4+cuda_graphs")
 BATCH = 32
 """More rows than torch's 8-bit product asks for, also where each sample is one."""
 
@@ -174,7 +178,8 @@ def checks(place: Place) -> Iterator[tuple[str, Check]]:
         yield "cold against hot", cold
         yield "memory of the allocator", memory
         yield "out of memory is survived", out_of_memory
-    texts = dict.fromkeys((*suite.GPU_TECHNIQUES, "cuda_graphs", "channels_last"))
+    yield from gpu_convert.checks(CONVERTED, place.device)
+    texts = dict.fromkeys((*suite.GPU_TECHNIQUES, "cuda_graphs", "channels_last", *OURS))
     for compiled, phase in product((False, True), PHASES):
         for (name, workload), text in product(MODELS.items(), texts):
             if ("compile" in text) == compiled and possible(text, phase, place.device):
@@ -291,7 +296,7 @@ def opened(
     model = baseline = workload.model().eval()
     anchor, tolerance = model, EXACT
     for one in links:
-        after = one.apply(model, Context(workload=workload, baseline=baseline))
+        after = one.apply(model, Context(workload=workload, baseline=baseline, device=place.device))
         one.verify(model, after)
         if one.retrains:
             anchor, tolerance = after, EXACT

@@ -27,7 +27,7 @@ class Net(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU6())
         self.depthwise = nn.Sequential(nn.Conv2d(16, 16, 5, padding=2, groups=16), nn.SiLU())
         self.point, self.norm = nn.Conv2d(16, 16, 1), nn.BatchNorm2d(16)
         self.tall = nn.Conv2d(16, 16, (3, 1), padding=(1, 0))

@@ -120,6 +120,7 @@ def test_every_larger_model_and_batch_of_the_main_job_has_a_contest(gpu: ModuleT
     by_name = {one.name: one.techniques for one in gpu.CONTESTS}
     assert "int8dq" in by_name["gpt2-decode-inference-32-fewer-bits"]
     assert "int8dq" not in by_name["gpt2-decode-inference-1-fewer-bits"]
+    assert "int8-exact(batch=1)+cuda_graphs" in by_name["gpt2-decode-inference-1-ours"]
 
 
 def test_each_piece_is_a_process_that_sees_this_gpu_only_and_ends_in_time(
@@ -171,7 +172,9 @@ def test_all_kinds_of_pieces_can_be_rehearsed_without_a_gpu(tmp_path: Path) -> N
         "check-first", "check", "kernels-first", "kernels", "mlp-inference-4"
     }  # fmt: skip
     checks = [json.loads(line) for line in (tmp_path / "gpu-check.jsonl").read_text().splitlines()]
-    assert [(one["name"], one["status"]) for one in checks] == [("encoder inference fp32", "ok")]
+    assert [(one["name"], one["status"]) for one in checks] == [
+        ("convert encoder fp32 of 4", "ok"), ("encoder inference fp32", "ok")
+    ]  # fmt: skip
     [record] = tmp_path.glob("*/*.jsonl")
     lines = [json.loads(line) for line in record.read_text().splitlines()]
     assert {"fp32", "bf16"} <= {line["case"]["technique"] for line in lines if "case" in line}

@@ -17,7 +17,7 @@ from leanmark_kernels.convert.rows import LEAST_ZEROS, _linear_and_pointwise
 from leanmark_kernels.triton import modules
 from leanmark_kernels.triton.packing import BLOCKS, zero_share
 
-_ACTIVATIONS = ("relu", "gelu", "silu")
+_ACTIVATIONS = ("relu", "relu6", "gelu", "silu")
 _EPILOGUE = (*_ACTIVATIONS, "residual")
 
 

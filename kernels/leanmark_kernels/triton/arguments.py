@@ -20,7 +20,7 @@ __all__ = [
     "require_whole",
 ]
 
-ACTIVATIONS = ("none", "relu", "gelu", "silu")
+ACTIVATIONS = ("none", "relu", "relu6", "gelu", "silu")
 FLOATING = (torch.float16, torch.bfloat16, torch.float32)
 
 

@@ -17,7 +17,12 @@ def finish(x: Tensor, bias: Tensor | None, residual: Tensor | None, activation: 
         x = x + bias.to(x.dtype)
     if residual is not None:
         x = x + residual.to(x.dtype)
-    functions: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "gelu": F.gelu, "silu": F.silu}
+    functions: dict[str, Callable[[Tensor], Tensor]] = {
+        "relu": torch.relu,
+        "relu6": F.relu6,
+        "gelu": F.gelu,
+        "silu": F.silu,
+    }
     return x if activation == "none" else functions[activation](x)
 
 

@@ -8,6 +8,8 @@ import triton.language as tl
 def activate(x, ACTIVATION: tl.constexpr):
     if ACTIVATION == "relu":
         x = tl.where(x < 0, 0.0, x)  # unlike max(x, 0), NaN stays NaN
+    elif ACTIVATION == "relu6":
+        x = tl.where(x < 0, 0.0, tl.where(x > 6, 6.0, x))
     elif ACTIVATION == "gelu":
         x = 0.5 * x * (1.0 + tl.math.erf(x * 0.7071067811865476))
     elif ACTIVATION == "silu":
