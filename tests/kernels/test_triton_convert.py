@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from types import SimpleNamespace
 
@@ -154,6 +156,28 @@ def test_gpu_times_are_medians_of_the_device_in_turns(monkeypatch: pytest.Monkey
     assert found == pytest.approx({"ours": 5e-6, "torch": 3e-6})
     timed = [name for name in clock.seen if name != "hold"]
     assert timed == ["ours", "torch", "ours", "torch", "torch", "ours", *timed[6:]] and len(timed) == 12
+
+
+def test_a_gpu_is_timed_by_its_own_clock_while_it_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    second, current = torch.device("cuda", 1), list[torch.device]()
+
+    def timed(calls: Mapping[str, object], rounds: int) -> dict[str, float]:
+        assert current == [second]
+        return dict.fromkeys(calls, float(rounds))
+
+    @contextlib.contextmanager
+    def device(wanted: torch.device) -> Iterator[None]:
+        current.append(wanted)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(gpu_timing, "interleaved", timed)
+    monkeypatch.setattr(gpu_timing, "machine", lambda: {"gpu": str(current)})
+    there = SimpleNamespace(device=second)
+    assert choosing._timed({"ours": nn.Identity()}, (there,), 3) == {"ours": 3.0}
+    assert place.machine(second) == {"gpu": str([second])}
+    assert place.all_rows(second) == gpu_rows.ROWS and "processor" in place.machine(torch.device("cpu"))
 
 
 def test_timings_are_kept_by_gpu_driver_and_versions(monkeypatch: pytest.MonkeyPatch) -> None:

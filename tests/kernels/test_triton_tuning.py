@@ -65,16 +65,19 @@ def test_a_gpu_that_nothing_fits_is_named() -> None:
 
 
 def test_more_rows_than_a_grid_has_blocks_for_are_refused_with_the_reason() -> None:
-    def found(rows: int) -> list[Candidate]:
-        input, output = (torch.empty(rows, 128, dtype=torch.float16, device="meta") for _ in "io")
+    def found(rows: int, dtype: torch.dtype = torch.float32) -> list[Candidate]:
+        input, output = (torch.empty(rows, 128, dtype=dtype, device="meta") for _ in "io")
         weight = torch.empty(1, 128, 128, dtype=torch.int8, device="meta")
         scale = torch.empty(1, 128, device="meta")
         problem = weight_only.Problem(input, weight, scale, None, output, 128, "none")
         return tuning.candidates((weight_only.ROWS, weight_only.TILES), problem, HOPPER)
 
     assert {each.config["BLOCK_M"] for each in found(64 * 65535)} == {64}
-    with pytest.raises(ValueError, match="65536 blocks of 64 rows; a grid has at most 65535"):
+    assert {each.config["BLOCK_M"] for each in found(128 * 65535, torch.float16)} == {128}
+    with pytest.raises(ValueError, match="no configuration of weight_only_row, weight_only fits"):
         found(64 * 65535 + 1)
+    with pytest.raises(ValueError, match="65536 blocks of 128 rows; a grid has at most 65535"):
+        found(128 * 65535 + 1, torch.float16)
 
 
 @pytest.fixture

@@ -123,7 +123,7 @@ def integer(dtype: torch.dtype) -> Iterator[tuple[Example, Exact]]:
 
 
 def few_rows(dtype: torch.dtype) -> Iterator[tuple[Example, Exact]]:
-    shapes = ((1, 37, 1100), (2, 64, 256), (20, 37, 560), (40, 70, 128), (70, 33, 300))
+    shapes = ((1, 37, 1100), (2, 64, 256), (20, 37, 560), (40, 70, 128), (70, 33, 300), (130, 140, 200))
     for (rows, columns, depth), bits, group in itertools.product(shapes, (8, 4), (256,)):
         packed, scale = packing.pack_weight_only(torch.randn(columns, depth), bits, group)
         stored = packing.unpack_weight_only(packed, scale, group, depth)

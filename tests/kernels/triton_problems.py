@@ -43,7 +43,7 @@ def large() -> Iterator[Example]:
             *integers, on_meta(rows, wide), bias=on_meta(wide), activation="gelu", **scales
         )
         yield Example("int8", INT8_GEMM, product)
-    for rows in (1, 32, 64):
+    for rows in (1, 32, 64, 4096):
         for bits, dtype in ((8, torch.int8), (4, torch.uint8)):
             packed = on_meta(wide // 128, wide, 16 * bits, dtype=dtype)
             scale, bias = on_meta(wide // 128, wide, dtype=torch.float32), on_meta(wide)

@@ -120,7 +120,9 @@ def test_every_larger_model_and_batch_of_the_main_job_has_a_contest(gpu: ModuleT
     by_name = {one.name: one.techniques for one in gpu.CONTESTS}
     assert "int8dq" in by_name["gpt2-decode-inference-32-fewer-bits"]
     assert "int8dq" not in by_name["gpt2-decode-inference-1-fewer-bits"]
-    assert "int8-exact(batch=1)+cuda_graphs" in by_name["gpt2-decode-inference-1-ours"]
+    assert "int8-exact" in by_name["gpt2-decode-inference-1-fewer-bits"]
+    assert "bf16+kernels(batch=1)+cuda_graphs" in by_name["gpt2-decode-inference-1-replayed"]
+    assert "int8dq+cuda_graphs" in by_name["bert-inference-32-replayed"]
 
 
 def test_each_piece_is_a_process_that_sees_this_gpu_only_and_ends_in_time(

@@ -28,8 +28,9 @@ class Repacked(Technique):
     ``batch`` is the one that layers are timed with; the changed model runs any. Timings are kept per
     machine (XDG cache), so that a second run makes the same choices.
 
-    On a GPU a model after ``bf16``, and one with weights of fewer bits, is in bfloat16 as a whole. Layers are
-    timed by the GPU's own clock: without ``cuda_graphs`` behind it, a short step shows the host instead.
+    On a GPU a model after ``bf16``, and one with weights of fewer bits, is in bfloat16 as a whole; autocast
+    converts its weights in every step, which is part of the gain over it. Layers are timed by the GPU's own
+    clock: without ``cuda_graphs`` behind it, a short step shows the host instead.
     """
 
     batch: int = 1

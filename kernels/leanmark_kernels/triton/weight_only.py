@@ -1,4 +1,4 @@
-"""Linear layers on 8- and 4-bit weights with 16-bit activations (W8A16, W4A16), for few rows."""
+"""Linear layers on 8- and 4-bit weights with 16-bit activations (W8A16, W4A16), mostly for few rows."""
 
 from __future__ import annotations
 
@@ -33,19 +33,21 @@ def weight_only_linear(
     group_size: int,
     activation: str = "none",
 ) -> Tensor:
-    """``activation(input @ w.T + bias)`` where w is stored in 8 or 4 bits; for inference with few rows.
+    """``activation(input @ w.T + bias)`` where w is stored in 8 or 4 bits; for inference.
 
     ``input`` is [*, K] of float16, bfloat16 or float32; ``weight`` and ``scale`` are what
     :func:`leanmark_kernels.triton.packing.pack_weight_only` made of w [N, K] with the same ``group_size``:
     int8 [units, N, 128] or uint8 [units, N, 64], and float32 [groups, N]; ``bias`` is [N], as the input.
-    Returns [*, N]. Any number of rows is right; up to about 64 it is also fast.
+    Returns [*, N]. The fewer rows, the more is gained; with many, converting the weights again for each tile
+    of rows costs what reading fewer bytes saves.
 
     Numerics: the stored integers are exact in every input dtype and products are added up in float32, so the
     error against the stored weights is half a unit of the last place of the result plus about
     sqrt(K) 6e-8 |input| |w|; what rounding to 8 or 4 bits costs comes on top.
 
     Raises ``TypeError`` for dtypes, ``ValueError`` for shapes, group size, devices or an activation that do
-    not fit, on a GPU also for more than 64 x 65535 rows. The backward pass raises ``NotImplementedError``.
+    not fit, on a GPU also for more than 64 x 65535 rows, of 16 bits 128 x 65535. The backward pass raises
+    ``NotImplementedError``.
     """
     require_floating("weight_only_linear", input, bias=bias)
     require_dtype("weight_only_linear", torch.float32, scale=scale)
@@ -115,8 +117,14 @@ def _key(problem: Problem) -> str:
 
 def _why_not(problem: Problem, config: Config, limits: Limits) -> str | None:
     m, n, k = problem.sizes
-    if config["BLOCK_M"] != min(max(rows_bucket(m), 16), 64):
+    tallest = min(max(rows_bucket(m), 16), 128)
+    if not min(tallest, 64) <= config["BLOCK_M"] <= tallest:
         return f"tiles of {config['BLOCK_M']} rows for {m}"
+    outputs = config["BLOCK_M"] * config["BLOCK_N"]
+    if outputs > 64 * 64 and problem.input.dtype == torch.float32:
+        return "float32 products do not run on tensor cores, and so many spill"
+    if outputs > 64 * 128 and not limits.descriptors:
+        return f"tiles of {outputs} outputs spill below compute capability 9.0"
     row_blocks = pieces(m, config["BLOCK_M"])
     if row_blocks > MOST_ROW_BLOCKS:
         return f"{row_blocks} blocks of {config['BLOCK_M']} rows; a grid has at most {MOST_ROW_BLOCKS}"
@@ -184,16 +192,21 @@ def _row_launches(problem: Problem, config: Config, limits: Limits) -> Sequence[
 
 
 _TILES = [
-    # BLOCK_M, BLOCK_N, SPLIT_K, stages
-    *((16, 64, parts, 4) for parts in (1, 2, 4, 8, 16)),
-    *((16, 128, parts, 4) for parts in (4, 8)),
-    *((32, 64, parts, 4) for parts in (1, 4, 8)),
-    *((64, 64, parts, 4) for parts in (1, 4)),
+    # BLOCK_M, BLOCK_N, SPLIT_K, stages, warps
+    *((16, 64, parts, 4, 4) for parts in (1, 2, 4, 8, 16)),
+    *((16, 128, parts, 4, 4) for parts in (4, 8)),
+    *((32, 64, parts, 4, 4) for parts in (1, 4, 8)),
+    *((64, 64, parts, 4, 4) for parts in (1, 4)),
+    (64, 128, 1, 3, 4),
+    (128, 64, 1, 3, 8),
+    (128, 128, 1, 3, 8),
 ]
 
 TILES = Kernel(
     "weight_only",
-    tuple(config(4, stages, BLOCK_M=m, BLOCK_N=n, SPLIT_K=parts) for m, n, parts, stages in _TILES),
+    tuple(
+        config(warps, stages, BLOCK_M=m, BLOCK_N=n, SPLIT_K=parts) for m, n, parts, stages, warps in _TILES
+    ),
     _why_not,
     _launches,
     _key,
