@@ -24,6 +24,7 @@ from leanmark.techniques.bf16 import Bf16
 from leanmark.techniques.kernels import W4, W8, Int8Exact, Kernels
 from leanmark.techniques.sparse import Sparse
 from leanmark.techniques.torch_step import TorchStep
+from leanmark.worker import prepare
 from leanmark.workloads.base import Workload
 from leanmark.workloads.encoder import BertBase
 from leanmark.workloads.resnet import ResNet18
@@ -105,6 +106,21 @@ def test_the_kernels_are_there_and_ran(
     assert ran in executed.operators
     for one in techniques:
         one.verify_executed(executed)
+
+
+def test_a_worker_prepares_for_the_device_that_it_is_told(tmp_path: Path) -> None:
+    """With the parameters and MACs from before, and a smaller file that the next link finds."""
+    ready = {
+        text: prepare.run(BERT, "bert", chain.parse(text), tmp_path, ["eager"], device="cuda")
+        for text in ("fp32", "bf16", "bf16+kernels", "w4", "w4+cuda_graphs")
+    }
+    before = ready["fp32"].model["eager"]
+    for text in ("bf16+kernels", "w4", "w4+cuda_graphs"):
+        after = ready[text].model["eager"]
+        assert (after.parameters, after.macs) == (before.parameters, before.macs)
+    for text in ("bf16+kernels", "w4"):
+        assert ready[text].verified["own"] == len(ready[text].verified["layers"]) == 6
+    assert ready["w4"].model["eager"].size_bytes < 0.5 * before.size_bytes
 
 
 def test_square_blocks_are_pruned_and_skipped(tmp_path: Path) -> None:

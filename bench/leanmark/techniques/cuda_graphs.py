@@ -23,6 +23,7 @@ class CudaGraphs(Technique):
 
     backends: ClassVar[tuple[str, ...]] = ("eager",)
     devices: ClassVar[tuple[str, ...]] = ("cuda",)
+    repacks: ClassVar[bool] = True  # it leaves weights as they are, packed ones too
     tolerance: ClassVar[float] = 1e-3
     refusal: ClassVar[str] = "CUDA graphs record the launches of eager PyTorch on NVIDIA GPUs"
 
