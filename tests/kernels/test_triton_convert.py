@@ -117,13 +117,22 @@ def test_convolutions_that_have_no_kernel_stay_with_the_library(conv: nn.Conv2d,
     assert modules.FusedConv2d.why_not(conv) == why
 
 
-def test_depthwise_taps_lie_as_the_kernel_reads_them() -> None:
-    conv = nn.Conv2d(8, 8, 3, padding=1, groups=8)
-    layer = modules.DepthwiseConv2d.from_conv(conv)
-    assert layer.weight.equal(conv.weight) and layer.weight[:, 0].permute(1, 2, 0).is_contiguous()
-    assert copy.deepcopy(layer).weight[:, 0].permute(1, 2, 0).is_contiguous()
+@pytest.mark.parametrize("change", [copy.deepcopy, lambda layer: layer.to(memory_format=torch.channels_last)])
+def test_filters_lie_as_the_kernel_reads_them_whatever_goes_over_the_model(change, monkeypatch) -> None:
+    seen: list[torch.Tensor] = []
+    for name in ("fused_conv2d", "depthwise_conv2d"):
+        monkeypatch.setattr(modules, name, lambda input, weight, *_, **__: seen.append(weight))
+    dense, taps = nn.Conv2d(6, 4, 3), nn.Conv2d(8, 8, (5, 3), padding=1, groups=8)
+    for layer in (modules.FusedConv2d.from_conv(dense), modules.DepthwiseConv2d.from_conv(taps)):
+        change(layer)(torch.ones(1, 8, 9, 9))
+    assert seen[0].equal(dense.weight) and seen[1].equal(taps.weight)
+    assert seen[0].permute(0, 2, 3, 1).is_contiguous() and seen[1][:, 0].permute(1, 2, 0).is_contiguous()
+
+
+def test_what_is_no_depthwise_convolution_is_refused() -> None:
     assert modules.DepthwiseConv2d.why_not(nn.Conv2d(4, 8, 3, groups=4)) is not None
     assert modules.DepthwiseConv2d.why_not(nn.Conv2d(8, 8, 9, groups=8)) is not None
+    assert modules.DepthwiseConv2d.why_not(nn.Conv2d(8, 8, 3, groups=8)) is None
 
 
 class Clock:

@@ -160,6 +160,9 @@ class BlockSparseLinear(_Linear):
 
 
 class _Conv2d(PackedModule):
+    """The weight is held in two dimensions, as the kernel reads it, so that nothing that goes over a model
+    changes its layout, and each call only views it."""
+
     def __init__(self, conv: nn.Conv2d, activation: str) -> None:
         height, width = conv.kernel_size
         super().__init__(
@@ -194,14 +197,15 @@ class FusedConv2d(_Conv2d):
     @classmethod
     def from_conv(cls, conv: nn.Conv2d, *, activation: str = "none") -> Self:
         layer = cls(conv, activation)
-        weight = conv.weight.detach().clone(memory_format=torch.channels_last)
-        layer.hold(weight=weight, bias=_copy(conv.bias))
+        filters = conv.weight.detach().permute(0, 2, 3, 1).flatten(1).clone()
+        layer.hold(weight=filters, bias=_copy(conv.bias))
         return layer
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        sizes = (self.options[name] for name in ("kernel_height", "kernel_width", "in_channels"))
         return fused_conv2d(
             input,
-            self.weight,
+            self.weight.unflatten(1, tuple(sizes)).permute(0, 3, 1, 2),
             self.bias,
             residual,
             stride=self.stride,
@@ -228,15 +232,15 @@ class DepthwiseConv2d(_Conv2d):
     @classmethod
     def from_conv(cls, conv: nn.Conv2d, *, activation: str = "none") -> Self:
         layer = cls(conv, activation)
-        # in memory [R, S, C], as the kernel reads it: the operator has nothing left to rearrange
-        taps = conv.weight.detach().permute(2, 3, 1, 0).contiguous()
-        layer.hold(weight=taps.permute(3, 2, 0, 1), bias=_copy(conv.bias))
+        taps = conv.weight.detach().flatten(1).t().clone(memory_format=torch.contiguous_format)
+        layer.hold(weight=taps, bias=_copy(conv.bias))
         return layer
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        size = self.options["kernel_height"], self.options["kernel_width"]
         return depthwise_conv2d(
             input,
-            self.weight,
+            self.weight.unflatten(0, size).permute(2, 0, 1)[:, None],
             self.bias,
             residual,
             stride=self.stride,
