@@ -93,14 +93,15 @@ def test_a_kernel_that_cannot_be_compiled_costs_only_itself() -> None:
         def forward(self, input: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("no configuration runs on this GPU:\nall of them spill")
 
-    row = next(row for row in gpu_rows.ROWS if row.name == "fused linear")
     block = choosing.Block(nn.Linear(4, 4))
+    rows = list(choosing.candidates(block, "w8", gpu_rows.ROWS))
+    forms = {row.name: block for row in rows} | {"fused linear": Broken()}
     seat = choosing._Seat("head", block, (torch.ones(1, 4),))
     with pytest.warns(
         UserWarning, match=r"head: linear 4->4 .* fused linear cannot run here: RuntimeError: no"
     ):
-        assert not choosing._runs(row, Broken(), seat)
-    assert choosing._runs(row, block, seat)
+        failed = choosing._failed(rows, forms, seat)
+    assert failed == {"fused linear": "RuntimeError: no configuration runs on this GPU:"}
 
 
 @pytest.mark.parametrize(

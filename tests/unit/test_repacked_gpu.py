@@ -132,6 +132,12 @@ def test_square_blocks_are_pruned_and_skipped(tmp_path: Path) -> None:
         applied(BERT, Sparse(block=4))
 
 
+def test_kernels_that_failed_are_told() -> None:
+    facts = {"untraced": {}, "failed": {"feed.0": {"w8a16": "it spills"}, "feed.2": {"w8a16": "it spills"}}}
+    (doubt,) = W8().doubts(facts)
+    assert doubt.code == "kernel-failed" and doubt.message.endswith("left out in feed.0 and 1 more")
+
+
 def test_what_did_not_run_on_the_gpu_is_caught() -> None:
     on_processor = Executed(operators={"leanmark::packed_linear[float32]": 1}, threads=1, device="cuda")
     with pytest.raises(TookNoEffect, match=r"no operator like leanmark_kernels:: ran, only: leanmark::pack"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -103,15 +103,19 @@ class Repacked(Technique):
             "share": share(before, converted, self.weights),
             "output_error": converted.error,
             "untraced": {one.module: one.reason for one in converted.untraced},
+            "failed": {choice.layer: dict(choice.failed) for choice in converted.choices if choice.failed},
         }
 
     def doubts(self, verified: Mapping[str, Any]) -> tuple[Finding, ...]:
-        if not verified["untraced"]:
-            return ()
-        first, *others = verified["untraced"]
-        parts = f"{first} and {len(others)} more" if others else first
-        message = f"nothing could be fused around {parts}: torch.fx cannot follow the code"
-        return (Finding(code="untraced", message=message),)
+        found = []
+        if verified["untraced"]:
+            parts = _some(verified["untraced"])
+            message = f"nothing could be fused around {parts}: torch.fx cannot follow the code"
+            found.append(Finding(code="untraced", message=message))
+        if verified["failed"]:
+            message = f"kernels of leanmark that cannot run here were left out in {_some(verified['failed'])}"
+            found.append(Finding(code="kernel-failed", message=message))
+        return tuple(found)
 
     def deploy(self, step: TorchStep) -> TorchStep:
         from leanmark.techniques.autocast import Autocast
@@ -138,6 +142,11 @@ class Repacked(Technique):
                 f"operators that read weights as {self.weights} were chosen for only {found:.0%} of this "
                 "model's"
             )
+
+
+def _some(names: Iterable[str]) -> str:
+    first, *others = names
+    return f"{first} and {len(others)} more" if others else first
 
 
 def _nearest(converted: Converted) -> str:

@@ -9,7 +9,7 @@ import tempfile
 import warnings
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -40,6 +40,7 @@ class Choice:
     ``weights_count`` of its weights are stored as ``weights``, a key of ``WEIGHTS``.
 
     ``timings`` are the fastest first; ``cached`` says that they are of an earlier process on this machine.
+    ``failed`` are candidates that a GPU cannot run, and why.
     """
 
     layer: str
@@ -50,6 +51,7 @@ class Choice:
     weights_count: int
     timings: tuple[Timing, ...]
     cached: bool
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         times = ", ".join(f"{one.candidate} {one.time_s * 1e6:.1f} µs" for one in self.timings)

@@ -137,9 +137,9 @@ def _choose_one(seat: _Seat, rules: Rules, cache: TimingCache) -> tuple[nn.Modul
     device = seat.weight.device
     rows = list(candidates(seat.block, rules.weights, place.all_rows(device)))
     modules = {row.name: row.build(seat.block, seat.shape).eval() for row in rows}
-    if device.type == "cuda":
-        rows = [row for row in rows if row.operator is None or _runs(row, modules[row.name], seat)]
-        modules = {row.name: modules[row.name] for row in rows}
+    failed = _failed(rows, modules, seat) if device.type == "cuda" else {}
+    rows = [row for row in rows if row.name not in failed]
+    modules = {row.name: modules[row.name] for row in rows}
     key = f"{rules.weights}: {seat.what}"
     known = cache.get(key, list(modules))
     times = known or _timed(modules, seat.arguments, rules.rounds)
@@ -160,18 +160,22 @@ def _choose_one(seat: _Seat, rules: Rules, cache: TimingCache) -> tuple[nn.Modul
         weights_count=seat.weight.numel(),
         timings=tuple(sorted(timings, key=lambda one: one.time_s)),
         cached=known is not None,
+        failed=failed,
     )
 
 
-def _runs(row: Candidate, module: nn.Module, seat: _Seat) -> bool:
-    """Whether a kernel that is compiled here, for this GPU, can be; a warning says why not."""
-    try:
-        module(*seat.arguments)
-    except Exception as error:  # of the compiler or the driver: the other forms are left to choose from
-        why = f"{type(error).__name__}: {error}".partition("\n")[0]
-        warnings.warn(f"{seat.name}: {seat.what}: {row.name} cannot run here: {why}", stacklevel=2)
-        return False
-    return True
+def _failed(rows: list[Candidate], modules: Mapping[str, nn.Module], seat: _Seat) -> dict[str, str]:
+    """Which of our kernels, compiled here for this GPU, cannot be, and why: the others are left to choose."""
+    failed: dict[str, str] = {}
+    for row in rows:
+        if row.operator is not None:
+            try:
+                modules[row.name](*seat.arguments)
+            except Exception as error:  # of Triton, of its compilers or of the driver
+                failed[row.name] = f"{type(error).__name__}: {error}".partition("\n")[0]
+                message = f"{seat.name}: {seat.what}: {row.name} cannot run here: {failed[row.name]}"
+                warnings.warn(message, stacklevel=2)
+    return failed
 
 
 def _timed(modules: Mapping[str, nn.Module], arguments: tuple[Tensor, ...], rounds: int) -> dict[str, float]:
