@@ -12,10 +12,11 @@ from torch import nn
 
 from leanmark import chain, plan
 from leanmark.backends import profiled
-from leanmark.backends.base import Executed, Work
+from leanmark.backends.base import Work
 from leanmark.backends.eager import Eager
 from leanmark.errors import BadPlan, TookNoEffect, Unsupported
 from leanmark.models.artifact import Artifact
+from leanmark.models.executed import Executed
 from leanmark.protocol.messages import WorkloadSpec
 from leanmark.techniques import on_gpu
 from leanmark.techniques.autocast import Autocast
