@@ -118,11 +118,11 @@ OPERATORS = torch.ops.leanmark_kernels
     ("operator", "arguments"),
     [
         ("fused_linear", (X, W, B, None, "gelu")),
-        ("int8_linear", (CODES, W.to(torch.int8), X[..., 0], B, None, "none", torch.bfloat16)),
-        ("weight_only_linear", (X, PACKED, SCALE, B, 128, "relu")),
+        ("int8_linear", (CODES, W.to(torch.int8), X[..., 0], B, None, None, "none", torch.bfloat16)),
+        ("weight_only_linear", (X, PACKED, SCALE, B, X[..., :64], 128, "relu")),
         (
             "block_sparse_linear",
-            (X, BLOCKS.values, BLOCKS.columns, BLOCKS.offsets, BLOCKS.order, B, "none"),
+            (X, BLOCKS.values, BLOCKS.columns, BLOCKS.offsets, BLOCKS.order, B, None, "none"),
         ),
         ("quantize_activations", (X,)),
         ("fused_conv2d", (IMAGE, KERNEL, B, None, 2, 1, 1, "none")),
@@ -208,7 +208,17 @@ def test_backward_is_refused(call) -> None:
             ValueError,
             r"scale is \[2, 64\]; it must be \[1, 64\]",
         ),
+        (
+            lambda: gpu.weight_only_linear(X, PACKED, SCALE, B, X, group_size=128),
+            ValueError,
+            r"residual is \[2, 3, 128\]; it must be \[2, 3, 64\]",
+        ),
         (lambda: gpu.block_sparse_linear(X[..., 1:], BLOCKS), ValueError, r"K a multiple of 64"),
+        (
+            lambda: gpu.block_sparse_linear(X, BLOCKS, B, X),
+            ValueError,
+            r"residual is \[2, 3, 128\]; it must be \[2, 3, 64\]",
+        ),
         (lambda: gpu.fused_conv2d(IMAGE[0], KERNEL), ValueError, r"input is \[64, 5, 5\]; it must have 4"),
         (lambda: gpu.fused_conv2d(IMAGE, KERNEL[:, 1:]), ValueError, r"it must be \[N, 63, H, W\]"),
         (lambda: gpu.fused_conv2d(IMAGE, KERNEL, stride=0), ValueError, "stride is 0; it must be 1 or more"),

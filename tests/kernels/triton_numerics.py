@@ -102,12 +102,13 @@ def integer(dtype: torch.dtype) -> Iterator[tuple[Example, Exact]]:
         (input, row_scale), (weight, column_scale) = (
             quantize_rows(torch.randn(size, depth)) for size in (rows, columns)
         )
-        bias, output = epilogue(dtype, rows, columns)
+        bias, residual = epilogue(dtype, rows, columns)
         problem = gemm.Product(
             input,
             weight,
-            output,
+            residual.clone(),
             bias=bias,
+            residual=residual,
             row_scale=row_scale,
             column_scale=column_scale,
             activation="silu",
@@ -118,7 +119,7 @@ def integer(dtype: torch.dtype) -> Iterator[tuple[Example, Exact]]:
         )
         yield (
             Example(f"int8 {rows}x{columns}x{depth}", INT8_GEMM, problem),
-            exactly(*scaled, bias, None, "silu"),
+            exactly(*scaled, bias, residual, "silu"),
         )
 
 
@@ -128,11 +129,12 @@ def few_rows(dtype: torch.dtype) -> Iterator[tuple[Example, Exact]]:
         packed, scale = packing.pack_weight_only(torch.randn(columns, depth), bits, group)
         stored = packing.unpack_weight_only(packed, scale, group, depth)
         input = torch.randn(rows, depth).to(dtype)
-        bias, output = epilogue(dtype, rows, columns)
-        problem = weight_only.Problem(input, packed, scale, bias, output, group, "gelu")
+        bias, residual = epilogue(dtype, rows, columns)
+        output = residual.clone()
+        problem = weight_only.Problem(input, packed, scale, bias, output, group, "gelu", residual)
         kernels = (weight_only.ROWS, weight_only.TILES)
         name = f"w{bits} {rows}x{columns}x{depth}"
-        yield Example(name, kernels, problem), exactly(input, stored, bias, None, "gelu")
+        yield Example(name, kernels, problem), exactly(input, stored, bias, residual, "gelu")
 
 
 def sparse(dtype: torch.dtype) -> Iterator[tuple[Example, Exact]]:
@@ -141,10 +143,11 @@ def sparse(dtype: torch.dtype) -> Iterator[tuple[Example, Exact]]:
         keep = torch.tensor([[1, 0, 0, 1], [0, 0, 0, 0], [1, 1, 1, 0]])
         weight *= keep.repeat_interleave(size, 0).repeat_interleave(size, 1)
         input = torch.randn(rows, 4 * size).to(dtype)
-        bias, output = epilogue(dtype, rows, 3 * size)
-        problem = block_sparse.Problem(input, packing.pack_blocks(weight, size), bias, output, "relu")
+        bias, residual = epilogue(dtype, rows, 3 * size)
+        blocks, output = packing.pack_blocks(weight, size), residual.clone()
+        problem = block_sparse.Problem(input, blocks, bias, output, "relu", residual)
         example = Example(f"blocks {size} of {rows} rows", (block_sparse.KERNEL,), problem)
-        yield example, exactly(input, weight, bias, None, "relu")
+        yield example, exactly(input, weight, bias, residual, "relu")
 
 
 def convolution(dtype: torch.dtype) -> Iterator[tuple[Example, Exact]]:

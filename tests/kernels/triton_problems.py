@@ -40,7 +40,12 @@ def large() -> Iterator[Example]:
         scales["row_scale"] = scales["row_scale"][:rows]
         integers = (on_meta(size, wide, dtype=torch.int8) for size in (rows, wide))
         product = gemm.Product(
-            *integers, on_meta(rows, wide), bias=on_meta(wide), activation="gelu", **scales
+            *integers,
+            on_meta(rows, wide),
+            activation="gelu",
+            **scales,
+            bias=on_meta(wide),
+            residual=on_meta(rows, wide),
         )
         yield Example("int8", INT8_GEMM, product)
     for rows in (1, 32, 64, 4096):
@@ -48,7 +53,14 @@ def large() -> Iterator[Example]:
             packed = on_meta(wide // 128, wide, 16 * bits, dtype=dtype)
             scale, bias = on_meta(wide // 128, wide, dtype=torch.float32), on_meta(wide)
             problem = weight_only.Problem(
-                on_meta(rows, wide), packed, scale, bias, on_meta(rows, wide), 128, "silu"
+                on_meta(rows, wide),
+                packed,
+                scale,
+                bias,
+                on_meta(rows, wide),
+                128,
+                "silu",
+                on_meta(rows, wide),
             )
             yield Example(f"w{bits}", (weight_only.ROWS, weight_only.TILES), problem)
     wide_rows = on_meta(64, wide), on_meta(64, wide, dtype=torch.int8), on_meta(64, dtype=torch.float32)
@@ -58,7 +70,7 @@ def large() -> Iterator[Example]:
         indices = (on_meta(length, dtype=torch.int32) for length in (kept, lines + 1, lines))
         blocks = packing.Blocks(on_meta(kept, size, size), *indices)
         problem = block_sparse.Problem(
-            on_meta(4096, wide), blocks, on_meta(wide), on_meta(4096, wide), "gelu"
+            on_meta(4096, wide), blocks, on_meta(wide), on_meta(4096, wide), "gelu", on_meta(4096, wide)
         )
         yield Example(f"blocks {size}", (block_sparse.KERNEL,), problem)
     image, pixels = on_meta(64, 56, 56, 256), on_meta(64 * 56 * 56, 256)

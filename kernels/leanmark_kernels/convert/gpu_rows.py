@@ -17,8 +17,7 @@ from leanmark_kernels.convert.rows import LEAST_ZEROS, _linear_and_pointwise
 from leanmark_kernels.triton import modules
 from leanmark_kernels.triton.packing import BLOCKS, zero_share
 
-_ACTIVATIONS = ("relu", "relu6", "gelu", "silu")
-_EPILOGUE = (*_ACTIVATIONS, "residual")
+_EPILOGUE = ("residual", "relu", "relu6", "gelu", "silu")
 
 
 def _any(_: Layer) -> None:
@@ -92,7 +91,7 @@ ROWS: tuple[Candidate, ...] = (
             modules.WeightOnlyLinear.why_not,
             "leanmark_kernels::weight_only_linear",
             f"w{bits}",
-            _ACTIVATIONS,
+            _EPILOGUE,
         )
         for bits in (8, 4)
     ),
@@ -102,7 +101,7 @@ ROWS: tuple[Candidate, ...] = (
         "leanmark_kernels::int8_linear",
         _int8,
         modules.Int8Linear.why_not,
-        _ACTIVATIONS,
+        _EPILOGUE,
     ),
     *(
         Candidate(
@@ -112,7 +111,7 @@ ROWS: tuple[Candidate, ...] = (
             partial(_too_dense, block=block),
             "leanmark_kernels::block_sparse_linear",
             "sparse",
-            _ACTIVATIONS,
+            _EPILOGUE,
         )
         for block in BLOCKS
     ),

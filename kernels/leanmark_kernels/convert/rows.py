@@ -58,9 +58,10 @@ class Pointwise(nn.Module):
         super().__init__()
         self.linear, self.stride = linear, stride
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, *residual: Tensor) -> Tensor:
         down, right = self.stride
-        output: Tensor = self.linear(input[:, :, ::down, ::right].permute(0, 2, 3, 1))
+        pixels = input[:, :, ::down, ::right]
+        output: Tensor = self.linear(*(each.permute(0, 2, 3, 1) for each in (pixels, *residual)))
         return output.permute(0, 3, 1, 2)
 
 

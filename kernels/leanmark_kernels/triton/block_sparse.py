@@ -25,12 +25,18 @@ from leanmark_kernels.triton.registration import register
 
 
 def block_sparse_linear(
-    input: Tensor, weight: packing.Blocks, bias: Tensor | None = None, *, activation: str = "none"
+    input: Tensor,
+    weight: packing.Blocks,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    *,
+    activation: str = "none",
 ) -> Tensor:
-    """``activation(input @ w.T + bias)`` for a w [N, K] with empty blocks; for inference.
+    """``activation(input @ w.T + bias + residual)`` for a w [N, K] with empty blocks; for inference.
 
     ``input`` is [*, K] of float16, bfloat16 or float32, K a multiple of the block size; ``weight`` is what
-    :func:`leanmark_kernels.triton.packing.pack_blocks` made of w, of the input's dtype as ``bias`` [N] is.
+    :func:`leanmark_kernels.triton.packing.pack_blocks` made of w, of the input's dtype as ``bias`` [N] and
+    ``residual`` [*, N] are.
     Returns [*, N]. Empty blocks cost nothing, and a NaN in the input does not meet their zeros. Products are
     added up in float32.
 
@@ -39,15 +45,18 @@ def block_sparse_linear(
     Raises ``TypeError`` for dtypes, ``ValueError`` for shapes, devices or an activation that do not fit. The
     backward pass raises ``NotImplementedError``.
     """
-    require_floating("block_sparse_linear", input, values=weight.values, bias=bias)
+    require_floating("block_sparse_linear", input, values=weight.values, bias=bias, residual=residual)
     indices = {"columns": weight.columns, "offsets": weight.offsets, "order": weight.order}
     require_dtype("block_sparse_linear", torch.int32, **indices)
     require_activation("block_sparse_linear", activation)
     _check_shapes(input, weight)
-    require_vector("block_sparse_linear", weight.order.numel() * weight.size, bias=bias)
-    require_device("block_sparse_linear", input, values=weight.values, bias=bias, **indices)
+    columns = weight.order.numel() * weight.size
+    require_vector("block_sparse_linear", columns, bias=bias)
+    require_shape("block_sparse_linear", "residual", residual, *input.shape[:-1], columns)
+    tensors = {"values": weight.values, "bias": bias, "residual": residual}
+    require_device("block_sparse_linear", input, **tensors, **indices)
     output: Tensor = torch.ops.leanmark_kernels.block_sparse_linear.default(
-        input, weight.values, weight.columns, weight.offsets, weight.order, bias, activation
+        input, weight.values, weight.columns, weight.offsets, weight.order, bias, residual, activation
     )
     return for_inference("block_sparse_linear", output)
 
@@ -77,13 +86,15 @@ def _check_shapes(input: Tensor, weight: packing.Blocks) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Problem:
-    """``output`` [M, N] is to be ``activation(input [M, K] @ weight.T + bias)``; all are contiguous."""
+    """``output`` [M, N] is to be ``activation(input [M, K] @ weight.T + bias + residual [M, N])``; all are
+    contiguous."""
 
     input: Tensor
     weight: packing.Blocks
     bias: Tensor | None
     output: Tensor
     activation: str
+    residual: Tensor | None = None
 
 
 def _key(problem: Problem) -> str:
@@ -119,6 +130,7 @@ def _launches(problem: Problem, config: Config, limits: Limits) -> Sequence[Laun
         "offsets": weight.offsets,
         "order": weight.order,
         "bias": problem.bias,
+        "residual": problem.residual,
         "output": problem.output,
         "M": m,
         "N": n,
@@ -153,9 +165,10 @@ def _compute(
     offsets: Tensor,
     order: Tensor,
     bias: Tensor | None,
+    residual: Tensor | None,
     activation: str,
 ) -> Tensor:
-    output = _shape(input, values, columns, offsets, order, bias, activation)
+    output = _shape(input, values, columns, offsets, order, bias, residual, activation)
     weight = packing.Blocks(
         values.contiguous(), columns.contiguous(), offsets.contiguous(), order.contiguous()
     )
@@ -165,6 +178,7 @@ def _compute(
         None if bias is None else bias.contiguous(),
         rows_of(output),
         activation,
+        None if residual is None else rows_of(residual),
     )
     tuning.solve((KERNEL,), problem)
     return output
@@ -177,6 +191,7 @@ def _shape(
     offsets: Tensor,
     order: Tensor,
     bias: Tensor | None,
+    residual: Tensor | None,
     activation: str,
 ) -> Tensor:
     return input.new_empty((*input.shape[:-1], order.shape[0] * values.shape[-1]))
@@ -184,7 +199,7 @@ def _shape(
 
 register(
     "block_sparse_linear(Tensor input, Tensor values, Tensor columns, Tensor offsets, Tensor order, "
-    "Tensor? bias, str activation) -> Tensor",
+    "Tensor? bias, Tensor? residual, str activation) -> Tensor",
     _compute,
     reference.block_sparse_linear,
     _shape,

@@ -57,15 +57,16 @@ def int8_linear(
     input_scale: Tensor,
     weight_scale: Tensor,
     bias: Tensor | None = None,
+    residual: Tensor | None = None,
     *,
     activation: str = "none",
     dtype: torch.dtype = torch.float16,
 ) -> Tensor:
-    """``activation((input @ weight.T) * input_scale * weight_scale + bias)``, the product in int8.
+    """``activation((input @ weight.T) * input_scale * weight_scale + bias + residual)``, in int8.
 
     ``input`` is int8 [*, K] with one float32 scale per row [*], ``weight`` int8 [N, K] with one float32 scale
-    per output [N], as :func:`leanmark_kernels.packing.quantize_rows` makes them; ``bias`` is [N] of
-    ``dtype``, which the result [*, N] has. Sums are exact in int32, scaling is float32.
+    per output [N], as :func:`leanmark_kernels.packing.quantize_rows` makes them; ``bias`` is [N] and
+    ``residual`` [*, N] of ``dtype``, which the result [*, N] has. Sums are exact, scaling is float32.
 
     Raises ``TypeError`` for dtypes, ``ValueError`` for shapes, devices or an activation that do not fit.
     """
@@ -73,18 +74,18 @@ def int8_linear(
     require_dtype("int8_linear", torch.float32, input_scale=input_scale, weight_scale=weight_scale)
     if dtype not in (torch.float16, torch.bfloat16, torch.float32):
         raise TypeError(f"int8_linear: dtype is {dtype}; it must be a floating dtype of 16 or 32 bits")
-    require_dtype("int8_linear", dtype, bias=bias)
+    require_dtype("int8_linear", dtype, bias=bias, residual=residual)
     require_activation("int8_linear", activation)
     _check_weight("int8_linear", input, weight)
     if weight.shape[1] > LONGEST_INT8:
         raise ValueError(f"int8_linear: K is {weight.shape[1]}; past {LONGEST_INT8} sums overflow 32 bits")
     require_shape("int8_linear", "input_scale", input_scale, *input.shape[:-1])
+    require_shape("int8_linear", "residual", residual, *input.shape[:-1], weight.shape[0])
     require_vector("int8_linear", weight.shape[0], weight_scale=weight_scale, bias=bias)
-    require_device(
-        "int8_linear", input, weight=weight, input_scale=input_scale, weight_scale=weight_scale, bias=bias
-    )
+    scales = {"input_scale": input_scale, "weight_scale": weight_scale}
+    require_device("int8_linear", input, weight=weight, **scales, bias=bias, residual=residual)
     output: Tensor = torch.ops.leanmark_kernels.int8_linear.default(
-        input, weight, input_scale, weight_scale, bias, activation, dtype
+        input, weight, input_scale, weight_scale, bias, residual, activation, dtype
     )
     return output
 
@@ -129,10 +130,11 @@ def _int8(
     input_scale: Tensor,
     weight_scale: Tensor,
     bias: Tensor | None,
+    residual: Tensor | None,
     activation: str,
     dtype: torch.dtype,
 ) -> Tensor:
-    output = _int8_shape(input, weight, input_scale, weight_scale, bias, activation, dtype)
+    output = _int8_shape(input, weight, input_scale, weight_scale, bias, residual, activation, dtype)
     tuning.solve(
         gemm.kernels(torch.int8),
         gemm.Product(
@@ -140,6 +142,7 @@ def _int8(
             weight.contiguous(),
             rows_of(output),
             bias=None if bias is None else bias.contiguous(),
+            residual=None if residual is None else rows_of(residual),
             row_scale=input_scale.reshape(-1).contiguous(),
             column_scale=weight_scale.contiguous(),
             activation=activation,
@@ -154,6 +157,7 @@ def _int8_shape(
     input_scale: Tensor,
     weight_scale: Tensor,
     bias: Tensor | None,
+    residual: Tensor | None,
     activation: str,
     dtype: torch.dtype,
 ) -> Tensor:
@@ -168,7 +172,7 @@ register(
 )
 register(
     "int8_linear(Tensor input, Tensor weight, Tensor input_scale, Tensor weight_scale, Tensor? bias, "
-    "str activation, ScalarType dtype) -> Tensor",
+    "Tensor? residual, str activation, ScalarType dtype) -> Tensor",
     _int8,
     reference.int8_linear,
     _int8_shape,

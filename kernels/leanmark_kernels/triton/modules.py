@@ -1,7 +1,7 @@
 """Layers by the operators of this package, for inference; saved and loaded through ``state_dict``.
 
 Each is made from a trained layer, which it computes as, on its device and in its dtype: float16, bfloat16 or
-float32. ``activation`` follows it, and where ``forward`` takes a residual, that is added before.
+float32. ``activation`` follows it, after a residual that ``forward`` is given, of the shape of the output.
 """
 
 from __future__ import annotations
@@ -75,12 +75,13 @@ class WeightOnlyLinear(_Linear):
         layer.hold(weight=weight, scale=scale, bias=_copy(linear.bias))
         return layer
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         return weight_only_linear(
             input,
             self.weight,
             self.scale,
             self.bias,
+            residual,
             group_size=self.options["group_size"],
             activation=self.activation,
         )
@@ -109,7 +110,7 @@ class Int8Linear(_Linear):
         layer.hold(weight=weight, scale=scale, bias=_copy(linear.bias))
         return layer
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         values, scale = quantize_activations(input)
         return int8_linear(
             values,
@@ -117,6 +118,7 @@ class Int8Linear(_Linear):
             scale,
             self.scale,
             self.bias,
+            residual,
             activation=self.activation,
             dtype=input.dtype,
         )
@@ -154,9 +156,9 @@ class BlockSparseLinear(_Linear):
         whole = self.options["in_features"] * self.options["out_features"]
         return 1.0 - self.values.numel() / whole
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         blocks = Blocks(self.values, self.columns, self.offsets, self.order)
-        return block_sparse_linear(input, blocks, self.bias, activation=self.activation)
+        return block_sparse_linear(input, blocks, self.bias, residual, activation=self.activation)
 
 
 class _Conv2d(PackedModule):

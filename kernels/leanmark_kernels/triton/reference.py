@@ -39,11 +39,12 @@ def int8_linear(
     input_scale: Tensor,
     weight_scale: Tensor,
     bias: Tensor | None,
+    residual: Tensor | None,
     activation: str,
     dtype: torch.dtype,
 ) -> Tensor:
     sums = F.linear(input.double(), weight.double()).float()  # exact: int32 sums fit 53 bits
-    return finish(sums * input_scale[..., None] * weight_scale, bias, None, activation).to(dtype)
+    return finish(sums * input_scale[..., None] * weight_scale, bias, residual, activation).to(dtype)
 
 
 def quantize_activations(input: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,10 +55,16 @@ def quantize_activations(input: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def weight_only_linear(
-    input: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, group_size: int, activation: str
+    input: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    group_size: int,
+    activation: str,
 ) -> Tensor:
     dense = packing.unpack_weight_only(weight, scale, group_size, input.shape[-1])
-    return finish(F.linear(input.float(), dense), bias, None, activation).to(input.dtype)
+    return finish(F.linear(input.float(), dense), bias, residual, activation).to(input.dtype)
 
 
 def block_sparse_linear(
@@ -67,10 +74,11 @@ def block_sparse_linear(
     offsets: Tensor,
     order: Tensor,
     bias: Tensor | None,
+    residual: Tensor | None,
     activation: str,
 ) -> Tensor:
     weight = packing.Blocks(values, columns, offsets, order).dense(input.shape[-1])
-    return finish(F.linear(input.float(), weight.float()), bias, None, activation).to(input.dtype)
+    return finish(F.linear(input.float(), weight.float()), bias, residual, activation).to(input.dtype)
 
 
 def fused_conv2d(

@@ -29,15 +29,18 @@ def weight_only_linear(
     weight: Tensor,
     scale: Tensor,
     bias: Tensor | None = None,
+    residual: Tensor | None = None,
     *,
     group_size: int,
     activation: str = "none",
 ) -> Tensor:
-    """``activation(input @ w.T + bias)`` where w is stored in 8 or 4 bits; for inference.
+    """``activation(input @ w.T + bias + residual)`` where w is stored in 8 or 4 bits; for inference.
 
     ``input`` is [*, K] of float16, bfloat16 or float32; ``weight`` and ``scale`` are what
     :func:`leanmark_kernels.triton.packing.pack_weight_only` made of w [N, K] with the same ``group_size``:
-    int8 [units, N, 128] or uint8 [units, N, 64], and float32 [groups, N]; ``bias`` is [N], as the input.
+    int8 [units, N, 128] or uint8 [units, N, 64], and float32 [groups, N]; ``bias`` is [N] and ``residual``
+    [*, N], of the dtype of the input.
+
     Returns [*, N]. The fewer rows, the more is gained; with many, converting the weights again for each tile
     of rows costs what reading fewer bytes saves.
 
@@ -49,16 +52,17 @@ def weight_only_linear(
     not fit, on a GPU also for more than 64 x 65535 rows, of 16 bits 128 x 65535. The backward pass raises
     ``NotImplementedError``.
     """
-    require_floating("weight_only_linear", input, bias=bias)
+    require_floating("weight_only_linear", input, bias=bias, residual=residual)
     require_dtype("weight_only_linear", torch.float32, scale=scale)
     require_dtype("weight_only_linear", torch.int8, torch.uint8, weight=weight)
     require_activation("weight_only_linear", activation)
     packing.require_group_size("weight_only_linear", group_size)
     _check_shapes(input, weight, scale, group_size)
     require_vector("weight_only_linear", weight.shape[1], bias=bias)
-    require_device("weight_only_linear", input, weight=weight, scale=scale, bias=bias)
+    require_shape("weight_only_linear", "residual", residual, *input.shape[:-1], weight.shape[1])
+    require_device("weight_only_linear", input, weight=weight, scale=scale, bias=bias, residual=residual)
     output: Tensor = torch.ops.leanmark_kernels.weight_only_linear.default(
-        input, weight, scale, bias, group_size, activation
+        input, weight, scale, bias, residual, group_size, activation
     )
     return for_inference("weight_only_linear", output)
 
@@ -87,7 +91,7 @@ MOST_ROW_BLOCKS = 65535
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Problem:
-    """``output`` [M, N] is to be ``activation(input [M, K] @ w.T + bias)``; all are contiguous."""
+    """``output`` [M, N] is to be ``activation(input [M, K] @ w.T + bias + residual)``; all are contiguous."""
 
     input: Tensor
     weight: Tensor
@@ -96,6 +100,7 @@ class Problem:
     output: Tensor
     group_size: int
     activation: str
+    residual: Tensor | None = None
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -148,8 +153,10 @@ def _launches(problem: Problem, config: Config, limits: Limits) -> Sequence[Laun
     if parts == 1:
         return [Launch(weight_only, grid, _arguments(problem, problem.output), constants, config)]
     partial = split_k.partial_sums(problem.output, parts, torch.float32)
-    arguments = {**_arguments(problem, partial), "bias": None}
-    epilogue = {"row_scale": None, "column_scale": None, "bias": problem.bias, "residual": None}
+    arguments = {**_arguments(problem, partial), "bias": None, "residual": None}
+    epilogue = {
+        "row_scale": None, "column_scale": None, "bias": problem.bias, "residual": problem.residual
+    }  # fmt: skip
     return [
         Launch(weight_only, grid, arguments, constants, config),
         split_k.combine(partial, problem.output, epilogue, problem.activation),
@@ -163,6 +170,7 @@ def _arguments(problem: Problem, output: Tensor) -> dict[str, Tensor | int | Non
         "weight": problem.weight,
         "scale": problem.scale,
         "bias": problem.bias,
+        "residual": problem.residual,
         "output": output,
         "M": m,
         "N": n,
@@ -231,9 +239,15 @@ ROWS = Kernel(
 
 
 def _compute(
-    input: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, group_size: int, activation: str
+    input: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    group_size: int,
+    activation: str,
 ) -> Tensor:
-    output = _shape(input, weight, scale, bias, group_size, activation)
+    output = _shape(input, weight, scale, bias, residual, group_size, activation)
     problem = Problem(
         rows_of(input),
         weight.contiguous(),
@@ -242,20 +256,27 @@ def _compute(
         rows_of(output),
         group_size,
         activation,
+        None if residual is None else rows_of(residual),
     )
     tuning.solve((ROWS, TILES), problem)
     return output
 
 
 def _shape(
-    input: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, group_size: int, activation: str
+    input: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    group_size: int,
+    activation: str,
 ) -> Tensor:
     return input.new_empty((*input.shape[:-1], weight.shape[1]))
 
 
 register(
-    "weight_only_linear(Tensor input, Tensor weight, Tensor scale, Tensor? bias, int group_size, "
-    "str activation) -> Tensor",
+    "weight_only_linear(Tensor input, Tensor weight, Tensor scale, Tensor? bias, Tensor? residual, "
+    "int group_size, str activation) -> Tensor",
     _compute,
     reference.weight_only_linear,
     _shape,

@@ -8,7 +8,7 @@ from leanmark_kernels.triton.device.epilogue import finish, store
 
 @triton.jit
 def block_sparse(
-    input, values, block_columns, offsets, order, bias, output, M, N, K,
+    input, values, block_columns, offsets, order, bias, residual, output, M, N, K,
     ACTIVATION: tl.constexpr, BLOCK: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """``values`` is [blocks, BLOCK, BLOCK]; row of blocks i has the blocks offsets[i] .. offsets[i + 1] - 1.
@@ -34,4 +34,4 @@ def block_sparse(
         a = tl.load(left + tl.load(block_columns + block) * BLOCK + part)
         b = tl.load(right + block * (BLOCK * BLOCK) + part)
         sums = tl.dot(a, b, sums, input_precision="ieee")
-    store(output, finish(sums, bias, None, rows, columns, M, N, ACTIVATION), rows, columns, M, N)
+    store(output, finish(sums, bias, residual, rows, columns, M, N, ACTIVATION), rows, columns, M, N)

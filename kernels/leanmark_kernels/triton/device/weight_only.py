@@ -69,7 +69,7 @@ def unit_product(left, weight, unit, at, K, EVEN_K: tl.constexpr, BITS: tl.const
 
 @triton.jit
 def weight_only(
-    input, weight, scale, bias, output, M, N, K,
+    input, weight, scale, bias, residual, output, M, N, K,
     ACTIVATION: tl.constexpr, EVEN_K: tl.constexpr, BITS: tl.constexpr, GROUP: tl.constexpr,
     PARTIAL: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -95,12 +95,12 @@ def weight_only(
     if PARTIAL:
         store(output + tl.program_id(1).to(tl.int64) * M * N, sums, rows, columns, M, N)
     else:
-        store(output, finish(sums, bias, None, rows, columns, M, N, ACTIVATION), rows, columns, M, N)
+        store(output, finish(sums, bias, residual, rows, columns, M, N, ACTIVATION), rows, columns, M, N)
 
 
 @triton.jit
 def weight_only_row(
-    input, weight, scale, bias, output, M, N, K,
+    input, weight, scale, bias, residual, output, M, N, K,
     ACTIVATION: tl.constexpr, BITS: tl.constexpr, GROUP: tl.constexpr,
     BLOCK_N: tl.constexpr, UNITS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
@@ -132,4 +132,4 @@ def weight_only_row(
         sums += (low * first + high * second) * factor.to(tl.float32)
 
     total = tl.sum(tl.sum(sums, 2), 0)[None, :]
-    store(output, finish(total, bias, None, rows, columns, M, N, ACTIVATION), rows, columns, M, N)
+    store(output, finish(total, bias, residual, rows, columns, M, N, ACTIVATION), rows, columns, M, N)
