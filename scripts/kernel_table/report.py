@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -17,29 +18,42 @@ from kernel_table.rounds import COARSENESS, Line, Ratio
 from leanmark import store
 from leanmark.measuring import environment
 from leanmark.record import Environment
+from leanmark.statistics.stats import MIN_PROCESSES
 from leanmark_kernels.ceilings import Ceilings
 
 NOTES = """\
-One process, all contenders of a layer interleaved in rounds; times are medians. With one thread they are CPU
-time, which other users of the machine do not count into, with more wall time. A ratio is library over ours:
-above 1, ours is faster; the median over the rounds with its 95 % interval, which holds for this process. The
-best library is the one with the smallest median among those whose weights are at least as precise (fp32, 16,
-8, 4 bits; activations may be coarser: w8a8 and w4a8 have them in 8 bits). The error is the largest one over
-the largest output, against float64 with the weights as they were before they were stored in fewer bits. FMA
-and read are shares of this machine's ceilings, from a probe just before; above 100 % an algorithm saves
-arithmetic, or the weights lie in a cache. Losses stay in the table.
-"""
+{processes} processes one after another, in each all contenders of a layer interleaved in {rounds} rounds, in
+an order of its own. A time is the median over the processes of their medians; with one thread it is CPU time,
+which other users of the machine do not count into, with more wall time. A ratio is library over ours: above
+1, ours is faster. It is taken in each round, and its interval is {interval}. The best library is the one with
+the smallest time among those whose weights are at least as precise (fp32, 16, 8, 4 bits; activations may be
+coarser: w8a8 and w4a8 have them in 8 bits). The error is the largest one over the largest output, against
+float64 with the weights as they were before they were stored in fewer bits. FMA and read are shares of this
+machine's ceilings, the best of a probe in each process; above 100 % an algorithm saves arithmetic, or the
+weights lie in a cache. Losses stay in the table."""
+
+ACROSS = "the 95 % t interval over the processes' medians, on the log scale"
+WITHIN = "of these processes alone (none after too few rounds): with two threads others can be twice as fast"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
     """All lines with one number of threads, by the title of the case."""
 
+    processes: int
+    rounds: int
     ceilings: Ceilings
     cases: dict[str, list[Line]]
 
 
-def lines_of(title: str, lines: Sequence[Line]) -> list[str]:
+def text(table: Table) -> Iterable[str]:
+    """A table for a terminal."""
+    yield f"\n{_ceilings(table.ceilings)}"
+    for title, lines in table.cases.items():
+        yield from _lines_of(title, lines)
+
+
+def _lines_of(title: str, lines: Sequence[Line]) -> list[str]:
     """A case as lines of a terminal."""
     found = [
         f"\n{title:<36}{'µs':>10}{'error':>10}{'FMA':>7}{'read':>7}{'torch / ours':>22}  best library / ours"
@@ -93,15 +107,15 @@ def _page(tables: Sequence[Table], here: Environment, content: dict[str, object]
     yield ""
     yield ", ".join(f"{name} {value}" for name, value in {**here.machine, **software()}.items())
     yield ""
-    yield NOTES
+    first = tables[0]
+    interval = ACROSS if first.processes >= MIN_PROCESSES else WITHIN
+    notes = NOTES.format(processes=first.processes, rounds=first.rounds, interval=interval)
+    yield textwrap.fill(notes, 110)
+    yield ""
     for table in tables:
-        ceilings = table.ceilings
-        yield f"## {ceilings.threads} thread{'s' * (ceilings.threads > 1)}"
+        yield f"## {threads(table.ceilings.threads)}"
         yield ""
-        yield (
-            f"Ceilings: {ceilings.flops_per_s / 1e9:.1f} GFLOP/s fp32, "
-            f"{ceilings.read_bytes_per_s / 1e9:.1f} GB/s read from memory."
-        )
+        yield f"{_ceilings(table.ceilings)}."
         yield ""
         yield from _in_short(table)
         yield ""
@@ -111,6 +125,17 @@ def _page(tables: Sequence[Table], here: Environment, content: dict[str, object]
             for line in lines:
                 yield _row(title, line)
         yield ""
+
+
+def threads(count: int) -> str:
+    return f"{count} thread{'s' * (count > 1)}"
+
+
+def _ceilings(ceilings: Ceilings) -> str:
+    return (
+        f"Ceilings with {threads(ceilings.threads)}: {ceilings.flops_per_s / 1e9:.1f} GFLOP/s fp32, "
+        f"{ceilings.read_bytes_per_s / 1e9:.1f} GB/s read from memory"
+    )
 
 
 def _in_short(table: Table) -> Iterable[str]:

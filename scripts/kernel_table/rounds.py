@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import math
+import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,15 +16,27 @@ from torch import Tensor
 from kernel_table.contenders import Call, Contender
 from kernel_table.inverted import InvertedCase
 from kernel_table.layers import Case
-from leanmark.statistics.stats import order_statistic_interval
+from leanmark.statistics.stats import ratio_interval
 from leanmark_kernels.ceilings import Ceilings
 
-SLICE_US = 3000.0
+SLICE_US = 2000.0
 
 COARSENESS = {"w16": 1, "w8": 2, "int8-exact": 2, "w4a8": 3}
 """How weights are stored, from precise to coarse; what is not named is in fp32."""
 
 Times = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One contender in one process: microseconds per call [rounds], and the largest error."""
+
+    name: str
+    ours: bool
+    weights: str
+    bytes: int
+    times_us: Times
+    error: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +56,14 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One contender in one case. ``flops_share`` and ``read_share`` are of the machine's ceilings: above 1
-    where an algorithm saves arithmetic, or weights lie in a cache."""
+    """One contender in one case, over all processes. ``flops_share`` and ``read_share`` are of the machine's
+    ceilings: above 1 where an algorithm saves arithmetic, or weights lie in a cache."""
 
     name: str
     ours: bool
     weights: str
     time_us: float
+    processes_us: tuple[float, ...]
     error: float
     flops_share: float
     read_share: float | None
@@ -58,39 +71,59 @@ class Line:
     over_best: Ratio | None = None
 
 
-def measure(case: Case | InvertedCase, rounds: int, ceilings: Ceilings, with_compiled: bool) -> list[Line]:
-    """The lines of ``case``, in the order of its contenders."""
+def sampled(case: Case | InvertedCase, rounds: int, order: int, with_compiled: bool) -> list[Sample]:
+    """``case`` in this process. ``order`` seeds that in which contenders take turns."""
     contenders, exact = case.contenders(with_compiled), case.exact()
-    times = interleaved(contenders, rounds)
-    medians = {name: float(np.median(values)) for name, values in times.items()}
-    lines = []
-    for one in contenders:
-        seconds = medians[one.name] / 1e6
-        best = best_library(one, contenders, medians)
-        lines.append(
+    turns = random.Random(order).sample(contenders, len(contenders))
+    times = interleaved(turns, rounds)
+    return [
+        Sample(
+            name=one.name,
+            ours=one.ours,
+            weights=one.weights,
+            bytes=one.bytes,
+            times_us=times[one.name],
+            error=relative_error(one.output(), exact),
+        )
+        for one in contenders
+    ]
+
+
+def lines(processes: Sequence[Sequence[Sample]], flops: int, ceilings: Ceilings) -> list[Line]:
+    """The samples of all ``processes``, contender by contender."""
+    times = {several[0].name: [one.times_us for one in several] for several in zip(*processes, strict=True)}
+    medians = {name: [float(np.median(one)) for one in several] for name, several in times.items()}
+    typical = {name: float(np.median(several)) for name, several in medians.items()}
+    found = []
+    for several in zip(*processes, strict=True):
+        one = several[0]
+        seconds = typical[one.name] / 1e6
+        best = best_library(one, processes[0], typical)
+        found.append(
             Line(
                 name=one.name,
                 ours=one.ours,
                 weights=one.weights,
-                time_us=medians[one.name],
-                error=relative_error(one.output(), exact),
-                flops_share=case.flops / seconds / ceilings.flops_per_s,
+                time_us=typical[one.name],
+                processes_us=tuple(medians[one.name]),
+                error=max(sample.error for sample in several),
+                flops_share=flops / seconds / ceilings.flops_per_s,
                 read_share=one.bytes / seconds / ceilings.read_bytes_per_s if one.bytes else None,
                 over_torch=ratio("torch", times["torch"], times[one.name]) if one.ours else None,
                 over_best=ratio(best, times[best], times[one.name]) if one.ours else None,
             )
         )
-    return lines
+    return found
 
 
-def best_library(ours: Contender, contenders: Sequence[Contender], medians: Mapping[str, float]) -> str:
+def best_library(ours: Sample, samples: Sequence[Sample], typical: Mapping[str, float]) -> str:
     """The fastest one whose weights are at least as precise."""
     rivals = [
         one.name
-        for one in contenders
+        for one in samples
         if not one.ours and COARSENESS.get(one.weights, 0) <= COARSENESS.get(ours.weights, 0)
     ]
-    return min(rivals, key=lambda name: medians[name])
+    return min(rivals, key=lambda name: typical[name])
 
 
 def interleaved(contenders: Sequence[Contender], rounds: int) -> dict[str, Times]:
@@ -122,9 +155,12 @@ def relative_error(output: Tensor, exact: Tensor) -> float:
     return float((output.double() - exact).abs().max() / exact.abs().max())
 
 
-def ratio(name: str, library: Times, ours: Times) -> Ratio:
-    """The median over the rounds, with its 95 % interval."""
-    interval = order_statistic_interval(np.log(library / ours))
+def ratio(name: str, library: Sequence[Times], ours: Sequence[Times]) -> Ratio:
+    """Of the rounds of each process; the interval is across processes where there are enough of them."""
+    pairs = enumerate(zip(library, ours, strict=True))
+    logs = {process: np.log(theirs / own) for process, (theirs, own) in pairs}
+    interval = ratio_interval(logs)
     if interval is None:
-        return Ratio(name, float(np.median(library / ours)), None, None)
-    return Ratio(name, math.exp(interval.value), math.exp(interval.low), math.exp(interval.high))
+        medians = [float(np.median(values)) for values in logs.values()]
+        return Ratio(name, float(np.exp(np.median(medians))), None, None)
+    return Ratio(name, interval.value, interval.low, interval.high)

@@ -1,0 +1,50 @@
+"""Processes of their own, one after another: what differs between them is what an interval must cover."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+import torch
+
+from kernel_table import cases, rounds
+from leanmark_kernels import ceilings
+from leanmark_kernels.ceilings import Ceilings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What each process measures."""
+
+    titles: tuple[str, ...]
+    threads: int
+    rounds: int
+    with_compiled: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What one process measured, by the title of the case."""
+
+    ceilings: Ceilings
+    samples: Mapping[str, list[rounds.Sample]]
+
+
+def run(request: Request, processes: int) -> Iterator[Found]:
+    """Each as soon as it has ended."""
+    for index in range(processes):
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            yield pool.submit(_measure, request, index).result()
+
+
+def _measure(request: Request, index: int) -> Found:
+    torch.set_grad_enabled(False)
+    torch.set_num_threads(request.threads)
+    highest = ceilings.measure()
+    samples = {}
+    for case in cases.called(request.titles):
+        torch._dynamo.reset()
+        samples[case.title] = rounds.sampled(case, request.rounds, index, request.with_compiled)
+    return Found(ceilings=highest, samples=samples)

@@ -1,0 +1,128 @@
+"""What scripts/kernel_table makes of several processes: times, ratios with their intervals, a page."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from leanmark_kernels.ceilings import Ceilings
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+CEILINGS = Ceilings(threads=2, flops_per_s=1e11, read_bytes_per_s=1e10)
+
+
+@pytest.fixture
+def part(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A module of scripts/kernel_table by name."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+
+    def load(name: str) -> ModuleType:
+        return importlib.import_module(f"kernel_table.{name}")
+
+    return load
+
+
+def sample(rounds: ModuleType, name: str, time_us: float, **changes: object) -> Any:
+    fields: dict[str, Any] = {"ours": False, "weights": "fp32", "bytes": 0, "error": 1e-7, **changes}
+    return rounds.Sample(name=name, times_us=np.full(7, time_us), **fields)
+
+
+def test_a_time_is_the_median_of_the_processes_and_a_ratio_has_their_spread(part: Any) -> None:
+    rounds = part("rounds")
+    slower = (1.0, 1.1, 1.0, 1.2, 1.0)  # of the library, process by process
+    processes = [
+        [sample(rounds, "torch", 100.0 * factor), sample(rounds, "mine", 50.0, ours=True, bytes=10**6)]
+        for factor in slower
+    ]
+    torch, mine = rounds.lines(processes, 10**6, CEILINGS)
+    assert (torch.time_us, torch.processes_us) == (100.0, (100.0, 110.00000000000001, 100.0, 120.0, 100.0))
+    assert torch.over_torch is None
+    assert mine.flops_share == pytest.approx(10**6 / 50e-6 / 1e11)
+    assert mine.read_share == pytest.approx(10**6 / 50e-6 / 1e10)
+    centre = float(np.mean(np.log(slower)))
+    half = 2.7764451 * float(np.std(np.log(slower), ddof=1)) / math.sqrt(5)
+    assert mine.over_torch.value == pytest.approx(2 * math.exp(centre))
+    assert mine.over_torch.low == pytest.approx(2 * math.exp(centre - half))
+    assert mine.over_torch.high == pytest.approx(2 * math.exp(centre + half))
+
+
+def test_the_best_library_has_weights_as_precise(part: Any) -> None:
+    rounds = part("rounds")
+    one = [
+        sample(rounds, "torch", 100.0),
+        sample(rounds, "bytes", 20.0, weights="w8"),
+        sample(rounds, "nibbles", 10.0, weights="w4a8"),
+        sample(rounds, "mine", 40.0, ours=True, error=1e-3),
+        sample(rounds, "mine w8", 10.0, ours=True, weights="int8-exact"),
+    ]
+    other = [*one[:3], sample(rounds, "mine", 40.0, ours=True, error=2e-3), one[4]]
+    *_, mine, mine_w8 = rounds.lines([one, other], 1, CEILINGS)
+    assert (mine.over_best.library, mine.over_best.value) == ("torch", pytest.approx(2.5))
+    assert (mine_w8.over_best.library, mine_w8.over_best.value) == ("bytes", pytest.approx(2.0))
+    assert mine.error == 2e-3  # the largest of the processes
+
+
+def test_after_one_round_a_ratio_has_no_interval(part: Any) -> None:
+    rounds = part("rounds")
+    found = rounds.ratio("torch", [np.array([3.0])], [np.array([1.0])])
+    assert (found.low, found.high, str(found)) == (None, None, "3.00")
+
+
+def test_every_process_has_an_order_of_its_own(part: Any) -> None:
+    rounds, contenders = part("rounds"), part("contenders")
+    import torch
+
+    class Tiny:
+        title, flops = "tiny", 1
+
+        def contenders(self, with_compiled: bool) -> Any:
+            return [
+                contenders.Contender(name, lambda name=name: ran.append(name), lambda: torch.ones(1))
+                for name in "abcdef"
+            ]
+
+        def exact(self) -> torch.Tensor:
+            return torch.ones(1)
+
+    orders = []
+    for process in range(2):
+        ran: list[str] = []
+        samples = rounds.sampled(Tiny(), 2, process, False)
+        assert [one.name for one in samples] == list("abcdef")
+        orders.append(list(dict.fromkeys(ran)))
+    assert sorted(orders[0]) == sorted(orders[1])
+    assert orders[0] != orders[1]
+
+
+@pytest.mark.parametrize(
+    ("processes", "says"), [(5, "t interval over the processes'"), (2, "of these processes alone")]
+)
+def test_the_page_says_what_its_intervals_are_of(
+    part: Any, processes: int, says: str, tmp_path: Path
+) -> None:
+    rounds, report = part("rounds"), part("report")
+    samples = [sample(rounds, "torch", 100.0), sample(rounds, "mine", 50.0, ours=True)]
+    lines = rounds.lines([samples] * processes, 10**6, CEILINGS)
+    table = report.Table(processes=processes, rounds=7, ceilings=CEILINGS, cases={"conv": lines})
+    page = report.write([table], tmp_path, ["kernel_bench.py"]).read_text()
+    assert f"{processes} processes one after another" in page
+    assert says in page.replace("\n", " ")
+    assert "## 2 threads\n" in page
+    assert "| conv | fp32 | mine | 2.00 [2.00, 2.00] | 2.00 [2.00, 2.00] torch |" in page
+    assert "mine" in "\n".join(report.text(table))
+
+
+@pytest.mark.slow
+def test_real_processes_measure_a_real_layer(part: Any) -> None:
+    processes = part("processes")
+    request = processes.Request(titles=("linear 1x1024x1024",), threads=1, rounds=1, with_compiled=False)
+    found = list(processes.run(request, 2))
+    assert len(found) == 2
+    names = {one.name for one in found[0].samples["linear 1x1024x1024"]}
+    assert {"torch", "packed fp32", "ONNX Runtime"} <= names
