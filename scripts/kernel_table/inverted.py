@@ -10,8 +10,9 @@ import torch
 from onnx import helper
 from torch import Tensor, nn
 
-from kernel_table import contenders
+from kernel_table import contenders, graphs, runtimes
 from kernel_table.contenders import Contender
+from kernel_table.graphs import Graph
 from leanmark_kernels.convert.block import Block
 from leanmark_kernels.convert.rows import ROWS
 from leanmark_kernels.convert.triples import NAME, Triple
@@ -38,7 +39,7 @@ class InvertedCase:
         found = [_contender("torch", self.triple, x.contiguous())]
         found += [_contender(name, self._by(name, x), x) for name in LIBRARIES]
         found.append(_contender(NAME, self.triple.fused().eval(), x, ours=True))
-        found.append(self._onnxruntime(x))
+        found += runtimes.every(self._graph(), x, tuple(self.triple(x).shape))
         if with_compiled:
             found.append(contenders.compiled(self.triple, x))
         return found
@@ -66,7 +67,7 @@ class InvertedCase:
 
         return call
 
-    def _onnxruntime(self, x: Tensor) -> Contender:
+    def _graph(self) -> Graph:
         values: dict[str, np.ndarray] = {"low": np.float32(0).reshape(()), "high": np.float32(6).reshape(())}
         nodes, inner = [], "x"
         for index, block in enumerate(self._blocks()):
@@ -74,15 +75,14 @@ class InvertedCase:
             assert isinstance(conv, nn.Conv2d) and conv.bias is not None
             names = ["x" if index == 0 else inner, f"w{index}", f"b{index}"]
             values |= {names[1]: conv.weight.detach().numpy(), names[2]: conv.bias.detach().numpy()}
-            options = {"pads": [*conv.padding, *conv.padding], "strides": list(conv.stride)}
-            nodes.append(helper.make_node("Conv", names, [f"c{index}"], group=conv.groups, **options))
+            nodes.append(helper.make_node("Conv", names, [f"c{index}"], **graphs.options(conv)))
             inner = f"c{index}"
             if block.activation:
                 nodes.append(helper.make_node("Clip", [inner, "low", "high"], [f"a{index}"]))
                 inner = f"a{index}"
         last = ["Add", [inner, "x"]] if self.triple.residual else ["Identity", [inner]]
         nodes.append(helper.make_node(*last, ["y"]))
-        return contenders.bound("ONNX Runtime", nodes, x, self.triple, values)
+        return Graph(nodes, values)
 
 
 def cases() -> Iterator[InvertedCase]:

@@ -10,8 +10,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from kernel_table import contenders, integer_libraries
+from kernel_table import contenders, graphs, integer_graphs, runtimes
 from kernel_table.contenders import Contender
+from kernel_table.graphs import Graph
 from leanmark_kernels.convert.block import Block
 
 THREE_BY_THREE = [
@@ -50,13 +51,22 @@ class Case:
     def contenders(self, with_compiled: bool) -> list[Contender]:
         x = self.input()
         found = list(contenders.rows_of_convert(self.block, x))
-        found.append(contenders.onnxruntime(self.block, x))
-        found += integer_libraries.rivals(self.block, x)
+        for suffix, graph in self._graphs(x):
+            found += runtimes.every(graph, x, tuple(self.block(x).shape), suffix)
         if isinstance(self.block.layer, nn.Linear):
-            found += contenders.weight_only(self.block, x)
+            found += contenders.weight_only(self.block.layer, x)
         if with_compiled:
             found.append(contenders.compiled(self.block, x))
         return found
+
+    def _graphs(self, x: Tensor) -> Iterator[tuple[str, Graph]]:
+        """What the libraries that read graphs are given, with what to call it."""
+        yield "", graphs.fp32(self.block)
+        yield " int8 dynamic", integer_graphs.dynamic(self.block)
+        yield " int8 static", integer_graphs.static(self.block, x)
+        if isinstance(self.block.layer, nn.Linear):
+            yield " w8a8", graphs.nbits(self.block.layer, 8, 128)
+            yield " w4a8", graphs.nbits(self.block.layer, 4, 32)
 
     def exact(self) -> Tensor:
         output: Tensor = copy.deepcopy(self.block).double()(self.input().double())

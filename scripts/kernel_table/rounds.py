@@ -6,7 +6,7 @@ import gc
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -41,9 +41,9 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """Library over ours, above 1 ours is faster; the bounds are ``None`` after too few rounds."""
+    """Library over ours, above 1 ours is faster; named for one of them. No bounds after too few rounds."""
 
-    library: str
+    against: str
     value: float
     low: float | None
     high: float | None
@@ -57,7 +57,8 @@ class Ratio:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """One contender in one case, over all processes. ``flops_share`` and ``read_share`` are of the machine's
-    ceilings: above 1 where an algorithm saves arithmetic, or weights lie in a cache."""
+    ceilings: above 1 where an algorithm saves arithmetic, or weights lie in a cache. ``over_ours`` holds a
+    library against the fastest of ours with weights as precise, the others hold ours against libraries."""
 
     name: str
     ours: bool
@@ -69,6 +70,7 @@ class Line:
     read_share: float | None
     over_torch: Ratio | None = None
     over_best: Ratio | None = None
+    over_ours: Ratio | None = None
 
 
 def sampled(case: Case | InvertedCase, rounds: int, order: int, with_compiled: bool) -> list[Sample]:
@@ -98,32 +100,42 @@ def lines(processes: Sequence[Sequence[Sample]], flops: int, ceilings: Ceilings)
     for several in zip(*processes, strict=True):
         one = several[0]
         seconds = typical[one.name] / 1e6
-        best = best_library(one, processes[0], typical)
-        found.append(
-            Line(
-                name=one.name,
-                ours=one.ours,
-                weights=one.weights,
-                time_us=typical[one.name],
-                processes_us=tuple(medians[one.name]),
-                error=max(sample.error for sample in several),
-                flops_share=flops / seconds / ceilings.flops_per_s,
-                read_share=one.bytes / seconds / ceilings.read_bytes_per_s if one.bytes else None,
-                over_torch=ratio("torch", times["torch"], times[one.name]) if one.ours else None,
-                over_best=ratio(best, times[best], times[one.name]) if one.ours else None,
-            )
+        line = Line(
+            name=one.name,
+            ours=one.ours,
+            weights=one.weights,
+            time_us=typical[one.name],
+            processes_us=tuple(medians[one.name]),
+            error=max(sample.error for sample in several),
+            flops_share=flops / seconds / ceilings.flops_per_s,
+            read_share=one.bytes / seconds / ceilings.read_bytes_per_s if one.bytes else None,
         )
+        found.append(replace(line, **_ratios(one, processes[0], typical, times)))
     return found
 
 
-def best_library(ours: Sample, samples: Sequence[Sample], typical: Mapping[str, float]) -> str:
-    """The fastest one whose weights are at least as precise."""
-    rivals = [
-        one.name
-        for one in samples
-        if not one.ours and COARSENESS.get(one.weights, 0) <= COARSENESS.get(ours.weights, 0)
-    ]
-    return min(rivals, key=lambda name: typical[name])
+def _ratios(
+    one: Sample, samples: Sequence[Sample], typical: Mapping[str, float], times: Mapping[str, list[Times]]
+) -> dict[str, Ratio]:
+    """Those of a line."""
+    ours = fastest([each for each in samples if each.ours and _coarseness(each) == _coarseness(one)], typical)
+    if not one.ours:
+        return {"over_ours": ratio(ours, times[one.name], times[ours])} if ours else {}
+    precise = [each for each in samples if not each.ours and _coarseness(each) <= _coarseness(one)]
+    best = fastest(precise, typical)
+    return {
+        "over_torch": ratio("torch", times["torch"], times[one.name]),
+        "over_best": ratio(best, times[best], times[one.name]),
+    }
+
+
+def fastest(samples: Sequence[Sample], typical: Mapping[str, float]) -> str:
+    """Its name, an empty one where there are none."""
+    return min((one.name for one in samples), key=lambda name: typical[name], default="")
+
+
+def _coarseness(sample: Sample) -> int:
+    return COARSENESS.get(sample.weights, 0)
 
 
 def interleaved(contenders: Sequence[Contender], rounds: int) -> dict[str, Times]:

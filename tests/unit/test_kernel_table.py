@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from dataclasses import astuple
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -43,6 +44,7 @@ def test_a_time_is_the_median_of_the_processes_and_a_ratio_has_their_spread(part
     torch, mine = rounds.lines(processes, 10**6, CEILINGS)
     assert (torch.time_us, torch.processes_us) == (100.0, (100.0, 110.00000000000001, 100.0, 120.0, 100.0))
     assert torch.over_torch is None
+    assert torch.over_ours == rounds.Ratio("mine", *astuple(mine.over_torch)[1:])
     assert mine.flops_share == pytest.approx(10**6 / 50e-6 / 1e11)
     assert mine.read_share == pytest.approx(10**6 / 50e-6 / 1e10)
     centre = float(np.mean(np.log(slower)))
@@ -63,8 +65,10 @@ def test_the_best_library_has_weights_as_precise(part: Any) -> None:
     ]
     other = [*one[:3], sample(rounds, "mine", 40.0, ours=True, error=2e-3), one[4]]
     *_, mine, mine_w8 = rounds.lines([one, other], 1, CEILINGS)
-    assert (mine.over_best.library, mine.over_best.value) == ("torch", pytest.approx(2.5))
-    assert (mine_w8.over_best.library, mine_w8.over_best.value) == ("bytes", pytest.approx(2.0))
+    assert (mine.over_best.against, mine.over_best.value) == ("torch", pytest.approx(2.5))
+    assert (mine_w8.over_best.against, mine_w8.over_best.value) == ("bytes", pytest.approx(2.0))
+    torch = rounds.lines([one, other], 1, CEILINGS)[0]
+    assert (torch.over_ours.against, torch.over_ours.value) == ("mine", pytest.approx(2.5))
     assert mine.error == 2e-3  # the largest of the processes
 
 
