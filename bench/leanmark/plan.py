@@ -60,6 +60,9 @@ TECHNIQUES = (BASELINE, "prune", "int8", "bf16", "distill", "distill+int8")
 ON_REQUEST = ("noop", "op", "resnet18", "mobilenet_v2", *suite.LARGER)
 """Workloads that the main job leaves out: they examine leanmark itself, or are too large for one core."""
 
+BACKENDS_ON_REQUEST = ("openvino",)
+"""A rival of libraries that the main job has already; it is not among the dependencies either."""
+
 BATCHES: Mapping[Phase, tuple[int, ...]] = {"inference": (1, 32), "training": (32,)}
 
 
@@ -300,6 +303,8 @@ def _cases(spec: WorkloadSpec, selection: Selection, refusals: list[str]) -> Ite
 def _installed(device: str) -> Iterator[str]:
     """On processors all, and what is missing is told; on GPUs, where models are large, what is there."""
     for name in registry.rows("backends"):
+        if name in BACKENDS_ON_REQUEST:
+            continue
         if device == "cpu" or registry.load("backends", name)().unavailable_on(device) is None:
             yield name
 

@@ -86,6 +86,7 @@ _ROWS: Mapping[Kind, Mapping[str, Row]] = {
         "onnxruntime": Row(
             "leanmark.backends.onnxruntime:OnnxRuntime", "ONNX Runtime, all graph optimisations"
         ),
+        "openvino": Row("leanmark.backends.openvino:OpenVino", "OpenVINO in float32, on request"),
     },
     "devices": {
         "cpu": Row("leanmark.devices.cpu:Cpu", "the processor, pinned to chosen cores"),

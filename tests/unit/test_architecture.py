@@ -38,7 +38,7 @@ LAYERS = {
     "parts":   Layer("workloads techniques backends devices meters models",
                      below="shared facts",
                      outside="numpy torch torch_pruning onnx onnxruntime onnxscript sklearn codecarbon "
-                             "pynvml torchao leanmark_kernels"),
+                             "openvino pynvml torchao leanmark_kernels"),
     "kit":     Layer("testing", below="parts facts", outside="pynvml"),
     # reading: without torch, and without anything of measuring
     "reading": Layer("report reading",

@@ -31,7 +31,7 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
 
 
 def test_a_name_near_to_nothing_lists_what_there_is() -> None:
-    with pytest.raises(UnknownName, match="Known: eager, onnxruntime"):
+    with pytest.raises(UnknownName, match="Known: eager, onnxruntime, openvino"):
         registry.load("backends", "zzzzzz")
 
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
 import json
-import logging
 import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,10 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from leanmark.backends import onnx_cuda
+from leanmark.backends import onnx_cuda, onnx_export
 from leanmark.backends.base import Array, Backend, Executable, Work
 from leanmark.devices.base import Accelerator, Device
-from leanmark.errors import Unsupported
 from leanmark.machine.counters import Counted
 from leanmark.models.artifact import Artifact
 from leanmark.models.executed import Executed
@@ -30,7 +25,6 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession, IOBinding, SessionOptions
     from torch import nn
 
-_LARGEST_BATCH = 4096
 _CHUNK = 256
 _PACKAGES = ("onnxruntime", "onnx", "onnxscript")
 
@@ -54,16 +48,7 @@ class OnnxRuntime(Backend):
         return onnx_cuda.GpuOfOnnxRuntime() if name == "cuda" else device.accelerator()
 
     def build(self, module: nn.Module, artifact: Artifact, example: Array) -> None:
-        import onnx
-
-        _export(module, artifact.graph_file, example)
-        model = onnx.load(artifact.graph_file)
-        # the exporter's leftover shapes contradict those that quantization infers (onnxruntime #25890)
-        del model.graph.value_info[:]
-        del model.graph.metadata_props[:]
-        for node in model.graph.node:  # stack traces of the export, up to half of a small file
-            del node.metadata_props[:]
-        onnx.save(model, artifact.graph_file)
+        onnx_export.write(module, artifact.graph_file, example)
 
     def open(self, artifact: Artifact, work: Work) -> Executable:
         return _Session(artifact.graph_file, work)
@@ -165,39 +150,3 @@ def _options(threads: int) -> SessionOptions:
     # idle threads that spin would burn the time and energy of the variant that runs next
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
-
-
-def _export(module: nn.Module, target: Path, example: Array) -> None:
-    """Write the graph of ``module`` with a batch dimension of any size."""
-    import torch
-
-    if len(example) < 2:  # a batch of one would be taken for a constant
-        example = np.concatenate([example, example])
-    batch = torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)
-    try:
-        with _silence():
-            torch.onnx.export(
-                module,
-                (torch.from_numpy(example),),
-                target,
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-                dynamic_shapes=({0: batch},),
-            )
-    except torch.onnx.OnnxExporterError as error:
-        cause = str(error.__cause__ or error).strip().partition("\n")[0]
-        raise Unsupported(f"{type(module).__name__} cannot be exported to ONNX: {cause}") from error
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keep the exporter's progress, warnings and log lines from the user; errors are raised anyway."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

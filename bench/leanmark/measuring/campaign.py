@@ -325,7 +325,7 @@ def describe(plan: Plan, against: Rival | None = None) -> Run:
         started=now.isoformat(timespec="seconds"),
         leanmark=leanmark.__version__,
         plan=plan.sampling,
-        environment=environment.collect(gpu=plan.gpu),
+        environment=environment.collect(gpu=plan.gpu, backends={case.backend for case in plan.cases}),
         command=(Path(sys.argv[0]).name, *sys.argv[1:]),
         commit=environment.commit(Path.cwd()),
         intensity=plan.intensity,

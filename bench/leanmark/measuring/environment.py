@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -28,14 +28,18 @@ _PACKAGES = (
 
 _GPU_PACKAGES = ("torchao", "triton")
 
+_ON_REQUEST = ("openvino",)
+"""Backends that decide nothing where they are not asked for: a record without them stays comparable."""
 
-def collect(root: Path = Path("/"), gpu: str = "") -> Environment:
-    """The environment now. ``root`` is where ``proc`` and ``sys`` are looked for.
+
+def collect(root: Path = Path("/"), gpu: str = "", backends: Collection[str] = ()) -> Environment:
+    """The environment now, for these ``backends``. ``root`` is where ``proc`` and ``sys`` are looked for.
 
     With the UUID of a ``gpu``, that and its driver are part of the identity; which one of several equal
     boards it is, is not.
     """
-    machine, versions, found = Cpu(root / "proc").describe(), software(), conditions(root)
+    machine, found = Cpu(root / "proc").describe(), conditions(root)
+    versions = {**software(), **{name: _version(name) for name in _ON_REQUEST if name in backends}}
     if not gpu:
         return Environment(machine=machine, software=versions, conditions=found)
     board = next(one for one in boards() if one.uuid == gpu)

@@ -3,7 +3,7 @@
 Layout of an artifact folder::
 
     module.pt       the changed nn.Module (absent for a model that lives only as a graph)
-    model.onnx      the graph that ONNX Runtime runs (where that backend was asked for)
+    model.onnx      the graph that ONNX Runtime and OpenVINO run (where they were asked for)
     outputs.npy     the module's float outputs on the test inputs (absent for a graph)
     facts.json      ModelFacts per backend, the cost of the technique, what verify() found
 

@@ -40,7 +40,7 @@ class Technique(ABC):
     """
 
     level: ClassVar[Literal["module", "graph"]] = "module"
-    backends: ClassVar[tuple[str, ...]] = ("eager", "onnxruntime")
+    backends: ClassVar[tuple[str, ...]] = ("eager", "onnxruntime", "openvino")
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     phases: ClassVar[tuple[Phase, ...]] = ("inference", "training")
     lowers_precision: ClassVar[bool] = False

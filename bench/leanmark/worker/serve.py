@@ -301,7 +301,7 @@ def check_again(opened: _Opened) -> Mapping[str, Any]:
 
 def _settle(place: messages.Place, backend: str) -> None:
     pin(place.cores)
-    if backend != "onnxruntime":  # an ONNX Runtime process stays free of torch; threads go to its session
+    if "torch" in registry.load("backends", backend)().runtime_modules("inference"):  # others stay free of it
         import torch
 
         torch.set_num_threads(place.threads)
