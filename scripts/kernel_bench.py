@@ -1,30 +1,32 @@
 #!/usr/bin/env python
 """Our operators against the libraries, layer by layer; writes the table under results/<machine>/kernels/.
 
-usage: kernel_bench.py [--threads N]... [--processes N] [--rounds N] [--no-compile] [--dry] [FILTER ...]
+usage: kernel_bench.py [--isa avx2] [--threads N]... [--processes N] [--rounds N] [--no-compile] [--dry]
+                       [FILTER ...]
 e.g.   kernel_bench.py                        everything, one thread and two: ten minutes
+       kernel_bench.py --isa avx2             the same with all libraries held to AVX2
        kernel_bench.py --dry --processes 1 'conv 3x3 64' linear
-
-ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 lowers torch, oneDNN and ours to AVX2. ONNX Runtime and MKL
-cannot be lowered: on a CPU with AVX-512 they are then ahead by it.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
-from kernel_table import cases, processes, report, rounds
+from kernel_table import avx2, cases, instruction_sets, processes, report, rounds
 from kernel_table.processes import Request
 
 from leanmark_kernels.ceilings import Ceilings
 
+PREPARED = "LEANMARK_KERNEL_BENCH"
 
-def main() -> None:
-    arguments = _arguments()
+
+def main(arguments: argparse.Namespace) -> None:
     began = time.monotonic()
     flops = {
         case.title: case.flops
@@ -34,10 +36,13 @@ def main() -> None:
     if not flops:
         sys.exit(f"no layer is called like {', '.join(arguments.filters)}")
     print(", ".join(f"{name} {version}" for name, version in report.software().items()))
+    evidence = instruction_sets.found()
+    print("\n".join(f"{name}: {one.instruction_sets} ({one.how})" for name, one in evidence.items()))
     tables = [_table(threads, flops, arguments) for threads in arguments.threads or (1, 2)]
     print(f"\n{time.monotonic() - began:.0f} s")
     if not arguments.dry:
-        print(report.write(tables, arguments.results, ["kernel_bench.py", *sys.argv[1:]]))
+        command = ["kernel_bench.py", *sys.argv[1:]]
+        print(report.write(tables, evidence, arguments.results, command, arguments.isa))
 
 
 def _arguments() -> argparse.Namespace:
@@ -45,6 +50,7 @@ def _arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("filters", nargs="*", metavar="FILTER", help="only titles that contain one of these")
+    parser.add_argument("--isa", choices=("native", "avx2"), default="native", help="what libraries may use")
     parser.add_argument("--threads", type=int, action="append", help="repeatable; 1 and 2 by default")
     parser.add_argument("--processes", type=int, default=5, help="from 5 on, intervals are across them")
     parser.add_argument("--rounds", type=int, default=7, help="of each process")
@@ -81,9 +87,18 @@ def _table(threads: int, flops: dict[str, int], arguments: argparse.Namespace) -
     return table
 
 
+def _held(arguments: argparse.Namespace) -> int:
+    """This command once more, with the variables that libraries read once, when they are loaded."""
+    # idle threads of one library must not spin on the cores of the next
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    command = [sys.executable, *sys.argv]
+    with avx2.environment() if arguments.isa == "avx2" else nullcontext(os.environ) as variables:
+        return subprocess.call(command, env={**variables, PREPARED: "1"})
+
+
 if __name__ == "__main__":
-    # read once, when torch is loaded, and inherited by the processes that measure: idle threads must not spin
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-        os.execv(sys.executable, [sys.executable, *sys.argv])
-    main()
+    parsed = _arguments()
+    if PREPARED in os.environ:
+        main(parsed)
+    else:
+        sys.exit(_held(parsed))

@@ -38,9 +38,18 @@ def dynamic(block: Block) -> Graph:
     return Graph(nodes, values, "int8-exact")
 
 
-def static(block: Block, x: Tensor) -> Graph:
-    """Scales known beforehand, also that of a convolution's output, from zero on because of its ReLU."""
+def static(block: Block, x: Tensor, unsigned: bool = False) -> Graph:
+    """Scales known beforehand, also that of a convolution's output, from zero on because of its ReLU.
+
+    With ``unsigned`` weights, around 128, ONNX Runtime's sums are exact without VNNI too.
+    """
     integers, scale = _weights(block)
+    zeros = np.zeros(len(scale), np.int8)
+    if unsigned:
+        integers, zeros = (
+            (integers.astype(np.int16) + 128).astype(np.uint8),
+            np.full(len(scale), 128, np.uint8),
+        )
     low, high = float(x.min()), float(x.max())
     x_scale = max((high - low) / 255, 1e-12)
     values = {
@@ -48,7 +57,7 @@ def static(block: Block, x: Tensor) -> Graph:
         "xz": np.uint8(round(-low / x_scale)),
         "wq": integers,
         "ws": scale,
-        "wz": np.zeros(len(scale), np.int8),  # without zeros of its own, ONNX Runtime leaves a Gemm in fp32
+        "wz": zeros,  # without zeros of its own, ONNX Runtime leaves a Gemm in fp32
         "bq": np.round(block.layer.bias.detach().numpy() / (x_scale * scale)).astype(np.int32),
         "bs": np.float32(x_scale) * scale,
         "bz": np.zeros(len(scale), np.int32),

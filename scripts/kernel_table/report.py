@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 import torch
 
-import leanmark_kernels
 from kernel_table import runtimes
+from kernel_table.instruction_sets import Evidence
 from kernel_table.rounds import COARSENESS, Line, Ratio
 from leanmark import store
 from leanmark.measuring import environment
@@ -31,9 +32,10 @@ which other users of the machine do not count into, with more wall time. A ratio
 the smallest time among those whose weights are at least as precise (fp32, 16, 8, 4 bits; activations may be
 coarser: w8a8 and w4a8 have them in 8 bits); the row of a library holds it against the fastest of ours
 with weights as precise as its own. The error is the largest one over the largest output, against
-float64 with the weights as they were before they were stored in fewer bits. FMA and read are shares of this
-machine's ceilings, the best of a probe in each process; above 100 % an algorithm saves arithmetic, or the
-weights lie in a cache. Losses stay in the table."""
+float64 with the weights as they were before they were stored in fewer bits; without VNNI, int8 sums of the
+libraries saturate, which shows there, and uint8 weights are their exact and slower way. FMA and read are
+shares of this machine's ceilings, the best of a probe in each process; above 100 % an algorithm saves
+arithmetic, or the weights lie in a cache. Losses stay in the table."""
 
 ACROSS = "the 95 % t interval over the processes' medians, on the log scale"
 WITHIN = "of these processes alone (none after too few rounds): with two threads others can be twice as fast"
@@ -71,8 +73,17 @@ def _lines_of(title: str, lines: Sequence[Line]) -> list[str]:
     return found
 
 
-def write(tables: Sequence[Table], results: Path, command: Sequence[str]) -> Path:
-    """``results/<machine>/kernels/<time>.json`` and the Markdown page beside it; the page's path."""
+def write(
+    tables: Sequence[Table],
+    evidence: Mapping[str, Evidence],
+    results: Path,
+    command: Sequence[str],
+    isa: str = "native",
+) -> Path:
+    """``results/<machine>/kernels/<time>.json`` and the Markdown page beside it; the page's path.
+
+    With libraries held to an instruction set, ``<time>-<isa>``.
+    """
     here = environment.collect()
     folder = results / store.machine_slug(here) / "kernels"
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,32 +94,46 @@ def write(tables: Sequence[Table], results: Path, command: Sequence[str]) -> Pat
         "command": list(command),
         "environment": asdict(here),
         "software": software(),
+        "isa": isa,
+        "instruction_sets": {name: asdict(one) for name, one in evidence.items()},
         "tables": [asdict(table) for table in tables],
     }
-    path = folder / f"{now:%Y%m%dT%H%M%SZ}.json"
+    held = "" if isa == "native" else f"-{isa}"
+    path = folder / f"{now:%Y%m%dT%H%M%SZ}{held}.json"
     path.write_text(json.dumps(content, indent=1, default=dict))
     page = path.with_suffix(".md")
-    page.write_text("\n".join(_page(tables, here, content)))
+    page.write_text("\n".join([*_head(evidence, here, content), *_page(tables)]))
     return page
 
 
 def software() -> dict[str, str]:
     return {
-        "ours": leanmark_kernels.instruction_set(),
-        "torch": f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()}",
+        "torch": torch.__version__,
         "onnxruntime": onnxruntime.__version__,
         "openvino": version("openvino") if runtimes.HAS_OPENVINO else "not installed",
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "not set"),
     }
 
 
-def _page(tables: Sequence[Table], here: Environment, content: dict[str, object]) -> Iterable[str]:
-    yield "# Kernels"
+def _head(evidence: Mapping[str, Evidence], here: Environment, content: Mapping[str, Any]) -> Iterable[str]:
+    yield (
+        "# Kernels"
+        if content["isa"] == "native"
+        else f"# Kernels, with every library held to {content['isa']}"
+    )
     yield ""
-    yield f"{content['started']}, commit {content['commit']}, `{' '.join(map(str, content['command']))}`"  # type: ignore[call-overload]
+    yield f"{content['started']}, commit {content['commit']}, `{' '.join(content['command'])}`"
     yield ""
     yield ", ".join(f"{name} {value}" for name, value in {**here.machine, **software()}.items())
     yield ""
+    yield "| library | instruction sets | how that was found |"
+    yield "|---|---|---|"
+    for name, one in evidence.items():
+        yield f"| {name} | {one.instruction_sets} | {one.how} |"
+    yield ""
+
+
+def _page(tables: Sequence[Table]) -> Iterable[str]:
     first = tables[0]
     interval = ACROSS if first.processes >= MIN_PROCESSES else WITHIN
     notes = NOTES.format(processes=first.processes, rounds=first.rounds, interval=interval)

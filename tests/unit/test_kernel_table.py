@@ -114,7 +114,12 @@ def test_the_page_says_what_its_intervals_are_of(
     samples = [sample(rounds, "torch", 100.0), sample(rounds, "mine", 50.0, ours=True)]
     lines = rounds.lines([samples] * processes, 10**6, CEILINGS)
     table = report.Table(processes=processes, rounds=7, ceilings=CEILINGS, cases={"conv": lines})
-    page = report.write([table], tmp_path, ["kernel_bench.py"]).read_text()
+    evidence = {"torch": part("instruction_sets").Evidence("AVX2", "asked")}
+    path = report.write([table], evidence, tmp_path, ["kernel_bench.py"], "avx2")
+    assert path.name.endswith("Z-avx2.md")
+    page = path.read_text()
+    assert page.startswith("# Kernels, with every library held to avx2\n")
+    assert "| torch | AVX2 | asked |" in page
     assert f"{processes} processes one after another" in page
     assert says in page.replace("\n", " ")
     assert "## 2 threads\n" in page
