@@ -143,6 +143,7 @@ def interleaved(contenders: Sequence[Contender], rounds: int) -> dict[str, Times
     clock = time.process_time_ns if torch.get_num_threads() == 1 else time.perf_counter_ns
 
     def timed(call: Call, repeats: int) -> float:
+        call()  # threads of the one before may still be winding down, and the caches hold its weights
         begin = clock()
         for _ in range(repeats):
             call()
