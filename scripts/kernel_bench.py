@@ -18,7 +18,7 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 
-from kernel_table import avx2, cases, instruction_sets, processes, report, rounds
+from kernel_table import avx2, cases, instruction_sets, processes, report, rounds, targets
 from kernel_table.processes import Request
 
 from leanmark_kernels.ceilings import Ceilings
@@ -76,12 +76,11 @@ def _table(threads: int, flops: dict[str, int], arguments: argparse.Namespace) -
         flops_per_s=max(one.ceilings.flops_per_s for one in found),
         read_bytes_per_s=max(one.ceilings.read_bytes_per_s for one in found),
     )
-    lines = {
-        title: rounds.lines([one.samples[title] for one in found], count, ceilings)
-        for title, count in flops.items()
-    }
+    samples = {title: [one.samples[title] for one in found] for title in flops}
+    lines = {title: rounds.lines(samples[title], count, ceilings) for title, count in flops.items()}
+    asked = {title: list(targets.outcomes(title, samples[title], threads)) for title in flops}
     table = report.Table(
-        processes=arguments.processes, rounds=arguments.rounds, ceilings=ceilings, cases=lines
+        processes=arguments.processes, rounds=arguments.rounds, ceilings=ceilings, cases=lines, asked=asked
     )
     print("\n".join(report.text(table)), flush=True)
     return table

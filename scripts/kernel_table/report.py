@@ -18,6 +18,7 @@ import torch
 from kernel_table import runtimes
 from kernel_table.instruction_sets import Evidence
 from kernel_table.rounds import COARSENESS, Line, Ratio
+from kernel_table.targets import Outcome
 from leanmark import store
 from leanmark.measuring import environment
 from leanmark.record import Environment
@@ -49,6 +50,7 @@ class Table:
     rounds: int
     ceilings: Ceilings
     cases: dict[str, list[Line]]
+    asked: dict[str, list[Outcome]]
 
 
 def text(table: Table) -> Iterable[str]:
@@ -56,6 +58,10 @@ def text(table: Table) -> Iterable[str]:
     yield f"\n{_ceilings(table.ceilings)}"
     for title, lines in table.cases.items():
         yield from _lines_of(title, lines)
+    yield ""
+    for title, outcomes in table.asked.items():
+        for one in outcomes:
+            yield f"{one.verdict:<7}{title:<50}{one.ours:<20}{one.asked:>5}  {one.ratio} {one.ratio.against}"
 
 
 def _lines_of(title: str, lines: Sequence[Line]) -> list[str]:
@@ -145,6 +151,8 @@ def _page(tables: Sequence[Table]) -> Iterable[str]:
         yield ""
         yield f"{_ceilings(table.ceilings)}."
         yield ""
+        yield from _asked(table)
+        yield ""
         yield from _in_short(table)
         yield ""
         yield "| layer | contender | µs | error | FMA | read | torch / ours | library / ours |"
@@ -164,6 +172,20 @@ def _ceilings(ceilings: Ceilings) -> str:
         f"Ceilings with {threads(ceilings.threads)}: {ceilings.flops_per_s / 1e9:.1f} GFLOP/s fp32, "
         f"{ceilings.read_bytes_per_s / 1e9:.1f} GB/s read from memory"
     )
+
+
+def _asked(table: Table) -> Iterable[str]:
+    yield (
+        "What is asked of a machine with AVX2, and what was found: met or missed where the whole interval is "
+        "on that side, else near."
+    )
+    yield ""
+    yield "| layer | ours | library / ours, asked with AVX2 | found | |"
+    yield "|---|---|---|---|---|"
+    for title, outcomes in table.asked.items():
+        for one in outcomes:
+            cells = (title, one.ours, f"{one.asked:g}", _named(one.ratio), one.verdict)
+            yield f"| {' | '.join(cells)} |"
 
 
 def _in_short(table: Table) -> Iterable[str]:

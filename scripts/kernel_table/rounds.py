@@ -93,25 +93,36 @@ def sampled(case: Case | InvertedCase, rounds: int, order: int, with_compiled: b
 
 def lines(processes: Sequence[Sequence[Sample]], flops: int, ceilings: Ceilings) -> list[Line]:
     """The samples of all ``processes``, contender by contender."""
-    times = {several[0].name: [one.times_us for one in several] for several in zip(*processes, strict=True)}
-    medians = {name: [float(np.median(one)) for one in several] for name, several in times.items()}
-    typical = {name: float(np.median(several)) for name, several in medians.items()}
+    by_name = times(processes)
+    usual = typical(by_name)
     found = []
     for several in zip(*processes, strict=True):
         one = several[0]
-        seconds = typical[one.name] / 1e6
+        seconds = usual[one.name] / 1e6
         line = Line(
             name=one.name,
             ours=one.ours,
             weights=one.weights,
-            time_us=typical[one.name],
-            processes_us=tuple(medians[one.name]),
+            time_us=usual[one.name],
+            processes_us=tuple(float(np.median(sample.times_us)) for sample in several),
             error=max(sample.error for sample in several),
             flops_share=flops / seconds / ceilings.flops_per_s,
             read_share=one.bytes / seconds / ceilings.read_bytes_per_s if one.bytes else None,
         )
-        found.append(replace(line, **_ratios(one, processes[0], typical, times)))
+        found.append(replace(line, **_ratios(one, processes[0], usual, by_name)))
     return found
+
+
+def times(processes: Sequence[Sequence[Sample]]) -> dict[str, list[Times]]:
+    """Those of each contender, process by process."""
+    return {several[0].name: [one.times_us for one in several] for several in zip(*processes, strict=True)}
+
+
+def typical(times: Mapping[str, Sequence[Times]]) -> dict[str, float]:
+    """The median over the processes of their medians."""
+    return {
+        name: float(np.median([float(np.median(one)) for one in several])) for name, several in times.items()
+    }
 
 
 def _ratios(

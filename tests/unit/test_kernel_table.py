@@ -113,7 +113,10 @@ def test_the_page_says_what_its_intervals_are_of(
     rounds, report = part("rounds"), part("report")
     samples = [sample(rounds, "torch", 100.0), sample(rounds, "mine", 50.0, ours=True)]
     lines = rounds.lines([samples] * processes, 10**6, CEILINGS)
-    table = report.Table(processes=processes, rounds=7, ceilings=CEILINGS, cases={"conv": lines})
+    outcome = part("targets").Outcome("mine", 1.9, lines[1].over_torch, "met")
+    table = report.Table(
+        processes=processes, rounds=7, ceilings=CEILINGS, cases={"conv": lines}, asked={"conv": [outcome]}
+    )
     evidence = {"torch": part("instruction_sets").Evidence("AVX2", "asked")}
     path = report.write([table], evidence, tmp_path, ["kernel_bench.py"], "avx2")
     assert path.name.endswith("Z-avx2.md")
@@ -124,14 +127,56 @@ def test_the_page_says_what_its_intervals_are_of(
     assert says in page.replace("\n", " ")
     assert "## 2 threads\n" in page
     assert "| conv | fp32 | mine | 2.00 [2.00, 2.00] | 2.00 [2.00, 2.00] torch |" in page
+    assert "| conv | mine | 1.9 | 2.00 [2.00, 2.00] torch | met |" in page
     assert "mine" in "\n".join(report.text(table))
 
 
+def test_what_is_asked_is_held_against_the_fastest_rival(part: Any) -> None:
+    rounds, targets = part("rounds"), part("targets")
+    slower = (1.0, 1.1, 1.0, 1.2, 1.0)
+
+    def outcomes(title: str, threads: int, ours: float) -> list[Any]:
+        processes = [
+            [
+                sample(rounds, "torch", 300.0 * factor),
+                sample(rounds, "OpenVINO", 200.0 * factor),
+                sample(rounds, "winograd F(4x4)", ours, ours=True),
+                sample(rounds, "winograd F(2x2)", 500.0, ours=True),
+                sample(rounds, "int8 conv", 500.0, ours=True),
+                sample(rounds, "int8 winograd", 500.0, ours=True),
+            ]
+            for factor in slower
+        ]
+        return list(targets.outcomes(title, processes, threads))
+
+    # no exact int8 is among the rivals, so nothing is said of it
+    best, torch = outcomes("conv 3x3 64@56 batch 1", 1, 105.0)
+    assert (best.ours, best.asked, best.verdict) == ("winograd F(4x4)", 1.9, "near")
+    assert best.ratio.against == "OpenVINO"
+    assert (torch.asked, torch.ratio.against, torch.verdict) == (2.2, "torch", "met")
+    assert [one.verdict for one in outcomes("conv 3x3 64@56 batch 1", 1, 190.0)] == ["missed", "missed"]
+    for threads, asked in ((1, 1.5), (2, 1.3)):
+        assert [one.asked for one in outcomes("conv 3x3 512@7 batch 1", threads, 50.0)] == [asked]
+    assert outcomes("conv 1x1 256->1024@14 batch 1", 1, 50.0) == []
+
+
+def test_every_target_is_of_a_layer_of_the_table(part: Any) -> None:
+    import re
+
+    titles = [case.title for case in part("cases").every()]
+    for target in part("targets").TARGETS:
+        assert any(re.fullmatch(target.title, title) for title in titles), target
+
+
 @pytest.mark.slow
-def test_real_processes_measure_a_real_layer(part: Any) -> None:
+def test_real_processes_measure_a_real_layer_with_all_that_the_targets_name(part: Any) -> None:
     processes = part("processes")
     request = processes.Request(titles=("linear 1x1024x1024",), threads=1, rounds=1, with_compiled=False)
     found = list(processes.run(request, 2))
     assert len(found) == 2
     names = {one.name for one in found[0].samples["linear 1x1024x1024"]}
-    assert {"torch", "packed fp32", "ONNX Runtime"} <= names
+    targets = part("targets").TARGETS
+    of_linear = [one for one in targets if one.title.startswith("linear")]
+    for target in of_linear:
+        assert set(target.ours) <= names, target
+        assert {name for name in target.rivals if not name.startswith("OpenVINO")} <= names, target

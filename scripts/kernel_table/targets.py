@@ -1,0 +1,80 @@
+"""What is asked of our operators on a machine with AVX2, held against what was found."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from kernel_table import rounds
+from kernel_table.rounds import Ratio, Sample
+
+DENSE = ("torch", "torch channels_last", "oneDNN prepacked", "torch.compile", "ONNX Runtime", "OpenVINO")
+TORCH = ("torch",)
+WEIGHT_ONLY = ("torch w8 (bf16)", "ONNX Runtime w8a8", "OpenVINO w8a8")
+SATURATING = ("ONNX Runtime int8 dynamic", "ONNX Runtime int8 static")
+WINOGRAD = ("winograd F(4x4)", "winograd F(2x2)")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """In layers whose ``title`` matches: the time of the fastest of ``rivals`` over that of ``ours``."""
+
+    title: str
+    ours: tuple[str, ...]
+    rivals: tuple[str, ...]
+    asked: float
+    threads: tuple[int, ...] = (1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """``ratio`` names the rival that was the fastest; ``near`` where the interval holds what is asked."""
+
+    ours: str
+    asked: float
+    ratio: Ratio
+    verdict: Literal["met", "near", "missed"]
+
+
+TARGETS = (
+    Target(r"conv 3x3 (64|128|256)@\d+ batch \d", WINOGRAD, DENSE, 1.9),
+    Target(r"conv 3x3 (64|128|256)@\d+ batch \d", WINOGRAD, TORCH, 2.2),
+    Target(r"conv 3x3 512@7 batch \d", WINOGRAD, DENSE, 1.5, threads=(1,)),
+    Target(r"conv 3x3 512@7 batch \d", WINOGRAD, DENSE, 1.3, threads=(2,)),
+    Target(r".*, 80% zeros", ("sparse 1x1",), DENSE, 2.2),
+    Target(r".*, 90% zeros", ("sparse 1x1",), DENSE, 4.0),
+    Target(r".*, 50% zeros in 4x1 blocks", ("sparse 4x1",), DENSE, 1.6),
+    Target(r"linear [14]x\d+x\d+", ("packed w8",), TORCH, 1.9),
+    Target(r"linear 1x\d+x\d+", ("packed w8",), WEIGHT_ONLY, 1.05),
+    Target(r"linear (4|8|32)x\d+x\d+", ("packed w8",), WEIGHT_ONLY, 1.4),
+    Target(r"linear \d+x\d+x\d+", ("w4a8",), ("ONNX Runtime w4a8",), 1.8),
+    Target(r"linear \d+x\d+x\d+", ("w4a8",), ("torch w4 (bf16)",), 3.8),
+    Target(r"linear (4|8|32)x\d+x\d+", ("int8 exact",), SATURATING, 1.1),
+    Target(r"conv 3x3 \d+@\d+ batch \d", ("int8 winograd", "int8 conv"), ("ONNX Runtime uint8 static",), 1.9),
+    Target(r"linear (4|8)x\d+x\d+", ("packed fp32",), TORCH, 1.8),
+    Target(r"depthwise .*", ("depthwise",), DENSE, 1.2),
+    Target(r"inverted residual .*", ("inverted residual",), DENSE, 1.5),
+)
+
+
+def outcomes(title: str, processes: Sequence[Sequence[Sample]], threads: int) -> Iterator[Outcome]:
+    """Of every target that is for this layer and number of threads."""
+    times = rounds.times(processes)
+    typical = rounds.typical(times)
+    for target in TARGETS:
+        rivals = [name for name in target.rivals if name in times]
+        if threads in target.threads and rivals and re.fullmatch(target.title, title):
+            ours = min(target.ours, key=typical.__getitem__)
+            rival = min(rivals, key=typical.__getitem__)
+            found = rounds.ratio(rival, times[rival], times[ours])
+            yield Outcome(ours, target.asked, found, _verdict(found, target.asked))
+
+
+def _verdict(found: Ratio, asked: float) -> Literal["met", "near", "missed"]:
+    low = found.value if found.low is None else found.low
+    high = found.value if found.high is None else found.high
+    if low >= asked:
+        return "met"
+    return "missed" if high < asked else "near"
