@@ -291,7 +291,7 @@ def _cases(spec: WorkloadSpec, selection: Selection, refusals: list[str]) -> Ite
                 )
                 for technique in techniques
                 for backend in backends
-                if _possible(technique, backend, selection.device, phase, refusals)
+                if possible(technique, backend, selection.device, phase, refusals)
             ]
             for case in candidates:
                 yield case.baseline(backend=REFERENCE_BACKEND if REFERENCE_BACKEND in backends else None)
@@ -328,7 +328,8 @@ def _with_sentinels(cases: Iterable[Case], *, every: bool) -> Iterator[Case]:
             yield replace(case, sentinel=True)
 
 
-def _possible(technique: str, backend: str, device: str, phase: Phase, refusals: list[str]) -> bool:
+def possible(technique: str, backend: str, device: str, phase: Phase, refusals: list[str]) -> bool:
+    """Whether nothing rules this combination out by declaration; else ``refusals`` gets the reason."""
     engine = registry.load("backends", backend)
     if phase not in engine.phases or device not in engine.devices:
         refusals.append(f"{backend} has no {phase} on {device}: {engine.refusal}")

@@ -61,6 +61,11 @@ def _add_run(group: pytest.OptionGroup) -> None:
         help="Who counts the instructions of a step: the processor, or valgrind, a minute for each case.",
     )
     group.addoption(
+        "--leanmark-target",
+        metavar="QUALITY",
+        help="Train until it is as good as 97%%, or as its 'stated' target, and say what that takes.",
+    )
+    group.addoption(
         "--leanmark-against",
         metavar="REF",
         help="Measure each case at this git commit too, in turns with the tree as it is.",

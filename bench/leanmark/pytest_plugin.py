@@ -123,6 +123,12 @@ class Session:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._selected = [item.case for item in session.items if isinstance(item, CaseItem)]
 
+    @property
+    def broken_runs(self) -> list[Measurement]:
+        """Training runs to a target that failed: they are no items, so nothing else would fail by them."""
+        made = self.campaign.measurements if self.campaign else []
+        return [one for one in made if one.pass_name == "quality_run" and one.status in ("failed", "invalid")]
+
     def measure(self, case: Case) -> tuple[Measurement, ...]:
         if self.campaign is None:
             from leanmark.measuring.campaign import Campaign
@@ -156,6 +162,8 @@ class Session:
         if self.campaign is None:
             return
         self.campaign.__exit__(None, None, None)
+        if self.broken_runs:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if session.exitstatus is pytest.ExitCode.INTERRUPTED or not self.rules:
             return
         from leanmark.confirmation import confirmed
@@ -194,6 +202,9 @@ class Session:
         terminalreporter.write_line("")
         for label, page in (("records", path), ("summary", pages.markdown), ("page", pages.html)):
             terminalreporter.write_line(f"{label:8} {page}")
+        for broken in self.broken_runs:
+            what = f"{broken.case.workload}, {broken.case.technique}: training to its target"
+            terminalreporter.write_line(f"{what}: {broken.status}: {broken.reason}", red=True)
         for one in self.worse:
             terminalreporter.write_line(
                 f"gate: {one.case.id} is worse in {one.rule.metric}, and was again in a second pass", red=True
@@ -292,7 +303,7 @@ def _rival(config: pytest.Config) -> Rival | None:
 
 def _plan(config: pytest.Config, rival: Rival | None) -> Plan:
     from leanmark import operations, plan
-    from leanmark.measuring import target
+    from leanmark.measuring import target as devices
     from leanmark.protocol.messages import WorkloadSpec
 
     def chosen(name: str) -> tuple[str, ...]:
@@ -300,7 +311,7 @@ def _plan(config: pytest.Config, rival: Rival | None) -> Plan:
 
     names = chosen("workload") or (operations.SMALL_SET if _asks_for_kernels(config) else ())
     try:
-        on = target.choose(config.getoption("leanmark_device"))
+        on = devices.choose(config.getoption("leanmark_device"))
         selection = plan.Selection(
             workloads=tuple(WorkloadSpec(name=name) for name in names),
             techniques=chosen("technique"),
@@ -317,6 +328,8 @@ def _plan(config: pytest.Config, rival: Rival | None) -> Plan:
         sampling = plan.with_instructions(sampling, config.getoption("leanmark_instructions"))
         budget = config.getoption("leanmark_budget")
         sampling = plan.with_budget(sampling, budget) if budget else sampling
+        target = config.getoption("leanmark_target")
+        sampling = plan.with_target(sampling, target) if target else sampling
         return plan.against(selection, sampling, rival.commit) if rival else plan.make(selection, sampling)
     except LeanmarkError as error:
         raise pytest.UsageError(str(error)) from error

@@ -174,7 +174,7 @@ def test_training_runs_to_a_target_are_metered_and_a_trained_model_has_none(
     sampling = replace(plan.with_target(sampling, "80%"), target_seeds=2)
     selection = Selection(
         workloads=(WorkloadSpec(name="mlp"), TINY),
-        techniques=("fp32",),
+        techniques=("fp32", "prune"),
         backends=("eager",),
         phases=("training",),
         batches=(4,),
@@ -184,7 +184,9 @@ def test_training_runs_to_a_target_are_metered_and_a_trained_model_has_none(
     monkeypatch.setattr(campaign, "energy_meter", lambda gpu: Steady())
     with Campaign(plan.make(selection, sampling), tmp_path) as running:
         running.run_all()
-    mlp, own = (one for one in store.load(running.path).measurements if one.pass_name == "quality_run")
+    mlp, pruned, own = (
+        one for one in store.load(running.path).measurements if one.pass_name == "quality_run"
+    )
     took, joules = mlp.find("run_to_quality_s"), mlp.find("run_to_quality_j")
     assert took is not None
     assert joules is not None
@@ -192,5 +194,8 @@ def test_training_runs_to_a_target_are_metered_and_a_trained_model_has_none(
     for one in mlp.executed["runs"]:
         *before, last = one["qualities"]
         assert last >= 0.8 > max(before, default=0.0)
+    assert (pruned.case.technique, pruned.status, pruned.contest) == ("prune", "ok", mlp.contest)
+    both = [[one["earlier_s"] > 0 for one in side.executed["runs"]] for side in (mlp, pruned)]
+    assert both == [[False] * 2, [True] * 2]
     assert (own.status, own.series) == ("skipped", ())
     assert "Custom comes trained: there is no recipe" in str(own.reason)

@@ -120,6 +120,7 @@ def test_the_fixture_is_refused_in_a_worker_of_xdist(tmp_path: Path) -> None:
         ("--leanmark-technique=prone", "Unknown technique 'prone'. Did you mean prune"),
         ("--leanmark-phase=train", "Unknown phase 'train'. Did you mean training?"),
         ("--leanmark-batch=zero", "a batch size is a whole number of at least 1, not 'zero'"),
+        ("--leanmark-target=97", "a target is a quality above 0 and at most 1, such as 0.97 or 97%"),
         ("--leanmark-zone=FRB", "Unknown zone 'FRB'. Did you mean"),
     ],
 )
@@ -134,10 +135,12 @@ def test_cases_are_items_and_the_table_ends_the_run(tmp_path: Path) -> None:
     result = run(
         tmp_path,
         *("--benchmark", "--leanmark-workload=mlp", "--leanmark-technique=distill"),
-        *("--leanmark-technique=int8", "-k", "b32 and inference and onnxruntime"),
+        *("--leanmark-technique=int8", "-k", "b32 and inference and onnxruntime", "--leanmark-target=80%"),
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "3 passed" in result.stdout
+    assert "mlp: Training to accuracy 80.0 %: " in result.stdout
+    assert "mlp, distill: Training to accuracy 80.0 %: " in result.stdout
     assert "mlp · inference · batch 32" in result.stdout
     [records] = (tmp_path / "results").glob("*/*.jsonl")
     assert records.with_suffix(".md").exists()

@@ -24,12 +24,12 @@ class Signs(Workload):
     def __init__(self, wrong: bool = False) -> None:
         self.wrong = wrong
 
-    def model(self) -> nn.Module:
-        with seeded(0):
+    def model(self, seed: int = 0) -> nn.Module:
+        with seeded(seed):
             return nn.Sequential(nn.Linear(3, 64), nn.ReLU(), nn.Linear(64, 8))
 
-    def student(self) -> nn.Module:
-        with seeded(1):
+    def student(self, seed: int = 0) -> nn.Module:
+        with seeded(seed):
             return nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, 8))
 
     def dataset(self) -> Dataset:

@@ -6,14 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import pytest
-import torch
-from torch import nn
 
 from leanmark import store
-from leanmark.errors import Implausible, Unsupported, UsageError, WorkerDied
+from leanmark.errors import Unsupported, UsageError, WorkerDied
 from leanmark.measuring import quality_run as measuring
 from leanmark.measuring import schedule
 from leanmark.measuring.launcher import Launcher
@@ -24,126 +22,17 @@ from leanmark.protocol import messages
 from leanmark.protocol.messages import Notice, Ready, Trained, WorkloadSpec
 from leanmark.reading import quality_run as reading
 from leanmark.reading import tabulate
-from leanmark.record import BASELINE, Case, Measurement, Provenance
+from leanmark.record import BASELINE, Case, Measurement, Provenance, SamplingPlan
 from leanmark.report.console import rendered
 from leanmark.report.details import details
 from leanmark.store import RunWriter
-from leanmark.worker import quality_run
-from leanmark.workloads.base import Dataset, Recipe, Split, Workload
-from leanmark.workloads.training import outputs, seeded, train
 
 from . import synthetic
 
 CASE = Case(workload="tiny", phase="training")
+CHAINS = ("bf16", "prune", "prune+bf16", "int8")
 STEPS = 19
-"""Batches of 16 in 300 samples."""
-
-
-class Tiny(Workload):
-    recipe: ClassVar[Recipe | None] = Recipe(epochs=20, batch=16, learning_rate=3e-2)
-
-    def model(self) -> nn.Module:
-        with seeded(0):
-            return nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.1), nn.ReLU(), nn.Linear(8, 2))
-
-    def dataset(self) -> Dataset:
-        inputs = torch.rand(400, 4, generator=torch.Generator().manual_seed(0))
-        return _split(inputs, (inputs.sum(1) > 2).long())
-
-
-class Line(Tiny):
-    """A regression."""
-
-    target: ClassVar[float | None] = 0.8
-
-    def model(self) -> nn.Module:
-        with seeded(0):
-            return nn.Linear(4, 1)
-
-    def dataset(self) -> Dataset:
-        inputs = torch.rand(400, 4, generator=torch.Generator().manual_seed(0))
-        return _split(inputs, inputs.sum(1, keepdim=True))
-
-
-class Exact(Line):
-    def dataset(self) -> Dataset:
-        made = super().dataset()
-        return replace(made, test=replace(made.test, targets=made.test.targets.double()))
-
-
-class Diverging(Line):
-    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return (outputs - targets).mean() * torch.inf
-
-
-class Made(Tiny):
-    recipe = None
-
-
-def _split(inputs: torch.Tensor, targets: torch.Tensor) -> Dataset:
-    return Dataset(
-        train=Split(inputs=inputs[:300], targets=targets[:300]),
-        test=Split(inputs=inputs[300:], targets=targets[300:]),
-    )
-
-
-def run(workload: Workload, target: float | None, seed: int = 0) -> Trained:
-    return quality_run.run(workload, target, seed, lambda notice: None)
-
-
-def test_a_run_ends_with_the_first_epoch_that_is_good_enough() -> None:
-    told: list[Notice] = []
-    found = quality_run.run(Tiny(), 0.9, 0, told.append)
-    *before, last = found.qualities
-    assert (found.metric, found.target, found.reached) == ("accuracy", 0.9, True)
-    assert before
-    assert max(before) < 0.9 <= last
-    assert (found.epochs, found.longest) == (len(found.qualities), 20)
-    assert found.steps == STEPS * found.epochs
-    assert 0 < found.looking_s < found.time_s
-    assert [notice.what for notice in told] == ["begins", "ended"]
-
-
-def test_looking_changes_nothing_about_the_training() -> None:
-    workload = Tiny()
-    assert workload.recipe is not None
-    found = run(workload, 2.0)
-    assert (found.reached, found.epochs, found.steps) == (False, 20, 20 * STEPS)
-    module, data = workload.model(), workload.dataset()
-    train(module, data.train, workload.recipe, workload.loss)
-    right = outputs(module, data.test.inputs).argmax(1) == data.test.targets
-    assert found.qualities[-1] == pytest.approx(right.float().mean().item(), abs=1e-7)
-
-
-def test_seeds_shuffle() -> None:
-    first, again, other = (run(Tiny(), 2.0, seed).qualities for seed in (0, 0, 1))
-    assert first == again != other
-
-
-def test_a_regression_has_a_target_of_its_own_and_in_r2() -> None:
-    found = run(Line(), None)
-    assert (found.metric, found.target, found.reached) == ("r2", 0.8, True)
-    assert found.qualities[-1] >= 0.8
-
-
-def test_training_that_diverges_ends_and_says_so() -> None:
-    with pytest.raises(Implausible, match="r2 was nan after epoch 1: training diverged"):
-        run(Diverging(), 0.5)
-
-
-@pytest.mark.parametrize(
-    ("workload", "target", "reason"),
-    [
-        (Made(), 0.9, "comes trained: there is no recipe"),
-        (Tiny(), None, "Tiny states no target of its own"),
-        (Exact(), 0.9, "no targets that a training run could be judged by"),
-    ],
-)
-def test_what_cannot_be_trained_to_a_target_says_why(
-    workload: Workload, target: float | None, reason: str
-) -> None:
-    with pytest.raises(Unsupported, match=reason):
-        run(workload, target)
+RUN = synthetic.run()
 
 
 class Steady(Meter[None]):
@@ -163,12 +52,16 @@ class Steady(Meter[None]):
         return Reading(value=100.0, duration_s=1.0, uncertainty=1.0, evidence=Evidence(source="s", gain=0.05))
 
 
+class Guess(Steady):
+    provenance = Provenance.ESTIMATED_MODEL
+
+
 class Script:
     """A launcher whose workers answer with ``replies``, one each."""
 
     def __init__(self, replies: Sequence[Trained | Exception]) -> None:
         self.replies = list(replies)
-        self.seeds: list[int] = []
+        self.asked: list[tuple[str, int]] = []
 
     def server(self, layout: object, source: object) -> Script:
         return self
@@ -177,7 +70,7 @@ class Script:
         return self
 
     def ask(self, request: messages.TrainToQuality, timeout_s: float, notice: Callable[..., None]) -> Trained:
-        self.seeds.append(request.seed)
+        self.asked.append((request.chain, request.seed))
         reply = self.replies.pop(0)
         if isinstance(reply, Exception):
             raise reply
@@ -196,20 +89,36 @@ def trained(*qualities: float, time_s: float = 2.0) -> Trained:
     )  # fmt: skip
 
 
-def played(
+def ready() -> Prepared:
+    made = Ready(work="w", work_parts={}, time_s=1.0, model={}, refusals={}, verified={}, doubts=())
+    chains = dict.fromkeys((BASELINE, *CHAINS), made)
+    return Prepared(folder=Path(), spec=WorkloadSpec(name="tiny"), ready=chains)
+
+
+def play(
     *replies: Trained | Exception,
     meter: Meter[Any] | None = None,
     has_time_for: Callable[[float], bool] = lambda seconds: True,
-) -> Measurement:
-    ready = Ready(work="w", work_parts={}, time_s=1.0, model={}, refusals={}, verified={}, doubts=())
-    prepared = Prepared(folder=Path(), spec=WorkloadSpec(name="tiny"), ready={BASELINE: ready})
-    replicas = [schedule.replica(QUICK, 1, (0,), seed) for seed in range(3)]
-    trials = measuring.Trials(prepared=prepared, replicas=replicas, target=0.9)
+    chains: Sequence[str] = (BASELINE,),
+    plan: SamplingPlan = QUICK,
+) -> tuple[dict[str, Measurement], list[tuple[str, int]]]:
+    """The records by chain, and who was asked for which seed."""
+    replicas = [schedule.replica(plan, 1, (0,), seed) for seed in range(plan.target_seeds)]
+    trials = measuring.Trials(prepared=ready(), chains=chains, replicas=replicas, target=0.9)
     script = Script(replies)
-    made = trials.play(cast(Launcher, script), meter, has_time_for)
-    found = measuring.record("run", CASE, trials, made)
-    assert script.seeds == list(range(len(script.seeds)))
-    return found
+    found = trials.play(cast(Launcher, script), meter, has_time_for)
+    records = {
+        name: measuring.record("run", replace(CASE, technique=name), trials, one)
+        for name, one in found.items()
+    }
+    return records, script.asked
+
+
+def played(*replies: Trained | Exception, **how: Any) -> Measurement:
+    """The record of the baseline alone."""
+    records, asked = play(*replies, **how)
+    assert asked == [(BASELINE, seed) for seed in range(len(asked))]
+    return records[BASELINE]
 
 
 REACHED = (trained(0.5, 0.92), trained(0.6, 0.7, 0.91, time_s=3.0), trained(0.95, time_s=1.0))
@@ -252,7 +161,7 @@ def test_without_a_meter_there_is_the_time_alone() -> None:
     one = played(*REACHED)
     assert one.find("run_to_quality_j") is None
     assert one.find("run_to_quality_s") is not None
-    found = reading.find([one], CASE)
+    found = reading.find(RUN, [one], CASE)
     assert found is not None
     assert found.refusal == "no energy of the training run: no meter of energy is available"
 
@@ -265,7 +174,7 @@ def test_a_worker_that_dies_is_a_failure_with_its_reason() -> None:
 
 def test_reading_finds_the_run_of_a_baseline_and_sums_it_up() -> None:
     one = played(*REACHED, meter=Steady())
-    found = reading.find([one], replace(CASE, phase="inference", batch=32, backend="onnxruntime"))
+    found = reading.find(RUN, [one], replace(CASE, phase="inference", batch=32, backend="onnxruntime"))
     assert found is not None
     assert found.time is not None
     assert found.energy is not None
@@ -275,9 +184,9 @@ def test_reading_finds_the_run_of_a_baseline_and_sums_it_up() -> None:
     assert found.energy.summary.value == pytest.approx(200.0)
     assert found.energy.doubt == pytest.approx(200.0 * math.hypot(0.01, 0.05))
     assert found.looking == pytest.approx(0.1)
-    assert reading.find([one], replace(CASE, technique="prune")) is None
-    assert reading.find([one], replace(CASE, workload="other")) is None
-    assert reading.find([one], replace(CASE, commit="abc1234")) is None
+    assert reading.find(RUN, [one], replace(CASE, technique="prune")) is None
+    assert reading.find(RUN, [one], replace(CASE, workload="other")) is None
+    assert reading.find(RUN, [one], replace(CASE, commit="abc1234")) is None
 
 
 @pytest.mark.parametrize(
@@ -294,13 +203,90 @@ def test_a_target_that_makes_no_sense_is_refused(text: str) -> None:
         with_target(QUICK, text)
 
 
-def lines(one: Measurement) -> tuple[dict[str, str], str]:
-    """The details of the baseline's row, and the terminal's text."""
+def test_chains_take_turns_with_one_seed_before_the_next() -> None:
+    replies = [trained(0.95)] * 9
+    records, asked = play(*replies, chains=(BASELINE, "bf16", "prune"))
+    assert asked == [
+        (BASELINE, 0), ("bf16", 0), ("prune", 0),
+        ("bf16", 1), ("prune", 1), (BASELINE, 1),
+        ("prune", 2), (BASELINE, 2), ("bf16", 2),
+    ]  # fmt: skip
+    assert len({one.contest for one in records.values()}) == 1
+    took = records["prune"].find("run_to_quality_s")
+    assert took is not None
+    assert [block.order for block in took.blocks] == [2, 1, 0]
+
+
+def test_a_chain_that_fails_takes_no_more_turns() -> None:
+    replies = [trained(0.95), Unsupported("no layer is wide enough"), trained(0.95), trained(0.95)]
+    records, asked = play(*replies, chains=(BASELINE, "prune"))
+    assert asked == [(BASELINE, 0), ("prune", 0), (BASELINE, 1), (BASELINE, 2)]
+    assert records["prune"].status == "skipped"
+    assert "no layer is wide enough" in str(records["prune"].reason)
+    assert records[BASELINE].status == "ok"
+
+
+def test_what_stops_the_baseline_stops_them_all() -> None:
+    records, asked = play(Unsupported("comes trained"), chains=(BASELINE, "bf16", "prune"))
+    assert (list(records), asked) == ([BASELINE], [(BASELINE, 0)])
+
+
+def test_only_what_trains_and_could_be_made_takes_part() -> None:
+    prepared = ready()
+    wanted = ["prune", "int8", "bf16", "distill", "bf16", "tf32"]
+    assert measuring.chains(prepared, wanted) == [BASELINE, "prune", "bf16"]  # distill could not be made
+
+
+def compared(
+    baseline: Sequence[float], technique: Sequence[float], meter: Meter[Any] | None = None
+) -> tuple[dict[str, str], str]:
+    """Details of the technique's row, where runs took so many seconds, and the terminal's text."""
+    pairs = list(zip(baseline, technique, strict=True))
+    turns = [pair if seed % 2 == 0 else pair[::-1] for seed, pair in enumerate(pairs)]
+    replies = [trained(0.5, 0.95, time_s=one) for turn in turns for one in turn]
+    name = "prune(ratio=0.5)"
+    plan = FULL if len(pairs) == FULL.target_seeds else QUICK
+    records, _ = play(*replies, chains=(BASELINE, name), plan=plan, meter=meter)
+    return lines(*records.values(), technique=name)
+
+
+def test_a_technique_is_compared_seed_by_seed() -> None:
+    told, text = compared((1.0, 2.0, 3.0, 4.0, 5.0), (0.5, 1.02, 1.5, 1.96, 2.5), Steady())
+    label = "Training to accuracy 90.0 %"
+    assert "; 0.50× [0.49, 0.51] of fp32's, better; 2 of at most 4 epochs" in told[label]
+    # both sides' ±1 % by the meter are added whole to the interval of the ratio
+    assert told["Energy of training to it"].endswith("; 0.50× [0.48, 0.52] of fp32's, better")
+    assert f"prune(ratio=0.5): {label}: 1.50 s" in text
+
+
+def test_few_seeds_give_a_ratio_without_a_verdict() -> None:
+    told, _ = compared((1.0, 2.0, 3.0), (0.5, 1.0, 1.5))
+    assert (
+        "; 0.50×‡ of fp32's, and an interval needs 5 seeds of both; " in told["Training to accuracy 90.0 %"]
+    )
+
+
+def test_estimates_have_no_ratio() -> None:
+    told, _ = compared((1.0, 2.0, 3.0, 4.0, 5.0), (0.5, 1.0, 1.5, 2.0, 2.5), Guess())
+    joules = told["Energy of training to it"]
+    assert joules.startswith("~150 J")
+    assert joules.endswith(
+        "; ratio not measured: an estimate derived from time adds nothing to the latency ratio"
+    )
+
+
+def lines(*made: Measurement, technique: str = BASELINE) -> tuple[dict[str, str], str]:
+    """The details of a row in eager PyTorch, and the terminal's text."""
     records = synthetic.records()
     workload = records.measurements[0].case.workload
-    ours = replace(one, case=replace(one.case, workload=workload))
-    tables = tabulate.build([replace(records, measurements=(*records.measurements, ours))])
-    (row, *_) = [row for table in tables for row in table.rows if row.role == "baseline"]
+    ours = tuple(replace(one, case=replace(one.case, workload=workload)) for one in made)
+    tables = tabulate.build([replace(records, measurements=(*records.measurements, *ours))])
+    row = next(
+        row
+        for table in tables
+        for row in table.rows
+        if (row.case.technique, row.case.backend, row.case.sentinel) == (technique, "eager", False)
+    )
     return dict(details(row)), rendered(tables, width=400, color=False)
 
 
@@ -319,12 +305,7 @@ def test_the_report_says_what_training_to_the_target_took() -> None:
 
 def test_five_runs_have_an_interval() -> None:
     five = [trained(0.5, 0.95, time_s=time_s) for time_s in (1.0, 2.0, 3.0, 4.0, 5.0)]
-    ready = Ready(work="w", work_parts={}, time_s=1.0, model={}, refusals={}, verified={}, doubts=())
-    prepared = Prepared(folder=Path(), spec=WorkloadSpec(name="tiny"), ready={BASELINE: ready})
-    replicas = [schedule.replica(FULL, 1, (0,), seed) for seed in range(FULL.target_seeds)]
-    trials = measuring.Trials(prepared=prepared, replicas=replicas, target=0.9)
-    made = trials.play(cast(Launcher, Script(five)), None, lambda seconds: True)
-    told, _ = lines(measuring.record("run", CASE, trials, made))
+    told, _ = lines(played(*five, plan=FULL))
     # mean 3 and t(0.975, 4) * sqrt(2.5) / sqrt(5) = 2.776 * 0.7071
     assert told["Training to accuracy 90.0 %"].startswith(
         "3.00 s [1.04 s, 4.96 s], 5 runs of 1.00 s to 5.00 s; 2 of at most 4 epochs"
@@ -347,4 +328,4 @@ def test_the_record_is_read_from_disk_as_it_was_written(tmp_path: Path) -> None:
         writer.append(one)
     found = store.load(writer.path)
     assert (found.run.plan.target, found.run.plan.target_seeds) == (0.9, 3)
-    assert reading.find(found.measurements, CASE) == reading.find([one], CASE)
+    assert reading.find(RUN, found.measurements, CASE) == reading.find(RUN, [one], CASE)

@@ -209,22 +209,30 @@ class Campaign:
                 prepared.ready[name] = ready
                 self._keep_ready(subject, ready, costs)
         if self.plan.sampling.target is not None and BASELINE in prepared.ready:
-            self._train_to_quality(replace(subject, technique=BASELINE, phase="training"), prepared)
+            self._train_to_quality(case, prepared, [other.technique for other in ours])
         return prepared
 
-    def _train_to_quality(self, subject: Case, prepared: Prepared) -> None:
-        sampling, threads = self.plan.sampling, subject.threads
+    def _train_to_quality(self, case: Case, prepared: Prepared, techniques: Sequence[str]) -> None:
+        sampling, threads = self.plan.sampling, case.threads
         trials = quality_run.Trials(
             prepared=prepared,
+            chains=quality_run.chains(prepared, techniques),
             replicas=[
                 schedule.replica(sampling, threads, self._cores, seed)
                 for seed in range(sampling.target_seeds)
             ],
             target=sampling.target if isinstance(sampling.target, float) else None,
         )
-        self._account.begin(f"{subject.workload}: training to its target", "prepare", 0)
-        made = trials.play(self._launcher, self._making_meter, self._engine.has_time_for)
-        self._keep(quality_run.record(self.run.id, subject, trials, made))
+
+        def begin(chain: str, seed: int) -> None:
+            self._account.begin(f"{case.workload}: training {chain} to its target, seed {seed}", "prepare", 0)
+
+        played = trials.play(self._launcher, self._making_meter, self._engine.has_time_for, begin)
+        subject = replace(
+            case, backend="eager", device=quality_run.DEVICE, phase="training", batch=1, sentinel=False
+        )
+        for chain, found in played.items():
+            self._keep(quality_run.record(self.run.id, replace(subject, technique=chain), trials, found))
 
     def _start_parents(self, threads: int, source: Source) -> schedule.Replica:
         """Let the preloaded parents import while the first model trains; the first of them trains it."""

@@ -1,9 +1,9 @@
-"""Training runs to a quality target: one process for each seed, and one record of them all."""
+"""Training runs to a quality target: a process for each chain and seed, and one record of each chain."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from leanmark import units
@@ -14,47 +14,80 @@ from leanmark.measuring.outcome import failure
 from leanmark.measuring.prepare_pass import TIMEOUT_S, Prepared
 from leanmark.measuring.schedule import Replica
 from leanmark.meters.base import Meter
+from leanmark.plan import possible
 from leanmark.protocol import messages
-from leanmark.record import BASELINE, Block, Case, Finding, Measurement, Series
+from leanmark.record import BASELINE, Block, Case, Finding, Measurement, Series, short_hash
+
+DEVICE = "cpu"
+"""Where models are made, whatever they run on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One run; ``energy`` is ``None`` with the ``reason``."""
+    """One run, the ``order``-th with its seed; ``energy`` is ``None`` with the ``reason``."""
 
     seed: int
+    order: int
     trained: messages.Trained
     energy: Metered | None
     reason: str | None
 
 
+@dataclass(slots=True)
+class Played:
+    """What became of one chain: its runs, and why there are no more of them."""
+
+    trials: list[Trial] = field(default_factory=list)
+    error: LeanmarkError | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trials:
-    """What is asked for: a run on each of ``replicas``, to ``target`` (``None``: the workload's own)."""
+    """What is asked for: a run of each of ``chains`` on each of ``replicas``, to ``target`` (``None``: the
+    workload's own). The first chain is the baseline."""
 
     prepared: Prepared
+    chains: Sequence[str]
     replicas: Sequence[Replica]
     target: float | None
 
     def play(
-        self, launcher: Launcher, meter: Meter[Any] | None, has_time_for: Callable[[float], bool]
-    ) -> Iterator[Trial]:
-        """The first in any case, and as many more as there is time for.
+        self,
+        launcher: Launcher,
+        meter: Meter[Any] | None,
+        has_time_for: Callable[[float], bool],
+        begin: Callable[[str, int], None] = lambda chain, seed: None,
+    ) -> dict[str, Played]:
+        """The runs of the first seed in any case, and those of as many more as there is time for.
 
-        Raises:
-            LeanmarkError: what went wrong in a run.
+        All chains have their turn with one seed before the next; the next begins one chain further on.
         """
+        played = {name: Played() for name in self.chains}
         longest_s = 0.0
         for seed, replica in enumerate(self.replicas):
-            if seed and not has_time_for(longest_s):
-                return
-            one = self._run(seed, replica, launcher, meter)
-            longest_s = max(longest_s, one.trained.time_s)
-            yield one
+            turn = [name for name in self.chains if played[name].error is None]
+            if not turn or (seed and not has_time_for(longest_s)):
+                break
+            first = seed % len(turn)
+            for order, name in enumerate((*turn[first:], *turn[:first])):
+                begin(name, seed)
+                found = played[name]
+                try:
+                    found.trials.append(self._run(name, seed, order, replica, launcher, meter))
+                except LeanmarkError as error:
+                    found.error = error
+                    if name == BASELINE and not seed:
+                        return {name: found}  # what stops the unchanged model stops them all
+            round_s = sum(one.trials[-1].trained.time_s for one in played.values() if one.trials)
+            longest_s = max(longest_s, round_s)
+        return played
 
-    def _run(self, seed: int, replica: Replica, launcher: Launcher, meter: Meter[Any] | None) -> Trial:
+    def _run(
+        self, name: str, seed: int, order: int, replica: Replica, launcher: Launcher, meter: Meter[Any] | None
+    ) -> Trial:
         request = messages.TrainToQuality(
             workload=self.prepared.spec,
+            chain=name,
             target=self.target,
             seed=seed,
             place=messages.Place(cores=replica.cores, threads=replica.layout.threads),
@@ -66,20 +99,24 @@ class Trials:
             finally:
                 worker.close()
         energy = metered.energy(trained.time_s)
-        return Trial(seed=seed, trained=trained, energy=energy, reason=metered.reason)
+        return Trial(seed=seed, order=order, trained=trained, energy=energy, reason=metered.reason)
 
 
-def record(run: str, case: Case, trials: Trials, made: Iterator[Trial]) -> Measurement:
-    """Plays the runs; there is a number only where every one of them reached the target.
+def chains(prepared: Prepared, techniques: Sequence[str]) -> list[str]:
+    """The baseline, and those of ``techniques`` that could be made and have a training step where models are
+    made."""
+    trained = (name for name in techniques if possible(name, "eager", DEVICE, "training", []))
+    return [name for name in dict.fromkeys((BASELINE, *trained)) if name in prepared.ready]
+
+
+def record(run: str, case: Case, trials: Trials, played: Played) -> Measurement:
+    """What became of the runs of ``case``; there is a number only where every one of them reached the target.
 
     The mean of those that did would be that of the lucky ones.
     """
-    ready = trials.prepared.ready[BASELINE]
-    found: list[Trial] = []
-    try:
-        found.extend(made)
-    except LeanmarkError as error:
-        return failure(run, case, "quality_run", ready.work, error)
+    work, found = trials.prepared.ready[BASELINE].work, played.trials
+    if played.error is not None:
+        return failure(run, case, "quality_run", work, played.error)
     reason = _not_reached(found)
     return Measurement(
         run=run,
@@ -87,13 +124,15 @@ def record(run: str, case: Case, trials: Trials, made: Iterator[Trial]) -> Measu
         pass_name="quality_run",
         status="skipped" if reason else "ok",
         reason=reason,
-        work=ready.work,
+        work=work,
+        contest=short_hash([run, "quality_run", case.workload, case.commit]),
         series=() if reason else tuple(_series(found)),
         findings=tuple(_findings(found, len(trials.replicas))),
         executed={
             "metric": found[0].trained.metric,
             "target": found[0].trained.target,
             "longest": found[0].trained.longest,
+            "operators": dict(found[0].trained.operators),
             "runs": [
                 {
                     "seed": one.seed,
@@ -102,6 +141,7 @@ def record(run: str, case: Case, trials: Trials, made: Iterator[Trial]) -> Measu
                     "qualities": list(one.trained.qualities),
                     "time_s": one.trained.time_s,
                     "looking_s": one.trained.looking_s,
+                    "earlier_s": one.trained.earlier_s,
                 }
                 for one in found
             ],
@@ -138,8 +178,11 @@ def _series(found: Sequence[Trial]) -> Iterator[Series]:
 
 
 def _blocks(values: Sequence[tuple[Trial, float, float | None]]) -> tuple[Block, ...]:
+    """Seeds are the unit of replication, as processes are elsewhere."""
     return tuple(
-        Block(process=one.seed, round=0, order=0, value=value, loops=1, start_s=0.0, uncertainty=doubt)
+        Block(
+            process=one.seed, round=0, order=one.order, value=value, loops=1, start_s=0.0, uncertainty=doubt
+        )
         for one, value, doubt in values
     )
 

@@ -46,10 +46,12 @@ class Prepare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainToQuality:
-    """Train the workload's model by its recipe until it is as good as ``target`` (``None``: as the workload
-    states), shuffled by ``seed``. Reply: two ``Notice``, ``Trained``."""
+    """Train the workload's model with the techniques of ``chain`` until it is as good as ``target``, or where
+    that is ``None`` as the workload states; ``seed`` draws its first weights and shuffles. Reply: two
+    ``Notice``, ``Trained``."""
 
     workload: WorkloadSpec
+    chain: str
     target: float | None
     seed: int
     place: Place
@@ -59,7 +61,9 @@ class TrainToQuality:
 class Trained:
     """``qualities`` are those at the end of each of the ``epochs`` epochs of at most ``longest``.
 
-    ``time_s`` is that of the whole run, in which ``looking_s`` went into finding the qualities.
+    ``time_s`` is that of the whole run, in which ``looking_s`` went into finding the qualities, and
+    ``earlier_s`` into training and applying what the last training begins with. ``steps`` are of all of it,
+    ``operators`` those of a step of the last training.
     """
 
     metric: str
@@ -71,6 +75,8 @@ class Trained:
     steps: int
     time_s: float
     looking_s: float
+    earlier_s: float = 0.0
+    operators: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,30 +1,41 @@
-"""What training to a quality target took: time, energy and epochs, over runs with other seeds. Pure."""
+"""What training to a quality target took: time, energy and epochs, over runs with other seeds. Pure.
+
+A technique's runs are compared to the unchanged model's seed by seed: both began with weights and an order of
+samples drawn from the same seed, and had their turns one after the other. Seeds are what is replicated.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from leanmark.record import Case, Measurement, Series, Summary
+from leanmark.reading.compare import Side, compare_series
+from leanmark.record import Case, Comparison, Measurement, Run, Summary
 from leanmark.statistics import instrument, stats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """One quantity over the runs; ``doubt`` is the meter's half-width, with its gain, ``None`` if unknown."""
+    """One quantity over the runs; ``doubt`` is the meter's half-width, with its gain, ``None`` if unknown.
+
+    ``comparison`` is to the unchanged model, ``plain_ratio`` the value over its value, without an interval.
+    """
 
     summary: Summary
     least: float
     most: float
     doubt: float | None = None
+    comparison: Comparison | None = None
+    plain_ratio: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QualityRun:
-    """``epochs`` are those of each run, of at most ``longest``; ``looking`` the share of the time that went
-    into finding the quality. Without a ``time`` there is the ``refusal``; without an ``energy``, too or not.
+    """``epochs`` are those of each run, of at most ``longest``; ``looking`` and ``earlier`` the shares of the
+    time that went into finding the quality, and into what the last training began with. Without a ``time``
+    there is the ``refusal``; without an ``energy``, too or not.
     """
 
     metric: str | None = None
@@ -32,41 +43,74 @@ class QualityRun:
     epochs: tuple[int, ...] = ()
     longest: int | None = None
     looking: float | None = None
+    earlier: float = 0.0
     time: Spread | None = None
     energy: Spread | None = None
     refusal: str | None = None
 
 
-def find(measurements: Iterable[Measurement], case: Case) -> QualityRun | None:
-    """Of the workload of ``case``, which is a baseline; ``None`` where none was asked for."""
+def find(run: Run, measurements: Iterable[Measurement], case: Case) -> QualityRun | None:
+    """Of the workload and technique of ``case``; ``None`` where there is none."""
+    if case.sentinel:
+        return None
     same = case.workload, case.commit
-    for one in measurements:
-        if one.pass_name == "quality_run" and (one.case.workload, one.case.commit) == same:
-            return _read(one) if case.is_baseline else None
-    return None
+    made = {
+        one.case.technique: one
+        for one in measurements
+        if one.pass_name == "quality_run" and (one.case.workload, one.case.commit) == same
+    }
+    one = made.get(case.technique)
+    if one is None:
+        return None
+    return _read(run, one, None if case.is_baseline else made.get(case.baseline().technique))
 
 
-def _read(one: Measurement) -> QualityRun:
+def without_verdict(found: QualityRun, reason: str) -> QualityRun:
+    """``found`` where something said that this machine was not fit to judge."""
+    return replace(found, time=_demoted(found.time, reason), energy=_demoted(found.energy, reason))
+
+
+def _demoted(spread: Spread | None, reason: str) -> Spread | None:
+    if spread is None or spread.comparison is None:
+        return spread
+    compared = replace(spread.comparison, verdict="inconclusive", reason=reason, demoted=True)
+    return replace(spread, comparison=compared)
+
+
+def _read(run: Run, one: Measurement, before: Measurement | None) -> QualityRun:
     runs: list[dict[str, Any]] = list(one.executed.get("runs", ()))
-    took, joules = one.find("run_to_quality_s"), one.find("run_to_quality_j")
     return QualityRun(
         metric=one.executed.get("metric"),
         target=one.executed.get("target"),
-        epochs=tuple(run["epochs"] for run in runs),
+        epochs=tuple(each["epochs"] for each in runs),
         longest=one.executed.get("longest"),
-        looking=sum(run["looking_s"] for run in runs) / sum(run["time_s"] for run in runs) if runs else None,
-        time=_spread(took) if took else None,
-        energy=_spread(joules) if joules else None,
+        looking=_share(runs, "looking_s") if runs else None,
+        earlier=_share(runs, "earlier_s") if runs else 0.0,
+        time=_spread(run, one, before, "run_to_quality_s"),
+        energy=_spread(run, one, before, "run_to_quality_j"),
         refusal=one.reason or _without_energy(one),
     )
 
 
-def _spread(series: Series) -> Spread:
+def _share(runs: list[dict[str, Any]], part: str) -> float:
+    """Records made before techniques were trained have no earlier training."""
+    return float(sum(each.get(part, 0.0) for each in runs) / sum(each["time_s"] for each in runs))
+
+
+def _spread(run: Run, one: Measurement, before: Measurement | None, metric: str) -> Spread | None:
+    series, other = one.find(metric), before.find(metric) if before else None
+    if series is None:
+        return None
     summary = stats.summarize(series)
     stated = math.hypot(instrument.doubt(series), series.gain or 0.0) * summary.value
-    return Spread(
+    spread = Spread(
         summary=summary, least=min(series.values), most=max(series.values), doubt=stated if stated else None
     )
+    if before is None or other is None:
+        return spread
+    compared = compare_series(Side(run=run, measurement=before), Side(run=run, measurement=one), metric)
+    reference = stats.summarize(other).value
+    return replace(spread, comparison=compared, plain_ratio=summary.value / reference if reference else None)
 
 
 def _without_energy(one: Measurement) -> str | None:

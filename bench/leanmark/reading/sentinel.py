@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from leanmark.reading import quality_run
 from leanmark.reading.table import Metric, Row, Table
 from leanmark.reading.verdict import words
 
@@ -36,6 +37,7 @@ def _without_verdict(row: Row, reason: str) -> Row:
         latency=latency,
         energy=_taken_back(row.energy, reason),
         energy_at_rate=_taken_back(row.energy_at_rate, reason),
+        quality_run=quality_run.without_verdict(row.quality_run, reason) if row.quality_run else None,
         verdict=words(row.role, row.status, latency, row.judged),
     )
 

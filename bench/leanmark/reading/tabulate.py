@@ -77,8 +77,7 @@ def _row(case: Case, passes: Passes, intensity: Intensity | None) -> Row:
     status, reason = _status(prepared, timed)
     latency = _metric("latency", "latency_s", case, reference, passes)
     energy = _metric("energy", "energy_j", case, reference, passes)
-    thresholds = passes.run.plan.thresholds
-    judged = judge(timed.quality, thresholds) if timed and timed.quality else None
+    judged = judge(timed.quality, passes.run.plan.thresholds) if timed and timed.quality else None
     before = passes.prepared(reference) if reference else None
     role = role_of(case, reference)
     return Row(
@@ -107,7 +106,7 @@ def _row(case: Case, passes: Passes, intensity: Intensity | None) -> Row:
         judged=judged,
         cost=passes.cost(case),
         first_call=first_call(timed, passes.get(reference, "latency") if reference else None),
-        quality_run=quality_run.find(passes.all, case),
+        quality_run=quality_run.find(passes.run, passes.all, case),
         executed={**(prepared.executed if prepared else {}), **(timed.executed if timed else {})},
         missing={name: _absence(one) for name, one in found.items() if one is None or one.status != "ok"},
         findings=_findings(found.values(), (latency, energy)),

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 
 from leanmark import units
 from leanmark.reading.break_even import BreakEven, Part, Spent, break_evens
+from leanmark.reading.compare import ESTIMATED
 from leanmark.reading.energetics import Energetics
 from leanmark.reading.quality_run import QualityRun, Spread
 from leanmark.reading.table import Metric, Row
 from leanmark.record import Cost, Provenance
 from leanmark.report import cells
+from leanmark.statistics.stats import MIN_PROCESSES
 
 Detail = tuple[str, str]
 
@@ -105,10 +107,10 @@ def quality_run(row: Row) -> Iterator[Detail]:
     if known.time is None:
         yield label, known.refusal or "not measured"
         return
-    yield label, f"{_spread(known.time, units.seconds)}; {_epochs(known)}"
+    yield label, f"{_spread(known.time, units.seconds)}{_over(known.time)}; {_epochs(known)}"
     if known.energy is not None:
-        text = _spread(known.energy, units.joules)
-        yield "Energy of training to it", f"{text}, that of judging included"
+        text = f"{_spread(known.energy, units.joules)}, that of judging included"
+        yield "Energy of training to it", f"{text}{_over(known.energy)}"
     elif known.refusal is not None:
         yield "Energy of training to it", known.refusal
 
@@ -125,11 +127,28 @@ def _spread(found: Spread, unit: cells.Unit) -> str:
     return f"{text}, {runs} of {unit(found.least)} to {unit(found.most)}"
 
 
+def _over(found: Spread) -> str:
+    """``; 0.83× [0.75, 0.92] of fp32's, better``: what was compared are runs of equal seed."""
+    compared, plain = found.comparison, found.plain_ratio
+    if compared is None:
+        return ""
+    whose = f"of {compared.baseline.label}'s"
+    if compared.ratio is not None:
+        why = f" ({compared.reason})" if compared.demoted else ""
+        return f"; {cells.comparison(compared)} {whose}, {compared.verdict}{why}"
+    if compared.reason == ESTIMATED or plain is None:
+        return f"; ratio {compared.reason}"
+    return f"; {units.ratio(plain)}{cells.BARE} {whose}, and an interval needs {MIN_PROCESSES} seeds of both"
+
+
 def _epochs(known: QualityRun) -> str:
     least, most = min(known.epochs), max(known.epochs)
     counts = f"{least}" if least == most else f"{least} to {most}"
     share = f", which took {known.looking:.0%} of the time" if known.looking is not None else ""
-    return f"{counts} of at most {known.longest} epochs, judged at the end of each{share}"
+    text = f"{counts} of at most {known.longest} epochs, judged at the end of each{share}"
+    if known.earlier:
+        text += f"; {known.earlier:.0%} went into the trained model that they began with"
+    return text
 
 
 def _joules(made: Cost) -> str:

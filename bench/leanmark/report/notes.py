@@ -246,9 +246,10 @@ def _co2(table: Table) -> Iterator[str]:
 
 
 def _quality_runs(rows: Iterable[Row]) -> Iterator[str]:
-    """What training to a target took: it belongs to a workload, and has no row."""
+    """What training to a target took: it belongs to a workload and a technique, and has no row."""
     for row in rows:
-        where = f"{row.case.workload} at {row.case.commit}" if row.case.commit else row.case.workload
+        where = row.case.workload if row.case.is_baseline else f"{row.case.workload}, {row.case.technique}"
+        where += f" at {row.case.commit}" if row.case.commit else ""
         yield from (f"{where}: {label}: {text}." for label, text in energy_details.quality_run(row))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from leanmark.models.executed import Executed
     from leanmark.techniques.torch_step import TorchStep
-    from leanmark.workloads.base import Workload
+    from leanmark.workloads.base import Recipe, Split, Workload
+    from leanmark.workloads.training import Loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +24,20 @@ class Context:
     """What a technique may use: the workload, the model as it was before any technique, a seed.
 
     ``device`` is where the changed model will run: ``cpu`` or ``cuda``. It is handed over on the processor.
+    ``trainer`` trains as ``workloads.training.train`` does, but may end early: see ``train``.
     """
 
     workload: Workload
     baseline: nn.Module
     seed: int = 0
     device: str = "cpu"
+    trainer: Callable[[nn.Module, Split, Recipe, Loss], None] | None = None
+
+    def train(self, model: nn.Module, split: Split, recipe: Recipe, loss: Loss) -> None:
+        """Train ``model`` in place by ``recipe``, in a run to a quality target until it is good enough."""
+        from leanmark.workloads.training import train
+
+        (self.trainer or train)(model, split, recipe, loss)
 
 
 class Technique(ABC):

@@ -37,14 +37,12 @@ class Distill(Technique):
             raise ValueError(f"alpha must lie between 0 and 1, not {self.alpha}")
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
-        from leanmark.workloads.training import train
-
         workload = context.workload
-        student = workload.student()
+        student = workload.student(context.seed)
         split = workload.dataset().train
         recipe = workload.recipe or workload.finetune
         recipe = dataclasses.replace(recipe, seed=recipe.seed + context.seed)
-        train(student, taught(model, split), recipe, self.loss())
+        context.train(student, taught(model, split), recipe, self.loss())
         return student
 
     def verify(self, before: nn.Module, after: nn.Module) -> Mapping[str, Any]:

@@ -38,14 +38,12 @@ class Prune(Technique):
             raise ValueError(f"round_to must be at least 1, not {self.round_to}")
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
-        from leanmark.workloads.training import train
-
         pruned = copy.deepcopy(model)
         split = context.workload.dataset().train
         self._remove_units(pruned, split.inputs[:2])
         finetune = context.workload.finetune
         recipe = dataclasses.replace(finetune, seed=finetune.seed + context.seed)
-        train(pruned, split, recipe, context.workload.loss)
+        context.train(pruned, split, recipe, context.workload.loss)
         return pruned
 
     def verify(self, before: nn.Module, after: nn.Module) -> Mapping[str, Any]:

@@ -193,18 +193,18 @@ class Session:
 def prepare(
     request: messages.Prepare | messages.TrainToQuality, tell: Callable[[messages.Notice], None]
 ) -> messages.Ready | messages.Trained:
-    """Apply one link of a chain, make the baseline, or only see how long that takes to get good enough."""
+    """Apply one link of a chain, make the baseline, or only see what training takes to get good enough."""
     _settle(request.place, "eager")
     from leanmark.worker import quality_run
     from leanmark.worker.prepare import Stopwatch, run
 
-    workload = load_workload(request.workload)
+    workload, links = load_workload(request.workload), chain.parse(request.chain)
     if isinstance(request, messages.TrainToQuality):
-        return quality_run.run(workload, request.target, request.seed, tell)
+        return quality_run.run(workload, links, request.target, request.seed, tell)
     return run(
         workload,
         request.workload.name,
-        chain.parse(request.chain),
+        links,
         Path(request.folder),
         request.backends,
         Stopwatch(tell),

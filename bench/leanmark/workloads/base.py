@@ -54,8 +54,8 @@ class Workload(ABC):
     finetune: ClassVar[Recipe] = Recipe(epochs=3, batch=64, learning_rate=1e-3)
 
     @abstractmethod
-    def model(self) -> nn.Module:
-        """A fresh model with seeded weights; trained already where ``recipe`` is ``None``."""
+    def model(self, seed: int = 0) -> nn.Module:
+        """A fresh model, its weights drawn from ``seed``; trained already where ``recipe`` is ``None``."""
 
     @abstractmethod
     def dataset(self) -> Dataset:
@@ -66,8 +66,8 @@ class Workload(ABC):
         """Which int8 suits: ``static`` for convolutions, ``dynamic`` for recurrent nets and transformers."""
         return "static"
 
-    def student(self) -> nn.Module:
-        """A smaller, untrained model for distillation.
+    def student(self, seed: int = 0) -> nn.Module:
+        """A smaller, untrained model for distillation, its weights drawn from ``seed``.
 
         Raises:
             Unsupported: this workload has none.

@@ -57,12 +57,12 @@ class Cnn(Workload):
     target: ClassVar[float | None] = 0.985
     finetune: ClassVar[Recipe] = Recipe(epochs=5, batch=32, learning_rate=3e-3)
 
-    def model(self) -> nn.Module:
-        with seeded(0):
+    def model(self, seed: int = 0) -> nn.Module:
+        with seeded(seed):
             return ResNet((32, 64))
 
-    def student(self) -> nn.Module:
-        with seeded(0):
+    def student(self, seed: int = 0) -> nn.Module:
+        with seeded(seed):
             return ResNet((16, 32))
 
     def dataset(self) -> Dataset:

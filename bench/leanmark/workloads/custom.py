@@ -26,8 +26,8 @@ class Custom(Workload):
     factory: str
     loaders: str
 
-    def model(self) -> nn.Module:
-        """The user's trained model.
+    def model(self, seed: int = 0) -> nn.Module:
+        """The user's trained model, which no seed changes.
 
         Raises:
             UsageError: ``factory`` cannot be imported or returns something else.

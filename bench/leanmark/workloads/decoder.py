@@ -105,8 +105,8 @@ class Gpt2Prefill(untrained.Untrained):
 
     quantization = "dynamic"
 
-    def model(self) -> nn.Module:
-        with seeded(0):
+    def model(self, seed: int = 0) -> nn.Module:
+        with seeded(seed):
             return Decoder(self.width, self.heads, self.layers, self.vocabulary, self.length + 1)
 
     def dataset(self) -> Dataset:
@@ -121,8 +121,8 @@ class Gpt2Prefill(untrained.Untrained):
 class Gpt2Decode(Gpt2Prefill):
     """One token after ``length`` others; inference only."""
 
-    def model(self) -> nn.Module:
-        with seeded(0):
+    def model(self, seed: int = 0) -> nn.Module:
+        with seeded(seed):
             decoder = Decoder(self.width, self.heads, self.layers, self.vocabulary, self.length + 1)
         return Decoding(decoder, self.length)
 

@@ -104,12 +104,12 @@ class BertBase(untrained.Untrained):
 
     quantization = "dynamic"
 
-    def model(self) -> nn.Module:
-        with seeded(0):
+    def model(self, seed: int = 0) -> nn.Module:
+        with seeded(seed):
             return Encoder(self.width, self.heads, self.layers, self.vocabulary, self.length)
 
-    def student(self) -> nn.Module:
-        with seeded(0):
+    def student(self, seed: int = 0) -> nn.Module:
+        with seeded(seed):
             return Encoder(self.width // 2, self.heads // 2, self.layers // 2, self.vocabulary, self.length)
 
     def dataset(self) -> Dataset:

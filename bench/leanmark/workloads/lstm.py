@@ -34,12 +34,12 @@ class Lstm(Workload):
     target: ClassVar[float | None] = 0.97
     finetune: ClassVar[Recipe] = Recipe(epochs=5, batch=32, learning_rate=3e-3)
 
-    def model(self) -> nn.Module:
-        with seeded(0):
+    def model(self, seed: int = 0) -> nn.Module:
+        with seeded(seed):
             return RowReader(128)
 
-    def student(self) -> nn.Module:
-        with seeded(0):
+    def student(self, seed: int = 0) -> nn.Module:
+        with seeded(seed):
             return RowReader(48)
 
     def dataset(self) -> Dataset:

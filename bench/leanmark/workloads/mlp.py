@@ -17,12 +17,12 @@ class Mlp(Workload):
     recipe: ClassVar[Recipe | None] = Recipe(epochs=20, batch=32, learning_rate=2e-3, weight_decay=1e-3)
     target: ClassVar[float | None] = 0.97
 
-    def model(self) -> nn.Module:
-        with seeded(0):
+    def model(self, seed: int = 0) -> nn.Module:
+        with seeded(seed):
             return _perceptron(512)
 
-    def student(self) -> nn.Module:
-        with seeded(0):
+    def student(self, seed: int = 0) -> nn.Module:
+        with seeded(seed):
             return _perceptron(128)
 
     def dataset(self) -> Dataset:

@@ -67,8 +67,8 @@ class MobileNetV2(untrained.Untrained):
     image: int = 224
     divisor: int = 1
 
-    def model(self) -> nn.Module:
-        with seeded(0):
+    def model(self, seed: int = 0) -> nn.Module:
+        with seeded(seed):
             return mobilenet_v2(self.divisor)
 
     def dataset(self) -> Dataset:

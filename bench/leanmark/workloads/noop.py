@@ -20,7 +20,7 @@ class Noop(Workload):
 
     recipe: ClassVar[Recipe | None] = None
 
-    def model(self) -> nn.Module:
+    def model(self, seed: int = 0) -> nn.Module:
         return nn.Identity()
 
     def dataset(self) -> Dataset:

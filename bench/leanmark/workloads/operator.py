@@ -28,8 +28,8 @@ class Operator(Workload):
 
     recipe: ClassVar[Recipe | None] = None
 
-    def model(self) -> nn.Module:
-        with seeded(0):
+    def model(self, seed: int = 0) -> nn.Module:
+        with seeded(seed):
             return _layer(self.operation)
 
     def dataset(self) -> Dataset:

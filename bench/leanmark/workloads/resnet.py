@@ -102,8 +102,8 @@ class ResNet18(untrained.Untrained):
     image: int = 224
     width: int = 64
 
-    def model(self) -> nn.Module:
-        with seeded(0):
+    def model(self, seed: int = 0) -> nn.Module:
+        with seeded(seed):
             return resnet18(self.width)
 
     def dataset(self) -> Dataset:
@@ -115,12 +115,12 @@ class ResNet50(untrained.Untrained):
     image: int = 224
     width: int = 64
 
-    def model(self) -> nn.Module:
-        with seeded(0):
+    def model(self, seed: int = 0) -> nn.Module:
+        with seeded(seed):
             return resnet50(self.width)
 
-    def student(self) -> nn.Module:
-        with seeded(0):
+    def student(self, seed: int = 0) -> nn.Module:
+        with seeded(seed):
             return resnet18(self.width)
 
     def dataset(self) -> Dataset:

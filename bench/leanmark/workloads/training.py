@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from leanmark.errors import UsageError
+from leanmark.techniques.torch_step import TorchStep
 from leanmark.workloads.base import Recipe, Split
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -29,33 +30,36 @@ def train(
     split: Split,
     recipe: Recipe,
     loss: Loss,
-    enough: Callable[[], bool] = lambda: False,
+    enough: Callable[[nn.Module], bool] = lambda model: False,
+    deploy: Callable[[TorchStep], TorchStep] = lambda step: step,
 ) -> float:
     """Train ``model`` in place and leave it in evaluation mode; the loss of the last batch.
 
-    ``enough`` is asked at the end of each epoch whether that was the last. It may use the model, in either
-    mode, but draw no random numbers.
+    ``enough`` is asked about the model at the end of each epoch: was that the last? It may use it, in either
+    mode, but draw no random numbers. ``deploy`` changes the step, of which it sees all inputs at once.
 
     Adam (Kingma & Ba, 2015) under a one-cycle learning rate (Smith & Topin, 2017). Equal arguments give
     equal weights on one machine and thread count.
     """
     epochs = list(_epochs(len(split.inputs), recipe))
-    optimizer = torch.optim.Adam(
+    optimizer: torch.optim.Optimizer = torch.optim.Adam(
         model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
+    step = deploy(TorchStep(module=model, inputs=split.inputs, optimizer=optimizer))
+    optimizer = step.optimizer or optimizer
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=recipe.learning_rate, total_steps=sum(map(len, epochs)) + 1
     )
     with seeded(recipe.seed), torch.enable_grad():
         for batches in epochs:
-            model.train()
+            step.module.train()
             for batch in batches:
                 optimizer.zero_grad(set_to_none=True)
-                error = loss(model(split.inputs[batch]), split.targets[batch])
+                error = loss(step.module(step.inputs[batch]), split.targets[batch])
                 error.backward()
                 optimizer.step()
                 schedule.step()
-            if enough():
+            if enough(model):
                 break
     model.eval()
     return error.item()

@@ -41,12 +41,12 @@ class Transformer(Workload):
     target: ClassVar[float | None] = 0.96
     finetune: ClassVar[Recipe] = Recipe(epochs=8, batch=32, learning_rate=3e-3)
 
-    def model(self) -> nn.Module:
-        with seeded(0):
+    def model(self, seed: int = 0) -> nn.Module:
+        with seeded(seed):
             return RowEncoder(width=64, heads=4, layers=2)
 
-    def student(self) -> nn.Module:
-        with seeded(0):
+    def student(self, seed: int = 0) -> nn.Module:
+        with seeded(seed):
             return RowEncoder(width=32, heads=4, layers=2)
 
     def dataset(self) -> Dataset:
