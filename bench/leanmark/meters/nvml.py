@@ -45,6 +45,7 @@ class Gpu:
         self._connected = False
         self._ours: set[int] = set()
         self._scope: tuple[Finding, ...] | None = None
+        self._limit_w: float | None = None
         self._handle: Any = None
         self._nvml: Any = None
 
@@ -82,7 +83,7 @@ class Gpu:
 
     def close(self) -> None:
         """Leave the driver. A GPU that is lost does not hinder that."""
-        self._handle = self._scope = None
+        self._handle = self._scope = self._limit_w = None
         if self._connected:
             self._connected = False
             with contextlib.suppress(self._nvml.NVMLError):
@@ -122,11 +123,11 @@ class Gpu:
         return any(module in self.label for module in _MODULES)
 
     def limit_w(self) -> float | None:
-        """The power that the board enforces, ``None`` where it does not say."""
-        try:
-            return float(self._nvml.nvmlDeviceGetEnforcedPowerLimit(self._handle)) / 1000
-        except self._nvml.NVMLError:
-            return None
+        """The power that the board enforced when first asked, ``None`` where it does not say."""
+        if self._limit_w is None:
+            with contextlib.suppress(self._nvml.NVMLError):
+                self._limit_w = float(self._nvml.nvmlDeviceGetEnforcedPowerLimit(self._handle)) / 1000
+        return self._limit_w
 
     def temperature_c(self) -> float | None:
         """Of the chip, ``None`` where it does not say."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -77,7 +78,8 @@ class PerfEnergy(ProcessorEnergy):
                         kind=kind,
                         unit_j=unit_j,
                         span=None,
-                        read=_reader(event, name, cpu),
+                        show=event.read,
+                        failure=partial(_unreadable, name, cpu),
                         required=kind == "package",
                     )
                 )
@@ -100,11 +102,5 @@ def _name(kind: Kind, index: int) -> str:
     return {"package": f"package-{index}", "dram": f"package-{index}/dram", "psys": "psys"}[kind]
 
 
-def _reader(event: Event, name: str, cpu: int) -> Callable[[], int]:
-    def read() -> int:
-        try:
-            return event.read()
-        except OSError as error:
-            raise MeterError(f"power/{name}/ on CPU {cpu} cannot be read: {error}") from error
-
-    return read
+def _unreadable(name: str, cpu: int, error: OSError) -> MeterError:
+    return MeterError(f"power/{name}/ on CPU {cpu} cannot be read: {error}")

@@ -44,20 +44,19 @@ class KeptCounter:
         self._zone = zone
         self._file: int | None = None
 
-    def read(self) -> int:
-        """As ``counter_uj``."""
+    def read(self) -> bytes:
+        """The text of its count.
+
+        Raises:
+            OSError: it cannot be read.
+        """
         try:
             if self._file is None:
                 self._file = os.open(self._zone.counter, os.O_RDONLY | os.O_CLOEXEC)
-            text = os.pread(self._file, _LONGEST, 0)
-        except OSError as error:
+            return os.pread(self._file, _LONGEST, 0)
+        except OSError:
             self.close()
-            raise _unreadable(self._zone.counter, error) from error
-        try:
-            value = int(text)
-        except ValueError:
-            raise _no_number(self._zone.counter, text.decode("ascii", errors="replace")) from None
-        return value if 0 <= value <= self._zone.span_uj else _within(self._zone, value)
+            raise
 
     def close(self) -> None:
         file, self._file = self._file, None
@@ -92,21 +91,6 @@ def zones(root: Path, read: Read) -> tuple[Zone, ...]:
     return usable
 
 
-def counter_uj(zone: Zone, read: Read) -> int:
-    """What the counter shows now, in microjoules.
-
-    Raises:
-        MeterError: it cannot be read, or shows no number within its span.
-    """
-    return _within(zone, _number(zone.counter, read))
-
-
-def _within(zone: Zone, value: int) -> int:
-    if not 0 <= value <= zone.span_uj:
-        raise MeterError(f"{zone.counter} shows {value}, which is not within its span of {zone.span_uj} µJ")
-    return value
-
-
 def _that_matter(found: Sequence[Zone]) -> tuple[Zone, ...]:
     """Packages with their DRAM and psys; psys alone where the machine shows no package."""
     if any(zone.kind == "package" for zone in found):
@@ -135,7 +119,7 @@ def _kind(label: str) -> Kind | None:
 
 def _span(path: Path, read: Read) -> int:
     source = path / "max_energy_range_uj"
-    span = _number(source, read)
+    span = _number(source, _text(source, read))
     if span <= 0:
         raise MeterError(f"{source} shows {span}: without its span the counter cannot be followed")
     return span
@@ -143,28 +127,31 @@ def _span(path: Path, read: Read) -> int:
 
 def _reads(zone: Zone, read: Read) -> bool:
     try:
-        counter_uj(zone, read)
+        _number(zone.counter, _text(zone.counter, read))
     except MeterError:
         return False
     return True
 
 
-def _number(path: Path, read: Read) -> int:
-    text = _text(path, read)
+def _number(path: Path, text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise _no_number(path, text) from None
+        raise no_count(path, text) from None
 
 
 def _text(path: Path, read: Read) -> str:
     try:
         return read(path).strip()
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise no_count(path, error) from error
 
 
-def _no_number(path: Path, text: str) -> MeterError:
+def no_count(path: Path, shown: str | bytes | OSError) -> MeterError:
+    """Which file, why, and what to do about it."""
+    if isinstance(shown, OSError):
+        return _unreadable(path, shown)
+    text = shown if isinstance(shown, str) else shown.decode("ascii", errors="replace")
     return MeterError(f"{path} shows {text.strip()[:40]!r}, which is not a number")
 
 

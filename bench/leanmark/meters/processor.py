@@ -6,16 +6,17 @@ beside the sum and checked against it.
 
 from __future__ import annotations
 
+import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
-from leanmark.errors import MeterError
+from leanmark.errors import MeterError, StuckCounter
 from leanmark.meters.base import Evidence, Meter, Reading
-from leanmark.meters.counter import Follower, longest_gap_s, same_register
+from leanmark.meters.counter import Followed, follow, longest_gap_s, same_register
 from leanmark.meters.ticker import Repeat, Stop, Ticker
 from leanmark.record import Finding, Provenance
 
@@ -34,15 +35,43 @@ LONGEST_POLL_S = 30.0
 class Domain:
     """One counter of ``unit_j`` joules per count; after ``span`` it starts again, ``None`` if it never does.
 
-    Without a ``required`` domain there is no reading; another one that fails is left out with a finding.
+    ``show`` is called in an open window. When that is over, what it showed is taken for a number; ``failure``
+    says why it is none. Without a ``required`` domain there is no reading; another one that fails is left out
+    with a finding.
     """
 
     name: str
     kind: Kind
     unit_j: float
     span: int | None
-    read: Callable[[], int]
+    show: Callable[[], Any]
+    failure: Callable[[Any], MeterError]
     required: bool
+
+    def check(self) -> None:
+        """Raises:
+        MeterError: it shows no count now.
+        """
+        try:
+            self.followed([(self.show(), 0.0)] * 2)
+        except OSError as error:
+            raise self.failure(error) from error
+        except StuckCounter:
+            pass  # it was looked at only once
+
+    def followed(self, shown: Sequence[tuple[Any, float]]) -> Followed:
+        """What became of it over a window, from all that it showed.
+
+        Raises:
+            MeterError: that makes no sense.
+        """
+        counts = []
+        for each, at_s in shown:
+            try:
+                counts.append((int(each), at_s))
+            except (TypeError, ValueError):
+                raise self.failure(each) from None
+        return follow(self.name, self.unit_j, self.span, counts)
 
 
 class Held(Protocol):
@@ -52,65 +81,48 @@ class Held(Protocol):
 
 
 class Window:
-    """Follows all domains from when it is made; ``stop_polling`` is set by whoever has it polled."""
+    """What the counters showed, and when: nothing is made of it before the window is over."""
 
-    __slots__ = ("_clock", "_failed", "_followed", "_poll_s", "lost", "stop_polling")
+    __slots__ = ("_clock", "_domains", "_shown")
 
-    def __init__(self, domains: Sequence[Domain], clock: Callable[[], float], poll_s: float) -> None:
-        self.lost: dict[str, str] = {}
-        self.stop_polling: Stop
+    def __init__(self, domains: Sequence[Domain], clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._poll_s = poll_s
-        self._failed: MeterError | None = None
-        self._followed: list[tuple[Domain, Follower]] = []
-        for domain in domains:
-            try:
-                count = domain.read()
-            except MeterError as error:
-                self._lose(domain, error)
-            else:
-                follower = Follower(domain.name, domain.unit_j, domain.span, count, clock())
-                self._followed.append((domain, follower))
+        self._domains = domains
+        self._shown: list[list[tuple[Any, float]]] = []
 
-    def poll(self) -> float:
-        """Keep up with the counters; what goes wrong is told when the window ends."""
-        if self._failed is None:
+    def look(self) -> None:
+        """At every counter, once."""
+        now, row = self._clock, []
+        for domain in self._domains:
             try:
-                self._update()
-            except MeterError as error:
-                self._failed = error
-        return self._poll_s
+                row.append((domain.show(), now()))
+            except OSError as error:
+                row.append((error, now()))
+        self._shown.append(row)
 
-    def finish(self) -> list[tuple[Domain, Follower]]:
-        """The domains that counted.
+    def check_first(self) -> None:
+        """Raises:
+        MeterError: a counter that is required could not be read when the window began.
+        """
+        for domain, (shown, _) in zip(self._domains, self._shown[0], strict=True):
+            if domain.required and isinstance(shown, OSError):
+                raise domain.failure(shown)
+
+    def followed(self) -> tuple[list[tuple[Domain, Followed]], dict[str, str]]:
+        """The domains that counted, and why the others did not.
 
         Raises:
-            MeterError: a required one did not, now or in a poll before.
+            MeterError: a required one did not.
         """
-        if self._failed is not None:
-            raise self._failed
-        self._update()
-        for domain, follower in self._followed:
-            if follower.distinct < 2:
-                try:
-                    follower.demand_movement()
-                except MeterError as error:
-                    self._lose(domain, error)
-        return self._followed
-
-    def _update(self) -> None:
-        for domain, follower in self._followed:
+        found, lost = [], {}
+        for index, domain in enumerate(self._domains):
             try:
-                follower.update(domain.read(), self._clock())
+                found.append((domain, domain.followed([row[index] for row in self._shown])))
             except MeterError as error:
-                self._lose(domain, error)
-
-    def _lose(self, domain: Domain, error: MeterError) -> None:
-        """Leave ``domain`` out, in a new list: the old one may be being gone through."""
-        if domain.required:
-            raise error
-        self.lost[domain.name] = str(error)
-        self._followed = [pair for pair in self._followed if pair[0] is not domain]
+                if domain.required:
+                    raise
+                lost[domain.name] = str(error)
+        return found, lost
 
 
 class ProcessorEnergy(Meter[Window]):
@@ -133,6 +145,9 @@ class ProcessorEnergy(Meter[Window]):
         self._repeat = repeat or self._ticker.repeat
         self._domains: tuple[Domain, ...] = ()
         self._poll_s = LONGEST_POLL_S
+        self._open: list[Window] = []
+        self._turn = threading.Lock()
+        self._stop_polling: Stop | None = None
         self.held: list[Held] = []
 
     @abstractmethod
@@ -147,24 +162,40 @@ class ProcessorEnergy(Meter[Window]):
         try:
             for domain in self._known_domains():
                 if domain.required:
-                    domain.read()
+                    domain.check()
         except MeterError as error:
             return str(error)
         return None
 
     def start(self) -> Window:
-        window = Window(self._known_domains(), self._clock, self._poll_s)
-        window.stop_polling = self._repeat(window.poll, self._poll_s)
+        window = Window(self._domains or self._known_domains(), self._clock)
+        window.look()
+        window.check_first()
+        self._open.append(window)
+        if self._stop_polling is None:
+            self._stop_polling = self._repeat(self._poll, self._poll_s)
         return window
 
     def stop(self, token: Window) -> Reading:
-        token.stop_polling()
+        with self._turn:
+            token.look()
+            self._open.remove(token)
         return self._reading(token)
 
     def close(self) -> None:
+        """Windows that are still open end without a reading."""
         self._ticker.close()
+        self._stop_polling = None
+        self._open.clear()
         self._domains = ()
         self._release()
+
+    def _poll(self) -> float:
+        """Keep up with the counters, before one of them can wrap unseen."""
+        with self._turn:
+            for window in self._open:
+                window.look()
+        return self._poll_s
 
     def _release(self) -> None:
         held, self.held = self.held, []
@@ -183,21 +214,21 @@ class ProcessorEnergy(Meter[Window]):
         return self._domains
 
     def _reading(self, window: Window) -> Reading:
-        followed = window.finish()
+        followed, lost = window.followed()
         mirrors = _mirrors(followed)
         dropped = mirrors if self.since_boot else {}
         value, duration_s, distinct, wraps = 0.0, 0.0, followed[0][1].distinct, 0
         parts, beside = {}, {}
-        for domain, follower in followed:  # once, plainly: every call here is cold when a window ends
-            joules, name = follower.joules, domain.name
+        for domain, one in followed:  # once, plainly: every call here is cold when a window ends
+            joules, name = one.joules, one.name
             if domain.kind == "psys" and not domain.required:
                 beside[name] = joules
             elif name not in dropped:
                 parts[name] = joules
                 value += joules
-            duration_s = max(duration_s, follower.last_s - follower.first_s)
-            distinct = min(distinct, follower.distinct)
-            wraps += follower.wraps
+            duration_s = max(duration_s, one.last_s - one.first_s)
+            distinct = min(distinct, one.distinct)
+            wraps += one.wraps
         return Reading(
             value=value,
             duration_s=duration_s,
@@ -211,16 +242,16 @@ class ProcessorEnergy(Meter[Window]):
                 parts=parts,
                 beside=beside,
             ),
-            findings=self._doubts(window, mirrors, value, beside),
+            findings=self._doubts(lost, mirrors, value, beside),
         )
 
     def _doubts(
-        self, window: Window, mirrors: dict[str, str], value: float, beside: dict[str, float]
+        self, lost: dict[str, str], mirrors: dict[str, str], value: float, beside: dict[str, float]
     ) -> tuple[Finding, ...]:
-        if not (window.lost or mirrors or beside):
+        if not (lost or mirrors or beside):
             return ()
         return (
-            *(Finding(code="domain-lost", message=reason) for reason in window.lost.values()),
+            *(Finding(code="domain-lost", message=reason) for reason in lost.values()),
             *(self._mirror_finding(*pair) for pair in mirrors.items()),
             *_platform_findings(value, beside),
         )
@@ -235,9 +266,9 @@ class ProcessorEnergy(Meter[Window]):
         )
 
 
-def _mirrors(followed: Sequence[tuple[Domain, Follower]]) -> dict[str, str]:
+def _mirrors(followed: Sequence[tuple[Domain, Followed]]) -> dict[str, str]:
     """Each package that shows the counter of one before it, with that one's name."""
-    packages = [follower for domain, follower in followed if domain.kind == "package"]
+    packages = [one for domain, one in followed if domain.kind == "package"]
     found: dict[str, str] = {}
     for one, other in combinations(packages, 2):
         if one.name not in found and same_register(one, other):

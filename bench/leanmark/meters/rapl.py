@@ -44,15 +44,16 @@ class Rapl(ProcessorEnergy):
                 kind=zone.kind,
                 unit_j=_JOULES_PER_COUNT,
                 span=zone.span_uj,
-                read=self._reader(zone),
+                show=self._shown(zone),
+                failure=partial(powercap.no_count, zone.counter),
                 required=zone.kind == main,
             )
             for zone in zones
         )
 
-    def _reader(self, zone: powercap.Zone) -> Callable[[], int]:
+    def _shown(self, zone: powercap.Zone) -> Callable[[], str | bytes]:
         if self._read is not None:
-            return partial(powercap.counter_uj, zone, self._read)
+            return partial(self._read, zone.counter)
         counter = powercap.KeptCounter(zone)
         self.held.append(counter)
         return counter.read
