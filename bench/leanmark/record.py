@@ -36,6 +36,12 @@ NO_COUNTER = "no-counter"
 NOT_STEADY = "not-steady"
 """Code of the finding that processes were still warming up: it takes the verdict away."""
 
+DOMAIN_LOST = "domain-lost"
+"""Code of the finding that a part of the machine is in no sum, since its counter told nothing."""
+
+FIRST_CALL_PART = "first-call-part"
+"""Code of the same about the first call: two of them are compared only where the same is left out."""
+
 Phase = Literal["inference", "training"]
 Pass = Literal["prepare", "latency", "memory", "energy", "quality_run"]
 Status = Literal["ok", "skipped", "failed", "invalid"]

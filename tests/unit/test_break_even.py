@@ -9,7 +9,18 @@ from leanmark.reading.break_even import BreakEven, Quantity, Spent, spent
 from leanmark.reading.break_even import break_even as _break_even
 from leanmark.reading.cost import total
 from leanmark.reading.first_call import Extra, FirstCall, first_call
-from leanmark.record import Block, Case, Comparison, Cost, Interval, Measurement, Provenance, Series
+from leanmark.record import (
+    FIRST_CALL_PART,
+    Block,
+    Case,
+    Comparison,
+    Cost,
+    Finding,
+    Interval,
+    Measurement,
+    Provenance,
+    Series,
+)
 
 CASE = Case(workload="cnn", technique="distill")
 COST = Cost(time_s=10.0, energy_j=500.0, energy_provenance=Provenance.MEASURED_COUNTER)
@@ -208,3 +219,14 @@ def test_an_estimate_of_a_first_call_is_no_energy() -> None:
     assert found is not None
     assert found.energy is None
     assert first_call(sides[0], None) is None
+
+
+def test_first_calls_without_the_same_part_of_the_machine_are_not_compared() -> None:
+    part = Finding(code=FIRST_CALL_PART, message="the energy of a first call is without package-0/dram")
+    changed, reference = latency(2.0, joules=(9.0,)), latency(1.0, joules=(5.0,))
+    one_sided = first_call(replace(changed, findings=(part,)), reference)
+    both = first_call(replace(changed, findings=(part,)), replace(reference, findings=(part,)))
+    assert one_sided is not None
+    assert both is not None
+    assert one_sided.energy is None
+    assert both.energy == Extra(value=4.0, low=4.0, high=4.0)

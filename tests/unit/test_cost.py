@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from leanmark.errors import MeterError, StuckCounter
 from leanmark.measuring.cost import CostMeter
 from leanmark.meters.base import Evidence, Meter, Reading
+from leanmark.meters.rapl import Rapl
 from leanmark.protocol.messages import Notice, Ready
-from leanmark.record import ModelFacts, Provenance
+from leanmark.record import DOMAIN_LOST, Finding, ModelFacts, Provenance
+from leanmark.testing.clock import VirtualClock
+from leanmark.testing.power import Constant
+from leanmark.testing.powercap import FakePowercap, FakeZone, Fault
 
 BEGINS, ENDED = Notice("begins"), Notice("ended")
 READY = Ready(
@@ -111,3 +116,26 @@ def test_writing_without_a_meter_has_a_time_alone() -> None:
     ready = replace(READY, model={"onnxruntime": model}, build_s={"onnxruntime": 0.5})
     (cost,) = metered(None, BEGINS, ENDED).costs(ready).values()
     assert (cost.build_s, cost.build_j, cost.build_uncertainty_j) == (0.5, None, None)
+
+
+def test_a_part_of_the_machine_that_told_nothing_is_named(tmp_path: Path) -> None:
+    """The memory's counter stands still for the millisecond that applying took."""
+    clock = VirtualClock(1000.0)
+    still = Fault(kind="stuck", start_s=999.99, stop_s=1000.0055)
+    zones = [
+        FakeZone(folder="intel-rapl:0", name="package-0", power=Constant(50.0)),
+        FakeZone(folder="intel-rapl:0:0", name="dram", power=Constant(5.0), faults=(still,)),
+    ]
+    tree = FakePowercap(tmp_path, zones, clock)
+    tree.write()
+    cost = CostMeter(Rapl(tmp_path, read=tree.read, clock=clock, repeat=clock.repeat))
+    for seconds, doubts in ((5e-3, 1), (1.0, 0)):
+        cost.notice(BEGINS)
+        clock.sleep(seconds)
+        cost.notice(ENDED)
+        message = "the energy of making it is without package-0/dram, whose counter told nothing in that time"
+        said = [Finding(code=DOMAIN_LOST, message=message)]
+        assert list(cost.doubts(replace(READY, time_s=seconds))) == said[:doubts]
+        assert cost.cost(replace(READY, time_s=seconds)).energy_j == pytest.approx(
+            seconds * (50.0 if doubts else 55.0), rel=0.3 if doubts else 0.01
+        )

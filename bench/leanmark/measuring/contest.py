@@ -25,7 +25,17 @@ from leanmark.measuring.source import HERE, Source
 from leanmark.measuring.watch import Watch
 from leanmark.meters.base import Meter
 from leanmark.protocol import messages
-from leanmark.record import NOT_STEADY, Block, Case, Finding, Measurement, Provenance, SamplingPlan, Series
+from leanmark.record import (
+    FIRST_CALL_PART,
+    NOT_STEADY,
+    Block,
+    Case,
+    Finding,
+    Measurement,
+    Provenance,
+    SamplingPlan,
+    Series,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +90,7 @@ class _Variant:
     findings: tuple[Finding, ...] = ()
     opened: messages.Opened | None = None
     first_call: Metered | None = None
+    no_first_call: str | None = None
     error: LeanmarkError | None = None
 
 
@@ -157,6 +168,7 @@ def _seated(
                 with CostMeter(meter) as metered:
                     variant.opened = worker.ask(request, stage.plan.timeout_s, metered.notice)
                 variant.first_call = metered.energy(variant.opened.cold_start_s)
+                variant.no_first_call = metered.reason if meter else None
                 seats.append(_Seat(variant, worker, variant.opened.loops))
         yield sorted(seats, key=lambda seat: variants.index(seat.variant))
     finally:
@@ -317,6 +329,7 @@ def _latency(stage: Stage, variant: _Variant, place: Mapping[str, Any]) -> Measu
             *(() if opened.steady else (_UNSTEADY,)),
             *disturbance.findings(sorted({*opened.unobserved, *variant.unobserved})),
             *variant.findings,
+            *_about_first_call(variant, place["process"]),
         ),
         quality=opened.quality,
         executed={
@@ -341,6 +354,14 @@ def _first_call(variant: _Variant, opened: messages.Opened, process: int) -> Ite
             gain=found.gain,
             blocks=(replace(cold, value=found.joules, uncertainty=found.doubt_j),),
         )
+
+
+def _about_first_call(variant: _Variant, process: int) -> Iterator[Finding]:
+    """What is missing in its energy, in words that are the same in every process."""
+    if variant.no_first_call and process == 0:
+        yield Finding(code="no-first-call", message=f"no energy of its first call: {variant.no_first_call}")
+    for without in variant.first_call.left_out if variant.first_call else ():
+        yield Finding(code=FIRST_CALL_PART, message=f"the energy of a first call is {without}")
 
 
 def _on_device(variant: _Variant) -> Iterator[Series]:

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 from leanmark.errors import MeterError
 from leanmark.meters.base import Meter, Reading
 from leanmark.protocol.messages import Notice, Ready
-from leanmark.record import Cost, Finding, Provenance
+from leanmark.record import DOMAIN_LOST, Cost, Finding, Provenance
 
 
 class Timed(Protocol):
@@ -37,6 +37,12 @@ class Metered:
     scope: Literal["process", "machine", "device"]
     provenance: Provenance
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Parts of the machine that ``joules`` are without, in words that are the same for every time."""
+        lost = (one.message.partition(":")[0] for one in self.findings if one.code == DOMAIN_LOST)
+        return tuple(f"{without}, whose counter told nothing in that time" for without in lost)
 
     @property
     def absolute_doubt_j(self) -> float | None:
@@ -115,6 +121,14 @@ class CostMeter:
             energy_j=found.joules,
             energy_provenance=found.provenance,
             energy_uncertainty_j=found.absolute_doubt_j,
+        )
+
+    def doubts(self, ready: Timed) -> tuple[Finding, ...]:
+        """About the energy of applying."""
+        found = self.energy(ready.time_s)
+        return tuple(
+            Finding(code=DOMAIN_LOST, message=f"the energy of making it is {without}")
+            for without in (found.left_out if found else ())
         )
 
     def costs(self, ready: Ready) -> dict[str, Cost]:

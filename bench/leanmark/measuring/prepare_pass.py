@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,4 +118,4 @@ def apply(
             ready: messages.Ready = worker.ask(request, TIMEOUT_S, metered.notice)
         finally:
             worker.close()
-    return ready, metered.costs(ready)
+    return replace(ready, doubts=(*ready.doubts, *metered.doubts(ready))), metered.costs(ready)

@@ -18,7 +18,7 @@ from leanmark.errors import MeterError, StuckCounter
 from leanmark.meters.base import Evidence, Meter, Reading
 from leanmark.meters.counter import Followed, follow, longest_gap_s, same_register
 from leanmark.meters.ticker import Repeat, Stop, Ticker
-from leanmark.record import Finding, Provenance
+from leanmark.record import DOMAIN_LOST, Finding, Provenance
 
 Kind = Literal["package", "dram", "psys"]
 
@@ -251,7 +251,7 @@ class ProcessorEnergy(Meter[Window]):
         if not (lost or mirrors or beside):
             return ()
         return (
-            *(Finding(code="domain-lost", message=reason) for reason in lost.values()),
+            *(Finding(code=DOMAIN_LOST, message=f"without {name}: {why}") for name, why in lost.items()),
             *(self._mirror_finding(*pair) for pair in mirrors.items()),
             *_platform_findings(value, beside),
         )

@@ -165,7 +165,10 @@ def pay_back(row: Row) -> Iterator[Detail]:
     for one in break_evens(row):
         text = _pays_back(one)
         if one.quantity == "energy" and one.count is not None and row.case.device != "cpu":
-            text += "; making and writing it was metered on the processor, all else on the board"
+            text += (
+                "; making and writing it was metered on the processor, all else on the board alone: what its "
+                "host draws meanwhile, as while it compiles in a first call, is left out"
+            )
         yield f"Break-even in {one.quantity}", text
 
 
