@@ -32,8 +32,8 @@ class Intensity:
     def __post_init__(self) -> None:
         if not 0 < self.value_g_per_kwh <= HIGHEST_PLAUSIBLE:
             raise UsageError(
-                f"a grid intensity lies between 0 and {HIGHEST_PLAUSIBLE:g} g/kWh, "
-                f"not at {self.value_g_per_kwh:g}"
+                f"a grid intensity is above 0 and at most {HIGHEST_PLAUSIBLE:g} g/kWh, "
+                f"not {self.value_g_per_kwh:g}"
             )
 
     @property

@@ -43,7 +43,7 @@ def test_reading_the_tables_does_not_import_codecarbon():
 
 @pytest.mark.parametrize("value", [0.0, -1.0, 2000.1, float("nan"), float("inf")])
 def test_an_absurd_intensity_is_refused(value):
-    with pytest.raises(UsageError, match="between 0 and 2000"):
+    with pytest.raises(UsageError, match="above 0 and at most 2000"):
         carbon.explicit(value)
 
 

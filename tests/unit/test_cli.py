@@ -44,7 +44,7 @@ def recorded(tmp_path: Path) -> Path:
         (["run", "-w", "cnn", "--threads", "4096"], "4096 threads need 4096 cores"),
         (["run", "--zone", "FRANZ"], "Unknown zone"),
         (["run", "--zone", "FRA", "--intensity", "50"], "not both"),
-        (["run", "--intensity", "-3"], "lies between 0 and 2000"),
+        (["run", "--intensity", "-3"], "is above 0 and at most 2000"),
         (["rnu"], "Did you mean"),
         (["list", "workload"], "Unknown kind 'workload'. Did you mean workloads"),
     ],

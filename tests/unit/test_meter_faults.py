@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from leanmark.errors import MeterError
+from leanmark.measuring.cost import CostMeter
 from leanmark.meters.base import Meter, Reading
 from leanmark.meters.codecarbon import CodeCarbon
 from leanmark.meters.energy import choose
@@ -20,7 +20,8 @@ from leanmark.meters.nvml_energy import NvmlEnergy
 from leanmark.meters.nvml_power import NvmlPower
 from leanmark.meters.perf_energy import PerfEnergy
 from leanmark.meters.rapl import Rapl
-from leanmark.record import Provenance
+from leanmark.protocol.messages import Notice
+from leanmark.record import DOMAIN_LOST, Provenance
 from leanmark.testing.clock import VirtualClock
 from leanmark.testing.nvml import FakeGpu, FakeNvml, GpuFault
 from leanmark.testing.perf import FakePerf
@@ -52,14 +53,24 @@ def load(random_: random.Random) -> Power:
 
 
 def measure(meter: Meter[Any], clock: VirtualClock, seconds: float) -> Reading | None:
-    """``None`` where the meter refuses, in words."""
-    try:
-        token = meter.start()
-        clock.sleep(seconds)
-        return meter.stop(token)
-    except MeterError as error:
-        assert len(str(error)) > 20
+    """As training runs, first calls and what is applied are metered; ``None`` where it refuses, in words."""
+    cost = CostMeter(meter)
+    cost.notice(Notice("begins"))
+    clock.sleep(seconds)
+    cost.notice(Notice("ended"))
+    reading, found = cost._readings.get(None), cost.energy(seconds)
+    if reading is None:
+        assert found is None
+        assert len(str(cost.reason)) > 20
         return None
+    assert cost.reason is None
+    assert found is not None
+    assert found.provenance is meter.provenance
+    assert found.joules == pytest.approx(reading.value / reading.duration_s * seconds)
+    lost = [one for one in reading.findings if one.code == DOMAIN_LOST]
+    assert len(found.left_out) == len(lost)
+    assert all(each.startswith("without package-") for each in found.left_out)
+    return reading
 
 
 def assert_honest(meter: Meter[Any], reading: Reading) -> None:

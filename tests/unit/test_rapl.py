@@ -82,6 +82,13 @@ def test_a_platform_below_its_package_is_doubted(tmp_path: Path) -> None:
     assert [finding.code for finding in reading.findings] == ["platform-below-package"]
 
 
+def test_a_platform_that_tells_nothing_is_missing_in_no_sum(tmp_path: Path) -> None:
+    psys = FakeZone(folder="intel-rapl:1", name="psys", power=Constant(0.0))
+    reading = machine(tmp_path, PACKAGE, psys).measure(2.0)
+    assert reading.value == pytest.approx(100.0, abs=0.1)
+    assert [finding.code for finding in reading.findings] == ["platform-lost"]
+
+
 def test_a_platform_without_packages_is_what_there_is(tmp_path: Path) -> None:
     psys = FakeZone(folder="intel-rapl:0", name="psys", power=Constant(20.0))
     assert machine(tmp_path, psys).measure(2.0).value == pytest.approx(40.0, abs=0.1)

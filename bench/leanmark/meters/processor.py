@@ -251,7 +251,7 @@ class ProcessorEnergy(Meter[Window]):
         if not (lost or mirrors or beside):
             return ()
         return (
-            *(Finding(code=DOMAIN_LOST, message=f"without {name}: {why}") for name, why in lost.items()),
+            *(_lost(name, why) for name, why in lost.items()),
             *(self._mirror_finding(*pair) for pair in mirrors.items()),
             *_platform_findings(value, beside),
         )
@@ -264,6 +264,12 @@ class ProcessorEnergy(Meter[Window]):
             message=f"{name} and {original} agree to a joule: if they are dies that show one counter, the "
             "sum is too large by that",
         )
+
+
+def _lost(name: str, why: str) -> Finding:
+    """The platform is in no sum anyway: it is only what the packages are checked against."""
+    code = "platform-lost" if name.rpartition("/")[2] == "psys" else DOMAIN_LOST
+    return Finding(code=code, message=f"without {name}: {why}")
 
 
 def _mirrors(followed: Sequence[tuple[Domain, Followed]]) -> dict[str, str]:
