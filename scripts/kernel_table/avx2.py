@@ -28,7 +28,7 @@ CPUID, UD0 = b"\x0f\xa2", b"\x0f\xff"
 
 @contextmanager
 def environment() -> Iterator[Mapping[str, str]]:
-    """The variables of a process that is held to AVX2. Takes half a minute and 0.3 GB of the temporary folder.
+    """The variables of a process that is held to AVX2: half a minute, and 0.3 GB in the temporary folder.
 
     Raises ``RuntimeError`` where a tool is missing, or a library does not ask the processor in this way.
     """

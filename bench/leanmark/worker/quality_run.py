@@ -24,11 +24,11 @@ import torch
 from torch import nn
 
 from leanmark import chain
-from leanmark.backends.base import Executed
 from leanmark.backends.profiled import operators
 from leanmark.chain import Link
 from leanmark.errors import Implausible, Unsupported
 from leanmark.models import fidelity
+from leanmark.models.executed import Executed
 from leanmark.protocol.messages import Notice, Trained
 from leanmark.techniques.base import Context, Technique
 from leanmark.techniques.torch_step import TorchStep
