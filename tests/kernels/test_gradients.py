@@ -11,6 +11,7 @@ import leanmark_kernels as lk
 from leanmark_kernels import depthwise_packing, packing, sparse_packing
 from leanmark_kernels.convert import Recipe, convert
 from leanmark_kernels.ops.inverted_residual import InvertedResidualWeights
+from leanmark_kernels.winograd_forms import FORMS, Form
 
 SHARE = 2e-5
 """Of the largest gradient: F(4x4, 3x3) in float32."""
@@ -123,17 +124,18 @@ def test_packed_weights_have_a_gradient() -> None:
     check(sparse_packing.unpack_sparse(held, 18, 19, 1)[..., 0], exact.weight.grad)
 
 
-@pytest.mark.parametrize("tile", [2, 4])
-def test_transformed_weights_have_a_gradient(tile: int) -> None:
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_transformed_weights_have_a_gradient(form: Form) -> None:
     """Back through U = G w G^T it is that of the weights."""
-    dense, input = conv(3), rand(2, 5, 6, 7)
-    packed = packing.pack_winograd(dense.weight, tile).requires_grad_()
-    lk.winograd_conv2d(input, packed, dense.bias, out_channels=18, padding=0).square().sum().backward()
+    dense, input = conv(form.kernel, stride=form.stride), rand(2, 5, 9, 10)
+    packed = packing.pack_winograd(dense.weight, form.tile, form.stride).requires_grad_()
+    output = lk.winograd_conv2d(input, packed, dense.bias, out_channels=18, padding=0, stride=form.stride)
+    output.square().sum().backward()
     exact = copy.deepcopy(dense).double()
     exact(input.double()).square().sum().backward()
-    points = packed.grad.double().transpose(2, 3).flatten(1, 2)[:, :18].unflatten(0, (tile + 2, tile + 2))
-    g = torch.tensor(packing._WEIGHT_TRANSFORM[tile], dtype=torch.float64)
-    check(torch.einsum("ai,aboc,bj->ocij", g, points, g), exact.weight.grad)
+    points = packed.grad.double().transpose(2, 3).flatten(1, 2)[:, :18]
+    through = torch.func.vjp(form.transformed, dense.weight.detach().double())[1]
+    check(through(points)[0], exact.weight.grad)
 
 
 def test_parts_of_a_block_have_a_gradient() -> None:
