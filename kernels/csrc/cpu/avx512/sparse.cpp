@@ -64,8 +64,8 @@ struct Offsets<16> {
 namespace {
 
 template <int kBlock, bool kLinear>
-LEANMARK_TARGET void work(const Plan& p, int64_t begin, int64_t end, float* scratch) {
-  run<16, kBlock, kLinear>(p, begin, end, scratch);
+LEANMARK_TARGET void work(const Plan& p, int64_t begin, int64_t end, Worker& worker) {
+  run<16, kBlock, kLinear>(p, begin, end, worker);
 }
 
 LEANMARK_TARGET void planes(const float* from, int64_t pixels, int64_t channels, float* to) {

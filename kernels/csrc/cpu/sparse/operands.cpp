@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <string>
+#include <vector>
 
 #include "cpu/tensors.h"
 #include "cpu/threads.h"
@@ -14,7 +15,8 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-constexpr int64_t kItemsPerThread = 2;  // so that one that is done early has something to take over
+constexpr int64_t kItemsPerThread = 8;  // so that whoever is there first has something to take over
+constexpr int64_t kLeastRows = 16;      // of an item
 constexpr int64_t kLine = 16;           // floats
 
 }  // namespace
@@ -93,16 +95,18 @@ void run(const Plan& planned, Tiles work, const Tensor& like) {
   Plan plan = planned;
   const Weights& w = plan.weights;
   const int64_t threads = torch::stable::get_num_threads(), tiles = plan.images * plan.tiles;
-  // Few tiles: threads share the rows of each, though every share lays the tile out again.
-  const bool shared = threads > 1 && tiles < kItemsPerThread * threads;
-  plan.shares = shared ? std::min(divide_up(kItemsPerThread * threads, tiles), w.groups) : 1;
+  // Few tiles: threads share the rows of each, and lay all of it out when they come to the first of their shares.
+  const int64_t most_shares = threads > 1 ? divide_up(w.rows, kLeastRows) : 1;
+  plan.shares = std::min(divide_up(kItemsPerThread * threads, tiles), most_shares);
+  plan.slab_step = plan.shares > 1 ? divide_up(w.slab_channels * plan.pitch, kLine) * kLine : 0;
   const int64_t floats = divide_up(scratch_floats(plan), kLine) * kLine;
   const Tensor scratch = torch::stable::new_empty(like, {threads * floats});
-  float* memory = scratch.mutable_data_ptr<float>();
+  std::vector<Worker> workers(threads);
+  for (int64_t i = 0; i < threads; ++i) workers[i].scratch = scratch.mutable_data_ptr<float>() + i * floats;
   const double entries = double(w.entries * w.block);
   const leanmark::Work all{entries * sizeof(float) + double(w.entries), entries * double(plan.images * plan.columns)};
   parallel_for(tiles * plan.shares, all, [&](int64_t begin, int64_t end, int64_t worker) {
-    work(plan, begin, end, memory + worker * floats);
+    work(plan, begin, end, workers[worker]);
   });
 }
 

@@ -50,16 +50,27 @@ struct Plan {
   int64_t pitch;                 // floats of one channel of a tile
   int64_t images, columns;       // columns: of one image
   int64_t tile, tiles, shares;   // columns of a tile; tiles of an image; items that share one tile's rows
+  int64_t slab_step;  // floats from the tile of one slab to that of the next, or 0 if it takes its place
   const float* input_end;
 };
 
-inline int64_t scratch_floats(const Plan& p) {
-  const int64_t groups = (p.weights.groups + p.shares - 1) / p.shares;
-  return p.weights.slab_channels * p.pitch + (groups * p.weights.block + 1) * p.tile + 2 * kSlack;
+inline int64_t packed_floats(const Plan& p) {
+  return (p.weights.slabs - 1) * p.slab_step + p.weights.slab_channels * p.pitch + kSlack;
 }
 
-// Items [begin, end), which are tiles or shares of them, with scratch memory that no other thread uses.
-using Tiles = void (*)(const Plan&, int64_t begin, int64_t end, float* scratch);
+inline int64_t scratch_floats(const Plan& p) {
+  const int64_t groups = (p.weights.groups + p.shares - 1) / p.shares;
+  return packed_floats(p) + (groups * p.weights.block + 1) * p.tile + kSlack;
+}
+
+// What a thread has to itself.
+struct Worker {
+  float* scratch;
+  int64_t held = -1;  // the tile that is laid out there, of all slabs
+};
+
+// Items [begin, end), which are tiles or shares of them.
+using Tiles = void (*)(const Plan&, int64_t begin, int64_t end, Worker& worker);
 
 // An image [pixels, channels] as [channels, pixels].
 using Planes = void (*)(const float* from, int64_t pixels, int64_t channels, float* to);
