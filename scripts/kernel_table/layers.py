@@ -20,6 +20,7 @@ THREE_BY_THREE = [
     for batch in (1, 8)
     for channels, size in ((64, 56), (128, 28), (256, 14), (512, 7))
 ]
+STRIDE_2 = [(3, 64, 7, 224), (64, 128, 3, 56), (128, 256, 3, 28), (256, 512, 3, 14)]
 DEPTHWISE = [(384, 14, 1), (576, 14, 2), (960, 7, 1)]
 LINEARS = [
     (1, 1024, 1024),
@@ -77,6 +78,10 @@ class Case:
 def cases() -> Iterator[Case]:
     for batch, channels, size in THREE_BY_THREE:
         yield _convolution(f"conv 3x3 {channels}@{size} batch {batch}", batch, size, _conv(channels, 3))
+    for channels, filters, kernel, size in STRIDE_2:
+        layer = nn.Conv2d(channels, filters, kernel, stride=2, padding=kernel // 2)
+        title = f"conv {kernel}x{kernel} {channels}->{filters}@{size} stride 2 batch 1"
+        yield _convolution(title, 1, size, layer)
     yield _convolution("conv 1x1 256->1024@14 batch 1", 1, 14, nn.Conv2d(256, 1024, 1))
     for channels, size, stride in DEPTHWISE:
         layer = nn.Conv2d(channels, channels, 3, stride, padding=1, groups=channels)

@@ -1,5 +1,5 @@
-// The four pixels of each square of 2x2 as channels of one pixel: a convolution of stride 2 becomes one of stride 1 with
-// half the kernel.
+// The four pixels of each square of 2x2 as channels of one pixel: a convolution of stride 2 becomes one of stride 1
+// with half the kernel.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,7 @@
 // The transforms of each form, along one axis (Lavin and Gray, CVPR 2016, section 4).
 //
-// The kIn input pixels under kOut output pixels become as many points, and those of the next tile begin kStep further.
-// Each point meets one of kWeights transformed weights, which `group` names.
+// The kIn input pixels under kOut output pixels become as many points, and those of the next tile begin kStep
+// further. Each point meets one of kWeights transformed weights, which `group` names.
 #pragma once
 
 #include <array>
@@ -89,8 +89,8 @@ struct F3 : Alone<6> {
   }
 };
 
-// Three taps, two outputs at stride 2: F(2, 2) of the even pixels with points 0, 1 and infinity, where the outer taps
-// meet, and the odd pixels as they are, for the middle one.
+// Three taps, two outputs at stride 2: F(2, 2) of the even pixels with points 0, 1 and infinity, where the outer
+// taps meet, and the odd pixels as they are, for the middle one.
 struct Stride2 {
   static constexpr int kOut = 2, kStep = 4, kIn = 5, kWeights = 4;
   static constexpr int group(int point) { return point < 3 ? point : 3; }
