@@ -198,7 +198,7 @@ class _OfImages(PackedLayer):
         if input.dim() != 4 or input.shape[1] != self.options["in_channels"]:
             self._require_input(input)
         pixels = input.permute(0, 2, 3, 1)
-        values, scale = _quantize_int8(pixels.reshape(pixels.shape[0], pixels.shape[1:].numel()), 8)
+        values, scale = _quantize_int8(pixels.flatten(1), 8)
         return values.view(pixels.shape).permute(0, 3, 1, 2), scale
 
 
