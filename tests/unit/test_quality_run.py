@@ -259,6 +259,14 @@ def test_a_technique_is_compared_seed_by_seed() -> None:
     assert f"prune(ratio=0.5): {label}: 1.50 s" in text
 
 
+def test_training_for_a_gpu_is_told_to_be_the_processors() -> None:
+    tables = tabulate.build([synthetic.records()])
+    row = next(row for table in tables for row in table.rows if row.role == "baseline")
+    known = reading.find(RUN, [played(*REACHED)], CASE)
+    told = dict(details(replace(row, quality_run=known, case=replace(row.case, device="cuda"))))
+    assert ", on the processor, where models are made; 1 to 3 of" in told["Training to accuracy 90.0 %"]
+
+
 def test_few_seeds_give_a_ratio_without_a_verdict() -> None:
     told, _ = compared((1.0, 2.0, 3.0), (0.5, 1.0, 1.5))
     assert (

@@ -107,7 +107,8 @@ def quality_run(row: Row) -> Iterator[Detail]:
     if known.time is None:
         yield label, known.refusal or "not measured"
         return
-    yield label, f"{_spread(known.time, units.seconds)}{_over(known.time)}; {_epochs(known)}"
+    where = "" if row.case.device == "cpu" else ", on the processor, where models are made"
+    yield label, f"{_spread(known.time, units.seconds)}{where}{_over(known.time)}; {_epochs(known)}"
     if known.energy is not None:
         text = f"{_spread(known.energy, units.joules)}, that of judging included"
         yield "Energy of training to it", f"{text}{_over(known.energy)}"
