@@ -2,10 +2,10 @@
 """usage: scripts/gpu.py [--folder DIR] [--minutes M] [--device cuda:N] [--rehearse] [PIECE...]
 
 Everything that only a GPU can show, in pieces, the most telling first: checks of what fakes stood in for
-(`check-first`, and `check` for the rest of them), the Triton kernels (`kernels-first`, one case of each, and
-`kernels`), and contests. Records are under DIR. What is done is not done again: run it until it says that
-nothing is left. A piece is begun only where its time is left, and one that fails, crashes or hangs costs only
-itself. Needs no network. From a checkout that is not installed:
+(`check-first`, `convert` for conversion, `check` for the rest of them), the Triton kernels (`kernels-first`,
+one case of each, and `kernels`), and contests. Records are under DIR. What is done is not done again: run it
+until it says that nothing is left. A piece is begun only where its time is left, and one that fails, crashes
+or hangs costs only itself. Needs no network. From a checkout that is not installed:
 
   PYTHONPATH=$PWD/bench:$PWD/kernels python3 scripts/gpu.py
 
@@ -132,9 +132,10 @@ FIRST_CHECKS = (
 FIRST_KERNELS = 11
 """One case of each kind."""
 
-COSTS_S = {"check-first": 100.0, "kernels-first": 90.0, "check": 60.0, "kernels": 60.0}
+COSTS_S = {"check-first": 100.0, "kernels-first": 90.0, "convert": 120.0, "check": 60.0, "kernels": 60.0}
 PIECES = (
-    "check-first", "kernels-first", CONTESTS[0].name, "kernels", "check", *(one.name for one in CONTESTS[1:])
+    "check-first", "kernels-first", CONTESTS[0].name, "convert", "kernels", "check",
+    *(one.name for one in CONTESTS[1:]),
 )  # fmt: skip
 
 
@@ -197,6 +198,7 @@ def _do(piece: str, options: argparse.Namespace, on: Target, left_s: float) -> b
     commands = {
         "check-first": ["gpu_check.py", *folder, *seconds, *FIRST_CHECKS],
         "check": ["gpu_check.py", *folder, *seconds, *(FIRST_CHECKS if options.rehearse else [])],
+        "convert": ["gpu_check.py", *folder, *seconds, "convert encoder" if options.rehearse else "convert"],
         "kernels-first": ["gpu_kernels.py", *folder, *seconds, "--first", str(FIRST_KERNELS)],
         "kernels": ["gpu_kernels.py", *folder, *seconds],
     }

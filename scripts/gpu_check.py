@@ -170,7 +170,8 @@ def outcome(name: str, check: Check) -> Outcome:
 
 
 def checks(place: Place) -> Iterator[tuple[str, Check]]:
-    """Quick ones first; those that torch.compile takes its time for are last."""
+    """Quick ones first; those that torch.compile takes its time for are last, but for what is a piece of its
+    own."""
     if place.device == "cuda":
         yield "board", board
         yield "conditions", conditions
@@ -178,12 +179,12 @@ def checks(place: Place) -> Iterator[tuple[str, Check]]:
         yield "cold against hot", cold
         yield "memory of the allocator", memory
         yield "out of memory is survived", out_of_memory
-    yield from gpu_convert.checks(CONVERTED, place.device)
     texts = dict.fromkeys((*suite.GPU_TECHNIQUES, "cuda_graphs", "channels_last", *OURS))
     for compiled, phase in product((False, True), PHASES):
         for (name, workload), text in product(MODELS.items(), texts):
             if ("compile" in text) == compiled and possible(text, phase, place.device):
                 yield f"{name} {phase} {text}", technique(workload, text, phase, place)
+    yield from gpu_convert.checks(CONVERTED, place.device)
 
 
 def board() -> str:

@@ -81,7 +81,7 @@ def test_it_goes_on_where_it_stopped(
     assert {path.name for path in (tmp_path / "done").iterdir()} == {"check", "bert-inference-32"}
     assert pretended.main([*folder, "--minutes", "0"]) == 0
     assert (
-        "too little time for check-first, kernels-first, kernels, bert-inference-32-fewer-bits"
+        "too little time for check-first, kernels-first, convert, kernels, bert-inference-32-fewer-bits"
         in capsys.readouterr().out
     )
     assert pretended.main([*folder, "--minutes", "999"]) == 0
@@ -102,7 +102,7 @@ def test_what_failed_is_tried_again_and_keeps_nothing_else_from_being_done(
 def test_a_piece_that_does_not_fit_lets_a_shorter_one_go_first(pretended: ModuleType, tmp_path: Path) -> None:
     assert pretended.main(["--folder", str(tmp_path), "--minutes", "5.4"]) == 0
     done = {path.name for path in (tmp_path / "done").iterdir()}
-    assert {"check-first", "kernels-first", "kernels", "check", "cnn-inference-32"} <= done
+    assert {"check-first", "kernels-first", "convert", "kernels", "check", "cnn-inference-32"} <= done
     assert "bert-inference-32" not in done
 
 
@@ -171,12 +171,13 @@ def test_all_kinds_of_pieces_can_be_rehearsed_without_a_gpu(tmp_path: Path) -> N
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert {path.name for path in (tmp_path / "done").iterdir()} == {
-        "check-first", "check", "kernels-first", "kernels", "mlp-inference-4"
+        "check-first", "convert", "check", "kernels-first", "kernels", "mlp-inference-4"
     }  # fmt: skip
     checks = [json.loads(line) for line in (tmp_path / "gpu-check.jsonl").read_text().splitlines()]
-    assert [(one["name"], one["status"]) for one in checks] == [
-        ("convert encoder fp32 of 4", "ok"), ("encoder inference fp32", "ok")
-    ]  # fmt: skip
+    assert {(one["name"], one["status"]) for one in checks} == {
+        ("encoder inference fp32", "ok"),
+        *((f"convert encoder {weights} of 4", "ok") for weights in ("fp32", "w8", "int8-exact", "sparse")),
+    }
     [record] = tmp_path.glob("*/*.jsonl")
     lines = [json.loads(line) for line in record.read_text().splitlines()]
     assert {"fp32", "bf16"} <= {line["case"]["technique"] for line in lines if "case" in line}
