@@ -210,7 +210,7 @@ def _checked(model: object, example: object, recipe: Recipe) -> tuple[Tensor, ..
     _require_one_place(model, inputs, recipe.weights)
     for name, parameter in model.named_parameters():
         rounded = parameter.is_floating_point() and parameter.dtype != torch.float32
-        if rounded and parameter.device.type == "cpu":
+        if rounded and not place.is_gpu(parameter.device):
             raise TypeError(
                 f"convert: '{name}' is {parameter.dtype}; it must be torch.float32: call model.float() first"
             )
