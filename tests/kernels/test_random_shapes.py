@@ -87,7 +87,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
         env={**os.environ, "LEANMARK_SANITIZE": "1"},
         check=True,
         capture_output=True,
-        timeout=600,
+        timeout=1200,
     )
     shutil.copytree(
         ROOT / "kernels/leanmark_kernels",
