@@ -82,7 +82,7 @@ def test_without_a_zone_the_world_stands_in_and_says_so(
         (["--embodied", "0"], "above 0"),
         (["--lifetime", "4"], "give --embodied too"),
         (["--zone", "Germny"], "Did you mean Germany"),
-        (["--intensity", "0"], "between 0 and 2000"),
+        (["--intensity", "0"], "above 0 and at most 2000"),
         (["--zone", "FRA", "--intensity", "50"], "not both"),
     ],
 )
