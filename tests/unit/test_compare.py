@@ -159,7 +159,7 @@ def test_with_few_processes_only_large_effects_get_a_verdict():
     small = compare_series(base, latencies(0.96, processes=2), "latency_s")
     assert small.verdict == "inconclusive"
     assert small.allowance == pytest.approx(0.0457, abs=1e-4)
-    assert small.reason == "2 of the 5 processes that a difference this small needs at least"
+    assert small.reason == "2 of the 5 processes that settling it needs at least"
     assert small.ratio.scope == "within-process"
 
 

@@ -180,9 +180,7 @@ def _unsettled(compared: Comparison, interval: Interval) -> Comparison:
     """Says how many processes would settle it."""
     processes, margin = compared.processes, compared.margin
     if processes < stats.MIN_PROCESSES:
-        reason = (
-            f"{processes} of the {stats.MIN_PROCESSES} processes that a difference this small needs at least"
-        )
+        reason = f"{processes} of the {stats.MIN_PROCESSES} processes that settling it needs at least"
         return replace(compared, reason=reason, more_processes=stats.MIN_PROCESSES - processes)
     needed = stats.processes_to_settle(interval, processes, margin)
     if needed is None:
