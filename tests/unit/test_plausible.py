@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from leanmark.backends.base import Array, Executable
 from leanmark.devices.base import Accelerator, Step
-from leanmark.errors import Implausible, LeanmarkError, TookNoEffect, Unsupported, WorkerRaised
+from leanmark.errors import Implausible, LeanmarkError, OutOfTime, TookNoEffect, Unsupported, WorkerRaised
 from leanmark.measuring.outcome import failure
 from leanmark.models.executed import Executed
 from leanmark.protocol.messages import BlockTime
@@ -106,3 +106,8 @@ def test_what_becomes_of_a_case(error: LeanmarkError, status: str) -> None:
     one = failure("run", Case(workload="cnn"), "latency", "work", error)
     assert (one.status, one.series) == (status, ())
     assert str(error) in str(one.reason)
+
+
+def test_a_case_that_had_no_turn_is_not_called_unsupported() -> None:
+    one = failure("run", Case(workload="cnn"), "latency", "work", OutOfTime())
+    assert (one.status, one.reason) == ("skipped", "the time budget ended before its turn came")

@@ -6,6 +6,7 @@ from leanmark.errors import (
     Implausible,
     LeanmarkError,
     OutOfMemory,
+    OutOfTime,
     TookNoEffect,
     Unsupported,
     WorkerRaised,
@@ -27,6 +28,8 @@ def failure(run: str, case: Case, pass_name: Pass, work: str, error: LeanmarkErr
 
 
 def _reason(error: LeanmarkError) -> str:
+    if isinstance(error, OutOfTime):  # it is supported: nobody looked
+        return str(error)
     for kind, name in ((Unsupported, "unsupported"), (OutOfMemory, "out_of_memory")):
         if isinstance(error, kind):
             return f"{name}: {error}"
