@@ -36,7 +36,8 @@ class Account:
             "memory": 2.0 * sampling.memory_processes,
         }
         chains = {(case.workload, case.technique, case.commit) for case in plan.cases}
-        self._total = len(chains) * self._cost["prepare"] + len(plan.cases) * (
+        trainings = 1 if sampling.target is None else 1 + sampling.target_seeds
+        self._total = trainings * len(chains) * self._cost["prepare"] + len(plan.cases) * (
             self._cost["contest"] + self._cost["memory"]
         )
         self._done = 0.0

@@ -225,7 +225,7 @@ class Campaign:
         )
 
         def begin(chain: str, seed: int) -> None:
-            self._account.begin(f"{case.workload}: training {chain} to its target, seed {seed}", "prepare", 0)
+            self._account.begin(f"{case.workload}: training {chain} to its target, seed {seed}", "prepare")
 
         played = trials.play(self._launcher, self._making_meter, self._engine.has_time_for, begin)
         subject = replace(
