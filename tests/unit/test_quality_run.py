@@ -278,8 +278,16 @@ def test_estimates_have_no_ratio() -> None:
     told, _ = compared((1.0, 2.0, 3.0, 4.0, 5.0), (0.5, 1.0, 1.5, 2.0, 2.5), Guess())
     joules = told["Energy of training to it"]
     assert joules.startswith("~150 J")
-    assert joules.endswith(
-        "; ratio not measured: an estimate derived from time adds nothing to the latency ratio"
+    assert joules.endswith("5 runs of 50.0 J to 250 J, that of judging included")
+
+
+def test_a_share_that_is_there_is_not_told_as_nothing() -> None:
+    tables = tabulate.build([synthetic.records()])
+    row = next(row for table in tables for row in table.rows if row.role == "baseline")
+    known = replace(reading.find(RUN, [played(*REACHED)], CASE), looking=0.003, earlier=0.004)
+    told = dict(details(replace(row, quality_run=known)))["Training to accuracy 90.0 %"]
+    assert told.endswith(
+        "took under 1% of the time; under 1% went into the trained model that they began with"
     )
 
 

@@ -114,6 +114,19 @@ def test_the_footnotes_say_what_a_reader_must_know(tables, note):
     assert note in printed(tables, 250)
 
 
+def test_rows_that_lack_numbers_for_one_reason_share_a_line():
+    records = synthetic.records()
+    late = tuple(
+        replace(one, status="skipped", reason="no time was left", series=())
+        if one.pass_name == "latency" and one.case.phase == "training"
+        else one
+        for one in records.measurements
+    )
+    text = printed(tabulate.build([replace(records, measurements=late)], None), 250)
+    assert "fp32 · eager, bf16 · eager, prune(ratio=0.5) · eager: skipped: no time was left" in text
+    assert text.count("no time was left") == 1
+
+
 def test_a_stated_intensity_is_no_stand_in():
     text = printed(tabulate.build([synthetic.records()], carbon.for_zone("FRA")), 250)
     assert "France (FRA)" in text

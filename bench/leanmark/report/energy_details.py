@@ -137,7 +137,9 @@ def _over(found: Spread) -> str:
     if compared.ratio is not None:
         why = f" ({compared.reason})" if compared.demoted else ""
         return f"; {cells.comparison(compared)} {whose}, {compared.verdict}{why}"
-    if compared.reason == ESTIMATED or plain is None:
+    if compared.reason == ESTIMATED:  # said once, below the tables
+        return ""
+    if plain is None:
         return f"; ratio {compared.reason}"
     return f"; {units.ratio(plain)}{cells.BARE} {whose}, and an interval needs {MIN_PROCESSES} seeds of both"
 
@@ -145,11 +147,16 @@ def _over(found: Spread) -> str:
 def _epochs(known: QualityRun) -> str:
     least, most = min(known.epochs), max(known.epochs)
     counts = f"{least}" if least == most else f"{least} to {most}"
-    share = f", which took {known.looking:.0%} of the time" if known.looking is not None else ""
+    share = f", which took {_part(known.looking)} of the time" if known.looking is not None else ""
     text = f"{counts} of at most {known.longest} epochs, judged at the end of each{share}"
     if known.earlier:
-        text += f"; {known.earlier:.0%} went into the trained model that they began with"
+        text += f"; {_part(known.earlier)} went into the trained model that they began with"
     return text
+
+
+def _part(share: float) -> str:
+    """Of a whole: what is there is never told as nothing."""
+    return f"{share:.0%}" if share >= 0.01 else "under 1%"
 
 
 def _joules(made: Cost) -> str:

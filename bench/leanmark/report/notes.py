@@ -43,7 +43,7 @@ def notes(table: Table) -> list[str]:
 
 
 def legend(tables: Sequence[Table]) -> list[str]:
-    """How to read all ``tables``: ratios, marks, units. Each sentence once."""
+    """What was found beside ``tables``, then how to read them: ratios, marks, units. Each sentence once."""
     sentences = (
         sentence
         for table in tables
@@ -51,7 +51,7 @@ def legend(tables: Sequence[Table]) -> list[str]:
     )
     rows = [row for table in tables for row in table.rows]
     runs = dict.fromkeys(_quality_runs(rows))
-    return [*_noise(rows), *_together(rows), *dict.fromkeys(sentences), *runs, *_unobserved(rows)]
+    return [*runs, *_noise(rows), *_together(rows), *dict.fromkeys(sentences), *_unobserved(rows)]
 
 
 def _unobserved(rows: Iterable[Row]) -> Iterator[str]:
@@ -94,9 +94,8 @@ def _together(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def _statuses(rows: Iterable[Row]) -> Iterator[str]:
-    for row in rows:
-        if row.status != "ok":
-            yield f"{cells.name(row)}: {row.status}: {row.reason}"
+    """Why rows have no number, gathered by reason."""
+    yield from _gathered((f"{row.status}: {row.reason}", row) for row in rows if row.status != "ok")
 
 
 def _gaps(rows: Iterable[Row]) -> Iterator[str]:
