@@ -198,4 +198,4 @@ def test_training_runs_to_a_target_are_metered_and_a_trained_model_has_none(
     both = [[one["earlier_s"] > 0 for one in side.executed["runs"]] for side in (mlp, pruned)]
     assert both == [[False] * 2, [True] * 2]
     assert (own.status, own.series) == ("skipped", ())
-    assert "Custom comes trained: there is no recipe" in str(own.reason)
+    assert "it comes trained: there is no recipe" in str(own.reason)

@@ -103,6 +103,7 @@ def test_markup_in_a_reason_is_printed_as_it_is(hostile):
         "energy not measured: skipped: the time budget ended",
         "1 of 2 processes were still warming up when their time ended",
         "fp32 · onnxruntime is compared to fp32 · eager: a backend switch, no technique.",
+        "It holds the libraries that a backend loads only with a model, too.",
         "the interval holds for the 2 processes that ran. Its margin is widened by 4.6%",
         "~ is an estimate by a model of power; no sensor was read.",
         "No energy ratio: not measured: an estimate derived from time adds nothing to the latency ratio.",

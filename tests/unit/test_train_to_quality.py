@@ -238,7 +238,7 @@ def test_training_that_diverges_ends_and_says_so() -> None:
     ("workload", "target", "reason"),
     [
         (Made(), 0.9, "comes trained: there is no recipe"),
-        (Tiny(), None, "Tiny states no target of its own"),
+        (Tiny(), None, "the workload states no target of its own"),
         (Exact(), 0.9, "no targets that a training run could be judged by"),
     ],
 )

@@ -205,6 +205,8 @@ def _reading(rows: tuple[Row, ...]) -> Iterator[str]:
         on_host = all(row.case.device == "cpu" for row in rows)
         peak = "the peak less what the imports took" if on_host else "the peak of the GPU's allocator"
         yield f"Memory is working memory, {peak}, as a ratio."
+        if on_host and any(row.role == "backend switch" and row.working_memory for row in rows):
+            yield "It holds the libraries that a backend loads only with a model, too."
     for row in rows:
         if row.role == "backend switch":
             yield f"{cells.name(row)} is compared to fp32 · eager: a backend switch, no technique."

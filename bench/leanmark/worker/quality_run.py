@@ -56,10 +56,10 @@ def run(
         TookNoEffect: a technique is not in what was trained.
     """
     if workload.recipe is None:
-        raise Unsupported(f"{type(workload).__name__} comes trained: there is no recipe to train it by")
+        raise Unsupported("it comes trained: there is no recipe to train it by")
     wanted = workload.target if target is None else target
     if wanted is None:
-        raise Unsupported(f"{type(workload).__name__} states no target of its own: give one")
+        raise Unsupported("the workload states no target of its own: give one")
     techniques = [chain.build(link) for link in links]
     retrain = [one.retrains for one in techniques]
     if any(retrain) and not retrain[-1]:
