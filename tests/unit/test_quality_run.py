@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -59,7 +60,7 @@ class Guess(Steady):
 class Script:
     """A launcher whose workers answer with ``replies``, one each."""
 
-    def __init__(self, replies: Sequence[Trained | Exception]) -> None:
+    def __init__(self, replies: Sequence[Trained | BaseException]) -> None:
         self.replies = list(replies)
         self.asked: list[tuple[str, int]] = []
 
@@ -72,7 +73,7 @@ class Script:
     def ask(self, request: messages.TrainToQuality, timeout_s: float, notice: Callable[..., None]) -> Trained:
         self.asked.append((request.chain, request.seed))
         reply = self.replies.pop(0)
-        if isinstance(reply, Exception):
+        if isinstance(reply, BaseException):
             raise reply
         notice(Notice("begins"))
         notice(Notice("ended"))
@@ -96,7 +97,7 @@ def ready() -> Prepared:
 
 
 def play(
-    *replies: Trained | Exception,
+    *replies: Trained | BaseException,
     meter: Meter[Any] | None = None,
     has_time_for: Callable[[float], bool] = lambda seconds: True,
     chains: Sequence[str] = (BASELINE,),
@@ -106,7 +107,9 @@ def play(
     replicas = [schedule.replica(plan, 1, (0,), seed) for seed in range(plan.target_seeds)]
     trials = measuring.Trials(prepared=ready(), chains=chains, replicas=replicas, target=0.9)
     script = Script(replies)
-    found = trials.play(cast(Launcher, script), meter, has_time_for)
+    found: dict[str, measuring.Played] = {}
+    with contextlib.suppress(KeyboardInterrupt):
+        trials.play(found, cast(Launcher, script), meter, has_time_for)
     records = {
         name: measuring.record("run", replace(CASE, technique=name), trials, one)
         for name, one in found.items()
@@ -114,7 +117,7 @@ def play(
     return records, script.asked
 
 
-def played(*replies: Trained | Exception, **how: Any) -> Measurement:
+def played(*replies: Trained | BaseException, **how: Any) -> Measurement:
     """The record of the baseline alone."""
     records, asked = play(*replies, **how)
     assert asked == [(BASELINE, seed) for seed in range(len(asked))]
@@ -154,7 +157,7 @@ def test_a_budget_ends_the_runs_after_the_first() -> None:
     one = played(*REACHED, has_time_for=has_time_for)
     assert asked == [2.0, 3.0]
     assert len(one.executed["runs"]) == 2
-    assert "time was left for 2 of 3 training runs to the target" in [each.message for each in one.findings]
+    assert "2 of 3 training runs to the target were made" in [each.message for each in one.findings]
 
 
 def test_without_a_meter_there_is_the_time_alone() -> None:
@@ -229,6 +232,15 @@ def test_a_chain_that_fails_takes_no_more_turns() -> None:
 def test_what_stops_the_baseline_stops_them_all() -> None:
     records, asked = play(Unsupported("comes trained"), chains=(BASELINE, "bf16", "prune"))
     assert (list(records), asked) == ([BASELINE], [(BASELINE, 0)])
+
+
+def test_runs_that_ended_before_an_interruption_are_kept() -> None:
+    replies = [trained(0.95), trained(0.95), trained(0.95), KeyboardInterrupt()]
+    records, asked = play(*replies, chains=(BASELINE, "bf16", "prune"), plan=replace(QUICK, target_seeds=2))
+    assert asked == [(BASELINE, 0), ("bf16", 0), ("prune", 0), ("bf16", 1)]
+    assert [len(one.executed["runs"]) for one in records.values()] == [1, 1, 1]
+    records, _ = play(trained(0.95), KeyboardInterrupt(), chains=(BASELINE, "bf16"))
+    assert list(records) == [BASELINE]
 
 
 def test_only_what_trains_and_could_be_made_takes_part() -> None:

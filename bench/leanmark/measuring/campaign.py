@@ -227,12 +227,15 @@ class Campaign:
         def begin(chain: str, seed: int) -> None:
             self._account.begin(f"{case.workload}: training {chain} to its target, seed {seed}", "prepare")
 
-        played = trials.play(self._launcher, self._making_meter, self._engine.has_time_for, begin)
         subject = replace(
             case, backend="eager", device=quality_run.DEVICE, phase="training", batch=1, sentinel=False
         )
-        for chain, found in played.items():
-            self._keep(quality_run.record(self.run.id, replace(subject, technique=chain), trials, found))
+        played: dict[str, quality_run.Played] = {}
+        try:
+            trials.play(played, self._launcher, self._making_meter, self._engine.has_time_for, begin)
+        finally:  # of a run that is interrupted, too, what is finished is kept
+            for chain, found in played.items():
+                self._keep(quality_run.record(self.run.id, replace(subject, technique=chain), trials, found))
 
     def _start_parents(self, threads: int, source: Source) -> schedule.Replica:
         """Let the preloaded parents import while the first model trains; the first of them trains it."""

@@ -53,34 +53,35 @@ class Trials:
 
     def play(
         self,
+        played: dict[str, Played],
         launcher: Launcher,
         meter: Meter[Any] | None,
         has_time_for: Callable[[float], bool],
         begin: Callable[[str, int], None] = lambda chain, seed: None,
-    ) -> dict[str, Played]:
+    ) -> None:
         """The runs of the first seed in any case, and those of as many more as there is time for.
 
-        All chains have their turn with one seed before the next; the next begins one chain further on.
+        All chains have their turn with one seed before the next; the next begins one chain further on. What
+        a run came to is in ``played`` as soon as it has ended: somebody may not wait for the next.
         """
-        played = {name: Played() for name in self.chains}
         longest_s = 0.0
         for seed, replica in enumerate(self.replicas):
-            turn = [name for name in self.chains if played[name].error is None]
+            turn = [name for name in self.chains if name not in played or played[name].error is None]
             if not turn or (seed and not has_time_for(longest_s)):
                 break
             first = seed % len(turn)
             for order, name in enumerate((*turn[first:], *turn[:first])):
                 begin(name, seed)
-                found = played[name]
                 try:
-                    found.trials.append(self._run(name, seed, order, replica, launcher, meter))
+                    one = self._run(name, seed, order, replica, launcher, meter)
                 except LeanmarkError as error:
-                    found.error = error
+                    played.setdefault(name, Played()).error = error
                     if name == BASELINE and not seed:
-                        return {name: found}  # what stops the unchanged model stops them all
+                        return  # what stops the unchanged model stops them all
+                else:
+                    played.setdefault(name, Played()).trials.append(one)
             round_s = sum(one.trials[-1].trained.time_s for one in played.values() if one.trials)
             longest_s = max(longest_s, round_s)
-        return played
 
     def _run(
         self, name: str, seed: int, order: int, replica: Replica, launcher: Launcher, meter: Meter[Any] | None
@@ -189,7 +190,7 @@ def _blocks(values: Sequence[tuple[Trial, float, float | None]]) -> tuple[Block,
 
 def _findings(found: Sequence[Trial], asked: int) -> Iterator[Finding]:
     if len(found) < asked:
-        message = f"time was left for {len(found)} of {asked} training runs to the target"
+        message = f"{len(found)} of {asked} training runs to the target were made"
         yield Finding(code="fewer-quality-runs", message=message)
     reason = next((one.reason for one in found if one.energy is None), None)
     if reason:
