@@ -103,7 +103,7 @@ def test_markup_in_a_reason_is_printed_as_it_is(hostile):
         "energy not measured: skipped: the time budget ended",
         "1 of 2 processes were still warming up when their time ended",
         "fp32 · onnxruntime is compared to fp32 · eager: a backend switch, no technique.",
-        "It holds the libraries that a backend loads only with a model, too.",
+        "Across backends, memory also differs by the libraries that one loads only with a model.",
         "the interval holds for the 2 processes that ran. Its margin is widened by 4.6%",
         "~ is an estimate by a model of power; no sensor was read.",
         "No energy ratio: not measured: an estimate derived from time adds nothing to the latency ratio.",
@@ -126,6 +126,18 @@ def test_rows_that_lack_numbers_for_one_reason_share_a_line():
     text = printed(tabulate.build([replace(records, measurements=late)], None), 250)
     assert "fp32 · eager, bf16 · eager, prune(ratio=0.5) · eager: skipped: no time was left" in text
     assert text.count("no time was left") == 1
+
+
+def test_a_verdict_that_is_the_only_one_needs_no_family():
+    records = synthetic.records()
+
+    def said(*techniques):
+        few = tuple(one for one in records.measurements if one.case.technique in ("fp32", *techniques))
+        few = tuple(one for one in few if (one.case.backend, one.case.phase) == ("eager", "inference"))
+        return printed(tabulate.build([replace(records, measurements=few)], None), 250)
+
+    assert "2 latencies were compared and 2 called better or worse" in said("distill", "prune(ratio=0.5)")
+    assert "compared and" not in said("distill")
 
 
 def test_a_stated_intensity_is_no_stand_in():

@@ -84,7 +84,7 @@ def _together(rows: Iterable[Row]) -> Iterator[str]:
     compared = [(row, one) for row, one in _compared(rows) if row.role != "sentinel" and one.ratio]
     kept = multiplicity.holm([multiplicity.p_value(one) for _, one in compared])
     called = [one.verdict in ("better", "worse") for _, one in compared]
-    if not any(called):
+    if len(called) < 2 or not any(called):
         return
     both = sum(was_called and holds for was_called, holds in zip(called, kept, strict=True))
     yield (
@@ -206,7 +206,7 @@ def _reading(rows: tuple[Row, ...]) -> Iterator[str]:
         peak = "the peak less what the imports took" if on_host else "the peak of the GPU's allocator"
         yield f"Memory is working memory, {peak}, as a ratio."
         if on_host and any(row.role == "backend switch" and row.working_memory for row in rows):
-            yield "It holds the libraries that a backend loads only with a model, too."
+            yield "Across backends, memory also differs by the libraries that one loads only with a model."
     for row in rows:
         if row.role == "backend switch":
             yield f"{cells.name(row)} is compared to fp32 · eager: a backend switch, no technique."
