@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from leanmark import store
-from leanmark.errors import Unsupported, UsageError, WorkerDied
+from leanmark.errors import OutOfTime, Unsupported, UsageError, WorkerDied
 from leanmark.measuring import quality_run as measuring
 from leanmark.measuring import schedule
 from leanmark.measuring.launcher import Launcher
@@ -232,6 +232,17 @@ def test_a_chain_that_fails_takes_no_more_turns() -> None:
 def test_what_stops_the_baseline_stops_them_all() -> None:
     records, asked = play(Unsupported("comes trained"), chains=(BASELINE, "bf16", "prune"))
     assert (list(records), asked) == ([BASELINE], [(BASELINE, 0)])
+
+
+def test_a_budget_that_is_spent_ends_the_turns_of_the_first_seed_too() -> None:
+    left = iter((True, False, False))
+    replies = [trained(0.95), trained(0.95)]
+    records, asked = play(
+        *replies, chains=(BASELINE, "bf16", "prune"), has_time_for=lambda seconds: next(left)
+    )
+    assert asked == [(BASELINE, 0), ("bf16", 0)]
+    assert (records["prune"].status, records["prune"].reason) == ("skipped", str(OutOfTime()))
+    assert records["bf16"].status == "ok"
 
 
 def test_runs_that_ended_before_an_interruption_are_kept() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from leanmark import units
-from leanmark.errors import LeanmarkError
+from leanmark.errors import LeanmarkError, OutOfTime
 from leanmark.measuring.cost import CostMeter, Metered
 from leanmark.measuring.launcher import Launcher
 from leanmark.measuring.outcome import failure
@@ -59,7 +59,7 @@ class Trials:
         has_time_for: Callable[[float], bool],
         begin: Callable[[str, int], None] = lambda chain, seed: None,
     ) -> None:
-        """The runs of the first seed in any case, and those of as many more as there is time for.
+        """The baseline's first run in any case, those of the other chains and seeds while there is time.
 
         All chains have their turn with one seed before the next; the next begins one chain further on. What
         a run came to is in ``played`` as soon as it has ended: somebody may not wait for the next.
@@ -71,8 +71,10 @@ class Trials:
                 break
             first = seed % len(turn)
             for order, name in enumerate((*turn[first:], *turn[:first])):
-                begin(name, seed)
                 try:
+                    if not seed and name != BASELINE and not has_time_for(0.0):
+                        raise OutOfTime
+                    begin(name, seed)
                     one = self._run(name, seed, order, replica, launcher, meter)
                 except LeanmarkError as error:
                     played.setdefault(name, Played()).error = error
