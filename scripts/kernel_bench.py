@@ -45,15 +45,22 @@ def main(arguments: argparse.Namespace) -> None:
         print(report.write(tables, evidence, arguments.results, command, arguments.isa))
 
 
+def _count(text: str) -> int:
+    """An argument that is at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    return int(text)
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("filters", nargs="*", metavar="FILTER", help="only titles that contain one of these")
     parser.add_argument("--isa", choices=("native", "avx2"), default="native", help="what libraries may use")
-    parser.add_argument("--threads", type=int, action="append", help="repeatable; 1 and 2 by default")
-    parser.add_argument("--processes", type=int, default=5, help="from 5 on, intervals are across them")
-    parser.add_argument("--rounds", type=int, default=7, help="of each process")
+    parser.add_argument("--threads", type=_count, action="append", help="repeatable; 1 and 2 by default")
+    parser.add_argument("--processes", type=_count, default=5, help="from 5 on, intervals are across them")
+    parser.add_argument("--rounds", type=_count, default=7, help="of each process")
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile, which compiles")
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--dry", action="store_true", help="only print")
@@ -100,4 +107,7 @@ if __name__ == "__main__":
     if PREPARED in os.environ:
         main(parsed)
     else:
-        sys.exit(_held(parsed))
+        try:
+            sys.exit(_held(parsed))
+        except RuntimeError as error:
+            sys.exit(f"kernel_bench.py: {error}")

@@ -95,12 +95,9 @@ def _onnxruntime() -> Evidence:
 
 
 def _openvino() -> Evidence:
-    import openvino as ov
-
     block = Block(torch.nn.Conv2d(64, 64, 3, padding=1), "relu").eval()
     shape = (1, 64, 14, 14)
-    core = ov.Core()
-    compiled = core.compile_model(core.read_model(graphs.fp32(block).serialized(shape, shape)), "CPU")
+    compiled = runtimes.in_openvino(graphs.fp32(block), shape, shape)
     said = compiled.get_property("RUNTIME_REQUIREMENTS")
     facts = [one.get_rt_info() for one in compiled.get_runtime_model().get_ops()]
     [primitive] = [

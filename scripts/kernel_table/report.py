@@ -26,7 +26,7 @@ from leanmark.statistics.stats import MIN_PROCESSES
 from leanmark_kernels.ceilings import Ceilings
 
 NOTES = """\
-{processes} one after another, in each all contenders of a layer interleaved in {rounds} rounds, in
+{processes}, in each all contenders of a layer interleaved in {rounds} rounds, in
 an order of its own. A time is the median over the processes of their medians; with one thread it is CPU time,
 which other users of the machine do not count into, with more wall time. A ratio is library over ours: above
 1, ours is faster. It is taken in each round, and its interval is {interval}. The best library is the one with
@@ -142,7 +142,7 @@ def _head(evidence: Mapping[str, Evidence], here: Environment, content: Mapping[
 def _page(tables: Sequence[Table]) -> Iterable[str]:
     first = tables[0]
     interval = ACROSS if first.processes >= MIN_PROCESSES else WITHIN
-    count = f"{first.processes} process{'es' * (first.processes > 1)}"
+    count = "One process" if first.processes == 1 else f"{first.processes} processes one after another"
     notes = NOTES.format(processes=count, rounds=first.rounds, interval=interval)
     yield textwrap.fill(notes, 110)
     yield ""

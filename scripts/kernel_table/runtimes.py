@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime as ort
@@ -12,6 +13,9 @@ from torch import Tensor
 
 from kernel_table.contenders import Contender
 from kernel_table.graphs import Graph
+
+if TYPE_CHECKING:
+    from openvino import CompiledModel
 
 HAS_OPENVINO = find_spec("openvino") is not None
 
@@ -49,16 +53,7 @@ def onnxruntime(graph: Graph, x: Tensor, shape: Sequence[int], suffix: str = "")
 def openvino(graph: Graph, x: Tensor, shape: Sequence[int], suffix: str = "") -> Contender:
     import openvino as ov
 
-    core = ov.Core()
-    options = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "NUM_STREAMS": 1,
-        "ENABLE_CPU_PINNING": False,  # nobody else pins threads
-        "INFERENCE_PRECISION_HINT": "f32",  # where the processor has bfloat16, that would be its default
-    }
-    model = core.read_model(graph.serialized(x.shape, shape))
-    request = core.compile_model(model, "CPU", options).create_infer_request()
+    request = in_openvino(graph, x.shape, shape).create_infer_request()
     source, target = x.contiguous().numpy(), np.empty(shape, np.float32)
     request.set_input_tensor(ov.Tensor(source, shared_memory=True))
     request.set_output_tensor(ov.Tensor(target, shared_memory=True))
@@ -71,3 +66,18 @@ def openvino(graph: Graph, x: Tensor, shape: Sequence[int], suffix: str = "") ->
         return torch.from_numpy(target)
 
     return Contender(f"OpenVINO{suffix}", call, output, graph.weights, bytes=graph.bytes())
+
+
+def in_openvino(graph: Graph, inputs: Sequence[int], outputs: Sequence[int]) -> CompiledModel:
+    """``graph`` for these shapes, computed in float32 as by the others."""
+    import openvino as ov
+
+    core = ov.Core()
+    options = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,  # nobody else pins threads
+        "INFERENCE_PRECISION_HINT": "f32",  # where the processor has bfloat16, that would be its default
+    }
+    return core.compile_model(core.read_model(graph.serialized(inputs, outputs)), "CPU", options)

@@ -30,7 +30,8 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """``ratio`` names the rival that was the fastest; ``near`` where the interval holds what is asked."""
+    """``ratio`` names the rival that was the fastest; ``near`` where the interval holds what is asked, or
+    where there is none."""
 
     ours: str
     asked: float
@@ -73,8 +74,8 @@ def outcomes(title: str, processes: Sequence[Sequence[Sample]], threads: int) ->
 
 
 def _verdict(found: Ratio, asked: float) -> Literal["met", "near", "missed"]:
-    low = found.value if found.low is None else found.low
-    high = found.value if found.high is None else found.high
-    if low >= asked:
+    if found.low is None or found.high is None:
+        return "near"
+    if found.low >= asked:
         return "met"
-    return "missed" if high < asked else "near"
+    return "missed" if found.high < asked else "near"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
+import subprocess
+import sys
 from dataclasses import astuple
 from pathlib import Path
 from types import ModuleType
@@ -105,10 +108,15 @@ def test_every_process_has_an_order_of_its_own(part: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("processes", "says"), [(5, "t interval over the processes'"), (2, "of these processes alone")]
+    ("processes", "count", "says"),
+    [
+        (5, "5 processes one after another, in each", "t interval over the processes'"),
+        (2, "2 processes one after another, in each", "of these processes alone"),
+        (1, "One process, in each", "of these processes alone"),
+    ],
 )
 def test_the_page_says_what_its_intervals_are_of(
-    part: Any, processes: int, says: str, tmp_path: Path
+    part: Any, processes: int, count: str, says: str, tmp_path: Path
 ) -> None:
     rounds, report = part("rounds"), part("report")
     samples = [sample(rounds, "torch", 100.0), sample(rounds, "mine", 50.0, ours=True)]
@@ -123,7 +131,7 @@ def test_the_page_says_what_its_intervals_are_of(
     page = path.read_text()
     assert page.startswith("# Kernels, with every library held to avx2\n")
     assert "| torch | AVX2 | asked |" in page
-    assert f"{processes} processes one after another" in page
+    assert count in page.replace("\n", " ")
     assert says in page.replace("\n", " ")
     assert "## 2 threads\n" in page
     assert "| conv | fp32 | mine | 2.00 [2.00, 2.00] | 2.00 [2.00, 2.00] torch |" in page
@@ -158,6 +166,34 @@ def test_what_is_asked_is_held_against_the_fastest_rival(part: Any) -> None:
     for threads, asked in ((1, 1.5), (2, 1.3)):
         assert [one.asked for one in outcomes("conv 3x3 512@7 batch 1", threads, 50.0)] == [asked]
     assert outcomes("conv 1x1 256->1024@14 batch 1", 1, 50.0) == []
+
+
+def test_without_an_interval_nothing_is_met_or_missed(part: Any) -> None:
+    rounds, targets = part("rounds"), part("targets")
+    one = [
+        rounds.Sample(name=name, ours=ours, weights="fp32", bytes=0, error=0.0, times_us=np.array([time_us]))
+        for name, ours, time_us in (("torch", False, 300.0), ("depthwise", True, 30.0))
+    ]
+    [found] = targets.outcomes("depthwise 3x3 384@14 stride 1 batch 1", [one], 1)
+    assert (found.ratio.value, found.ratio.low, found.verdict) == (pytest.approx(10.0), None, "near")
+
+
+@pytest.mark.parametrize("option", ["--processes", "--rounds", "--threads"])
+def test_a_count_of_none_is_refused_before_anything_is_measured(option: str) -> None:
+    command = [sys.executable, str(SCRIPTS / "kernel_bench.py"), "--dry", option, "0", "linear"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert f"argument {option}: must be at least 1, not 0" in ended.stderr
+
+
+def test_a_missing_tool_is_said_in_a_line(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPTS / "kernel_bench.py"), "--dry", "--isa", "avx2", "linear"]
+    ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": str(tmp_path)})
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == (
+        "kernel_bench.py: holding libraries to AVX2 needs cc, objdump, readelf: install gcc and binutils"
+    )
+    assert "Traceback" not in ended.stderr
 
 
 def test_every_target_is_of_a_layer_of_the_table(part: Any) -> None:
