@@ -297,6 +297,11 @@ def test_few_seeds_give_a_ratio_without_a_verdict() -> None:
     )
 
 
+def test_one_run_has_no_range() -> None:
+    told, _ = lines(played(*REACHED[:1], plan=replace(QUICK, target_seeds=1)))
+    assert told["Training to accuracy 90.0 %"].startswith("2.00 s, one run; 2 of at most 4 epochs")
+
+
 def test_estimates_have_no_ratio() -> None:
     told, _ = compared((1.0, 2.0, 3.0, 4.0, 5.0), (0.5, 1.0, 1.5, 2.0, 2.5), Guess())
     joules = told["Energy of training to it"]

@@ -124,8 +124,9 @@ def _spread(found: Spread, unit: cells.Unit) -> str:
         text += f" {cells.between(interval, unit)}"
     if found.doubt is not None:
         text += f" ±{unit(found.doubt)} by the meter"
-    runs = f"{summary.count} run{'s' if summary.count > 1 else ''}"
-    return f"{text}, {runs} of {unit(found.least)} to {unit(found.most)}"
+    if summary.count == 1:
+        return f"{text}, one run"
+    return f"{text}, {summary.count} runs of {unit(found.least)} to {unit(found.most)}"
 
 
 def _over(found: Spread) -> str:
