@@ -115,6 +115,10 @@ class RecordError(LeanmarkError):
     pass
 
 
+class UnreadableRecords(RecordError, UsageError):
+    """No file of that name, or no right to read it: no case failed."""
+
+
 class CorruptRecords(RecordError):
     pass
 

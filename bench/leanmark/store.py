@@ -19,7 +19,7 @@ from typing import Any, Literal, Self, TypeVar
 
 import msgspec
 
-from leanmark.errors import CorruptRecords, NewerSchema, RecordError, UnwritableResults
+from leanmark.errors import CorruptRecords, NewerSchema, RecordError, UnreadableRecords, UnwritableResults
 from leanmark.record import SCHEMA, Environment, Finding, Measurement, Run
 
 Kind = Literal["run", "measurement"]
@@ -140,13 +140,14 @@ def load(path: Path) -> Records:
     A last line without its end, left by a run that was killed, becomes a finding.
 
     Raises:
+        UnreadableRecords: there is no such file, or it may not be read.
         CorruptRecords: another line is no record; the message names the line and what is wrong with it.
         NewerSchema: the file was written by a newer leanmark.
     """
     try:
         *lines, tail = path.read_bytes().split(b"\n")
     except OSError as error:
-        raise RecordError(f"cannot read {path}: {error.strerror}") from error
+        raise UnreadableRecords(f"cannot read {path}: {error.strerror}") from error
     if not lines:
         raise CorruptRecords(f"{path}:1: no complete line, so no run")
     run = _read_run(path, lines[0])

@@ -45,6 +45,8 @@ def recorded(tmp_path: Path) -> Path:
         (["run", "--zone", "FRANZ"], "Unknown zone"),
         (["run", "--zone", "FRA", "--intensity", "50"], "not both"),
         (["run", "--intensity", "-3"], "is above 0 and at most 2000"),
+        (["show", "nothing.jsonl"], "cannot read nothing.jsonl: No such file"),
+        (["gate", "nothing.jsonl", "--fail-on", "worse:latency"], "cannot read nothing.jsonl"),
         (["rnu"], "Did you mean"),
         (["list", "workload"], "Unknown kind 'workload'. Did you mean workloads"),
     ],
