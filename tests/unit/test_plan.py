@@ -50,15 +50,36 @@ def test_cases_of_one_contest_stand_together() -> None:
     assert changes == len(set(keys)) - 1
 
 
+def test_what_was_named_and_is_in_no_case_is_told() -> None:
+    def told(**axes: object) -> tuple[str, ...]:
+        return plan.make(Selection(workloads=CNN, **axes), QUICK).left_out  # type: ignore[arg-type]
+
+    [int8] = told(techniques=("int8", "prune"), phases=("training",), backends=("eager",))
+    assert int8.startswith("int8 is left out: int8 has no training on eager: ")
+    [openvino] = told(backends=("eager", "openvino"), phases=("training",))
+    assert openvino.startswith("openvino is left out: openvino has no training on cpu: ")
+    assert told(techniques=("int8", "prune")) == ()
+    assert told() == ()
+
+
 def test_nothing_left_says_who_ruled_it_out() -> None:
     with pytest.raises(BadPlan, match="int8 has no training on eager"):
         made(techniques=("int8",), phases=("training",), backends=("eager",))
 
 
-@pytest.mark.parametrize("technique", ["kernels", "w8", "w4a8", "int8-exact", "sparse"])
-def test_operators_for_processors_are_not_offered_on_a_gpu(technique: str) -> None:
-    with pytest.raises(BadPlan, match=f"{technique} has no inference on cuda: .*on processors"):
-        made(techniques=(technique,), device="cuda", gpu="GPU-1", backends=("eager",), phases=("inference",))
+def test_each_device_has_4_bit_weights_of_its_own_and_names_the_other() -> None:
+    axes = {"backends": ("eager",), "phases": ("inference",)}
+    with pytest.raises(BadPlan, match="w4a8 has no inference on cuda: .*; for GPUs there is w4"):
+        made(techniques=("w4a8",), device="cuda", gpu="GPU-1", **axes)
+    with pytest.raises(BadPlan, match="w4 has no inference on cpu: .*; for processors there is w4a8"):
+        made(techniques=("w4",), **axes)
+
+
+@pytest.mark.parametrize("technique", ["kernels", "w8", "w4", "int8-exact", "sparse(block=64)"])
+def test_our_operators_are_offered_on_a_gpu(technique: str) -> None:
+    axes = {"backends": ("eager",), "phases": ("inference",), "batches": (1,)}
+    found = made(techniques=(technique,), device="cuda", gpu="GPU-1", **axes)
+    assert found[-1] == f"{technique}/eager/inference/1"
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,9 @@ class Bf16(Technique):
     backends: ClassVar[tuple[str, ...]] = ("eager",)
     lowers_precision: ClassVar[bool] = True
     tolerance: ClassVar[float] = 0.05  # eight bits of mantissa: trained networks show 0.003 to 0.006
-    refusal: ClassVar[str] = "ONNX Runtime has no bfloat16 matrix product on CPUs"
+    refusal: ClassVar[str] = (
+        "ONNX Runtime has no bfloat16 matrix product on CPUs, and leanmark runs OpenVINO in float32"
+    )
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
         from leanmark.techniques.autocast import Autocast

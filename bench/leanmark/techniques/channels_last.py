@@ -22,7 +22,7 @@ class ChannelsLast(Technique):
 
     backends: ClassVar[tuple[str, ...]] = ("eager",)
     tolerance: ClassVar[float] = 1e-3
-    refusal: ClassVar[str] = "ONNX Runtime chooses its own layout"
+    refusal: ClassVar[str] = "ONNX Runtime and OpenVINO choose their own layout"
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
         import torch

@@ -30,7 +30,7 @@ class Compile(Technique):
 
     backends: ClassVar[tuple[str, ...]] = ("eager",)
     tolerance: ClassVar[float] = 1e-3
-    refusal: ClassVar[str] = "ONNX Runtime runs no code that torch.compile makes"
+    refusal: ClassVar[str] = "only PyTorch runs the code that torch.compile makes"
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:

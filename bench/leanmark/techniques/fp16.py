@@ -28,7 +28,7 @@ class Fp16(Technique):
     devices: ClassVar[tuple[str, ...]] = ("cuda",)
     lowers_precision: ClassVar[bool] = True
     tolerance: ClassVar[float] = 0.01
-    refusal: ClassVar[str] = "float16 is emulated on processors, and ONNX Runtime has no autocast"
+    refusal: ClassVar[str] = "float16 is emulated on processors, and only PyTorch has autocast"
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
         return copy.deepcopy(model)

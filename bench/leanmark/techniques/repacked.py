@@ -40,7 +40,7 @@ class Repacked(Technique):
     repacks: ClassVar[bool] = True
     refusal: ClassVar[str] = (
         "leanmark's operators are PyTorch operators for inference: packed weights have no gradients, and "
-        "ONNX Runtime does not know them"
+        "other backends do not know them"
     )
     weights: ClassVar[str] = "fp32"
     """The recipe of ``leanmark_kernels.convert``."""
