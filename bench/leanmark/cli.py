@@ -149,6 +149,8 @@ def _measure(
     from leanmark.report.console import console
     from leanmark.report.live import Live
 
+    for reason in made.left_out:
+        click.echo(f"leanmark: {reason}", err=True)
     made = replace(made, intensity=grid)
     interrupted = False
     with Live() as live, Campaign(made, results, live.notify, rival) as campaign:

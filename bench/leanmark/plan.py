@@ -89,7 +89,8 @@ class Plan:
 
     ``intensity`` is the grid's that the user stated and ``site`` what else, kept in the record; no number
     depends on them.
-    ``gpu`` is the UUID of the board it is for, empty on a processor.
+    ``gpu`` is the UUID of the board it is for, empty on a processor. ``left_out`` says what was asked for by
+    name and is in no case, and why.
     """
 
     workloads: Mapping[str, WorkloadSpec]
@@ -98,12 +99,14 @@ class Plan:
     intensity: Intensity | None = None
     site: Site | None = None
     gpu: str = ""
+    left_out: tuple[str, ...] = ()
 
 
 def make(selection: Selection, sampling: SamplingPlan) -> Plan:
     """Every case the selection means, with the baselines its comparisons need.
 
-    A combination that a technique or backend rules out by declaration is left out of the product.
+    A combination that a technique or backend rules out by declaration is left out of the product. What was
+    asked for by name and has none is told.
 
     Raises:
         UnknownName: a name that no registry has; the nearest are suggested.
@@ -131,7 +134,24 @@ def make(selection: Selection, sampling: SamplingPlan) -> Plan:
         cases=tuple(_with_sentinels(cases, every=sampling.processes >= EVERY_CONTEST)),
         sampling=sampling,
         gpu=selection.gpu,
+        left_out=tuple(_left_out(selection, cases)),
     )
+
+
+def _left_out(selection: Selection, cases: Iterable[Case]) -> Iterator[str]:
+    """Each technique and backend that was named and is in no case, with the reasons."""
+    used = {name for case in cases for name in (case.technique, case.backend)}
+    techniques = tuple(chain.spell(chain.parse(text)) for text in selection.techniques)
+    backends = selection.backends or tuple(_installed(selection.device))
+    for name in dict.fromkeys((*techniques, *selection.backends)):
+        reasons: list[str] = []
+        if name in used:
+            continue
+        for phase in selection.phases or get_args(Phase):
+            for backend in (name,) if name in selection.backends else backends:
+                for technique in (name,) if name in techniques else techniques or (BASELINE,):
+                    possible(technique, backend, selection.device, phase, reasons)
+        yield f"{name} is left out: {'; '.join(dict.fromkeys(reasons))}"
 
 
 def with_budget(sampling: SamplingPlan, text: str) -> SamplingPlan:
