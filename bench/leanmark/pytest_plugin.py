@@ -113,6 +113,9 @@ class Session:
     def _results(self) -> Path:
         return self.config.invocation_params.dir / str(self.config.getoption("leanmark_results"))
 
+    def pytest_report_header(self) -> list[str]:
+        return [f"leanmark: {reason}" for reason in self.plan.left_out]
+
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
         if file_path != SUITE:
             return None

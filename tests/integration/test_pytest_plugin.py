@@ -58,6 +58,12 @@ def test_the_flag_works_from_the_environment_and_from_an_ini_file(tmp_path: Path
     assert len(collected(run(tmp_path, "--collect-only", "-q"))) == 5
 
 
+def test_a_technique_that_is_in_no_case_is_told(tmp_path: Path) -> None:
+    asked = "--benchmark --leanmark-technique int8 --leanmark-technique prune --leanmark-phase training"
+    result = run(tmp_path, *asked.split(), "--collect-only")
+    assert "leanmark: int8 is left out: int8 has no training on eager: " in result.stdout
+
+
 def test_paths_that_are_given_are_respected(tmp_path: Path) -> None:
     (tmp_path / "test_mine.py").write_text("def test_mine(): pass\n")
     result = run(tmp_path, "--benchmark", "test_mine.py")
