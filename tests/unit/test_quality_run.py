@@ -23,7 +23,7 @@ from leanmark.protocol import messages
 from leanmark.protocol.messages import Notice, Ready, Trained, WorkloadSpec
 from leanmark.reading import quality_run as reading
 from leanmark.reading import tabulate
-from leanmark.record import BASELINE, Case, Measurement, Provenance, SamplingPlan
+from leanmark.record import BASELINE, DOMAIN_LOST, Case, Finding, Measurement, Provenance, SamplingPlan
 from leanmark.report.console import rendered
 from leanmark.report.details import details
 from leanmark.store import RunWriter
@@ -295,6 +295,20 @@ def test_few_seeds_give_a_ratio_without_a_verdict() -> None:
     assert (
         "; 0.50×‡ of fp32's, and an interval needs 5 seeds of both; " in told["Training to accuracy 90.0 %"]
     )
+
+
+def test_energy_that_is_without_a_part_says_so_and_is_compared_to_its_like() -> None:
+    replies = [trained(0.95, time_s=float(seconds)) for seconds in (2, 1, 1, 2, 2, 1, 1, 2, 2, 1)]
+    records, _ = play(*replies, chains=(BASELINE, "prune(ratio=0.5)"), plan=FULL, meter=Steady())
+    whole, other = records.values()
+    lost = Finding(code=DOMAIN_LOST, message="without package-0/dram: it is stuck")
+    part = replace(other, findings=(*other.findings, lost))
+    told = {}
+    for name, sides in {"one": (whole, part), "both": (replace(whole, findings=(lost,)), part)}.items():
+        details_of_row, _ = lines(*sides, technique="prune(ratio=0.5)")
+        told[name] = details_of_row["Energy of training to it"]
+    assert told["one"].endswith("that of judging included, without package-0/dram")
+    assert ", without package-0/dram; 0.50× [" in told["both"]
 
 
 def test_one_run_has_no_range() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from leanmark.reading.compare import Side, compare_series
-from leanmark.record import Case, Comparison, Measurement, Run, Summary
+from leanmark.record import DOMAIN_LOST, Case, Comparison, Measurement, Run, Summary
 from leanmark.statistics import instrument, stats
 
 
@@ -35,7 +35,8 @@ class Spread:
 class QualityRun:
     """``epochs`` are those of each run, of at most ``longest``; ``looking`` and ``earlier`` the shares of the
     time that went into finding the quality, and into what the last training began with. Without a ``time``
-    there is the ``refusal``; without an ``energy``, too or not.
+    there is the ``refusal``; without an ``energy``, too or not. ``left_out`` are parts of the machine that
+    the energy of some run is without: two are compared only where these are the same.
     """
 
     metric: str | None = None
@@ -46,6 +47,7 @@ class QualityRun:
     earlier: float = 0.0
     time: Spread | None = None
     energy: Spread | None = None
+    left_out: tuple[str, ...] = ()
     refusal: str | None = None
 
 
@@ -79,6 +81,7 @@ def _demoted(spread: Spread | None, reason: str) -> Spread | None:
 
 def _read(run: Run, one: Measurement, before: Measurement | None) -> QualityRun:
     runs: list[dict[str, Any]] = list(one.executed.get("runs", ()))
+    alike = before is not None and _left_out(before) == _left_out(one)
     return QualityRun(
         metric=one.executed.get("metric"),
         target=one.executed.get("target"),
@@ -87,9 +90,16 @@ def _read(run: Run, one: Measurement, before: Measurement | None) -> QualityRun:
         looking=_share(runs, "looking_s") if runs else None,
         earlier=_share(runs, "earlier_s") if runs else 0.0,
         time=_spread(run, one, before, "run_to_quality_s"),
-        energy=_spread(run, one, before, "run_to_quality_j"),
+        energy=_spread(run, one, before if alike else None, "run_to_quality_j"),
+        left_out=_left_out(one),
         refusal=one.reason or _without_energy(one),
     )
+
+
+def _left_out(one: Measurement) -> tuple[str, ...]:
+    """Such as ``without package-0/dram``; why its counter told nothing can differ from run to run."""
+    lost = (finding.message.partition(":")[0] for finding in one.findings if finding.code == DOMAIN_LOST)
+    return tuple(sorted(set(lost)))
 
 
 def _share(runs: list[dict[str, Any]], part: str) -> float:

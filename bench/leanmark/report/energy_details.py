@@ -110,7 +110,7 @@ def quality_run(row: Row) -> Iterator[Detail]:
     where = "" if row.case.device == "cpu" else ", on the processor, where models are made"
     yield label, f"{_spread(known.time, units.seconds)}{where}{_over(known.time)}; {_epochs(known)}"
     if known.energy is not None:
-        text = f"{_spread(known.energy, units.joules)}, that of judging included"
+        text = ", ".join((_spread(known.energy, units.joules), "that of judging included", *known.left_out))
         yield "Energy of training to it", f"{text}{_over(known.energy)}"
     elif known.refusal is not None:
         yield "Energy of training to it", known.refusal
