@@ -8,8 +8,8 @@
 namespace leanmark::w4a8_linear {
 namespace {
 
-// The four rows that fill the registers are in assembly, since GCC 12 would spill their sums: ymm0-7 are 16-bit
-// sums of 4 rows x 16 columns, ymm8-11 a line of weights, unpacked, and ymm15 the mask of a nibble.
+// Four rows, which fill the registers, and one are in assembly, since GCC 12 would spill: ymm0-7 are 16-bit sums of
+// 4 rows x 16 columns, ymm8-11 a line of weights, unpacked, and ymm15 the mask of a nibble.
 #define LINE(s)                                                                                             \
   "vmovdqu " #s "*64(%[w]), %%ymm8\n vmovdqu " #s "*64+32(%[w]), %%ymm9\n"                                  \
   "vpsrlw $4, %%ymm8, %%ymm10\n vpsrlw $4, %%ymm9, %%ymm11\n"                                               \
@@ -47,6 +47,20 @@ LEANMARK_INLINE void span_of_four(const int8_t* x, const uint8_t* w, const int32
       : [offsets] "r"(offsets), [scales] "r"(scales), [scale] "r"(scale), [sums] "r"(sums)
       : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12",
         "xmm13", "xmm14", "xmm15", "memory", "cc");
+}
+
+#define LINE_OF_ONE(s) LINE(s) PRODUCTS(#s "*8", 8, 9, 0, 1) PRODUCTS(#s "*8+4", 10, 11, 0, 1)
+
+// Depth 32.
+LEANMARK_TARGET LEANMARK_INLINE void lines_of_one(const int8_t* x, const uint8_t* w, __m256i (&dots)[1][2]) {
+  register __m256i low asm("xmm0") = dots[0][0], high asm("xmm1") = dots[0][1];
+  register const __m256i nibble asm("xmm15") = _mm256_set1_epi8(15);
+  asm volatile(LINE_OF_ONE(0) LINE_OF_ONE(1) LINE_OF_ONE(2) LINE_OF_ONE(3)
+               : "+x"(low), "+x"(high)
+               : [x] "r"(x), [w] "r"(w), "x"(nibble)
+               : "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "memory");
+  dots[0][0] = low;
+  dots[0][1] = high;
 }
 
 struct Avx2 {
@@ -134,8 +148,12 @@ struct Avx2 {
         #pragma GCC unroll 2
         for (int r = 0; r < kRows; ++r) dots[r][0] = dots[r][1] = _mm256_set1_epi32(offsets[r]);
         for (int64_t k = 0; k < panel.span; k += 32, x += 32 * kRows, w += 256) {
-          #pragma GCC unroll 4
-          for (int u = 0; u < 4; ++u) add_line<kRows>(x + u * 8 * kRows, w + u * 64, dots);
+          if constexpr (kRows == 1) {
+            lines_of_one(x, w, dots);
+          } else {
+            #pragma GCC unroll 4
+            for (int u = 0; u < 4; ++u) add_line<kRows>(x + u * 8 * kRows, w + u * 64, dots);
+          }
         }
         #pragma GCC unroll 4
         for (int i = 0; i < 2 * kRows; ++i) {
