@@ -52,6 +52,7 @@ TARGETS = (
     Target(r"linear (4|8|32)x\d+x\d+", ("packed w8",), WEIGHT_ONLY, 1.4),
     Target(r"linear \d+x\d+x\d+", ("w4a8",), ("ONNX Runtime w4a8",), 1.8),
     Target(r"linear \d+x\d+x\d+", ("w4a8",), ("torch w4 (bf16)",), 3.8),
+    Target(r"linear (4|8|32)x\d+x\d+", ("int7 exact",), SATURATING, 1.1),
     Target(r"linear (4|8|32)x\d+x\d+", ("int8 exact",), SATURATING, 1.1),
     Target(r"conv 3x3 \d+@\d+ batch \d", ("int8 winograd", "int8 conv"), ("ONNX Runtime uint8 static",), 1.9),
     Target(r"linear (4|8)x\d+x\d+", ("packed fp32",), TORCH, 1.8),
@@ -65,9 +66,10 @@ def outcomes(title: str, processes: Sequence[Sequence[Sample]], threads: int) ->
     times = rounds.times(processes)
     typical = rounds.typical(times)
     for target in TARGETS:
+        ours_here = [name for name in target.ours if name in times]
         rivals = [name for name in target.rivals if name in times]
-        if threads in target.threads and rivals and re.fullmatch(target.title, title):
-            ours = min(target.ours, key=typical.__getitem__)
+        if threads in target.threads and ours_here and rivals and re.fullmatch(target.title, title):
+            ours = min(ours_here, key=typical.__getitem__)
             rival = min(rivals, key=typical.__getitem__)
             found = rounds.ratio(rival, times[rival], times[ours])
             yield Outcome(ours, target.asked, found, _verdict(found, target.asked))

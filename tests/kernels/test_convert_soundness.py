@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from leanmark_kernels.convert import Converted, Recipe, conversion, convert
+from leanmark_kernels.convert import Converted, Recipe, choosing, conversion, convert, rows
 
 UNCACHED = Recipe(rounds=1, cache=None)
 
@@ -123,3 +123,23 @@ def test_the_example_stays_as_it_was(dtype: torch.dtype) -> None:
     converted = convert(Overwriting().eval(), example, UNCACHED)
     assert example.equal(torch.arange(12).reshape(2, 6))
     assert converted.error < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("instructions", "outlier", "chosen"),
+    [("avx2", 1.0, "int7 exact"), ("avx2", 14.0, "int8 exact"), ("avx512_vnni", 1.0, "int8 exact")],
+)
+def test_seven_bits_are_taken_where_they_are_faster_and_exact_enough(
+    instructions: str, outlier: float, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "instruction_set", lambda: instructions)
+    monkeypatch.setattr(
+        choosing, "_timed", lambda modules, *_: {one: float(one != "int7 exact") for one in modules}
+    )
+    torch.manual_seed(0)
+    model, input = nn.Linear(256, 64).eval(), torch.randn(4, 256)
+    with torch.no_grad():
+        model.weight[:, 0] = 0.0
+    input[:, 0] = outlier  # it takes the bits of all others
+    (choice,) = convert(model, input, Recipe(weights="int8-exact", rounds=1, cache=None)).choices
+    assert (choice.chosen, choice.weights) == (chosen, "int8-exact")

@@ -67,6 +67,10 @@ class W4A8(Repacked):
 class Int8Exact(Repacked):
     """Weights per output and activations per row or image in 8 bits, summed without saturation.
 
+    Without VNNI, exact sums of 8 bits are slower than saturating ones. A linear layer or 1x1 convolution may
+    take 7 bits there, whose exact sums are not: where they were measured to be faster, and their error, about
+    twice as large, is within the same limit. What took them is called ``int7 exact``.
+
     On a GPU in linear layers and 1x1 convolutions, for any number of rows; the rest in bfloat16.
     """
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from leanmark_kernels._native import instruction_set
 from leanmark_kernels.convert import libraries
 from leanmark_kernels.convert.block import Block, Layer
 from leanmark_kernels.convert.candidates import Candidate, Shape
@@ -43,7 +44,7 @@ WEIGHTS: Mapping[str, Weights] = {
     "w8": Weights("8-bit weights with a scale per output, fp32 arithmetic", error=3e-2),
     "w4": Weights("4-bit weights in groups of 128, fp32 sums", error=0.25, devices=("cuda",)),
     "w4a8": Weights("4-bit weights in groups of 32, 8-bit activations", error=0.2, devices=("cpu",)),
-    "int8-exact": Weights("8-bit weights and activations, sums without saturation", error=5e-2),
+    "int8-exact": Weights("8-bit weights and activations, or 7-bit without VNNI, exact sums", error=5e-2),
 }
 
 
@@ -143,8 +144,14 @@ def _w4a8(linear: nn.Linear, activation: str | None, _: Shape) -> nn.Module:
     return W4A8Linear.from_linear(linear, relu=activation is not None)
 
 
-def _int8(linear: nn.Linear, activation: str | None, _: Shape) -> nn.Module:
-    return Int8Linear.from_linear(linear, relu=activation is not None)
+def _int8(linear: nn.Linear, activation: str | None, _: Shape, bits: int) -> nn.Module:
+    return Int8Linear.from_linear(linear, bits=bits, relu=activation is not None)
+
+
+def _int7_why_not(linear: nn.Linear) -> str | None:
+    if instruction_set() == "avx512_vnni":
+        return "VNNI multiplies 8 bits as fast as 7"
+    return Int8Linear.why_not(linear)
 
 
 def _int8_winograd(conv: nn.Conv2d, activation: str | None, _: Shape) -> nn.Module:
@@ -232,7 +239,14 @@ _WEIGHT_ONLY = (
 _INTEGER = (
     *_linear_and_pointwise("w4a8", "w4a8", "leanmark::w4a8_linear", _w4a8, W4A8Linear.why_not),
     *_linear_and_pointwise(
-        "int8 exact", "int8-exact", "leanmark::int8_dynamic_linear", _int8, Int8Linear.why_not
+        "int8 exact",
+        "int8-exact",
+        "leanmark::int8_dynamic_linear",
+        partial(_int8, bits=8),
+        Int8Linear.why_not,
+    ),
+    *_linear_and_pointwise(
+        "int7 exact", "int8-exact", "leanmark::int8_dynamic_linear", partial(_int8, bits=7), _int7_why_not
     ),
     Candidate(
         "int8 winograd",
