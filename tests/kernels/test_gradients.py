@@ -219,6 +219,16 @@ def test_an_input_changed_in_place_is_found() -> None:
         output.sum().backward()
 
 
+@pytest.mark.parametrize("name", LAYERS)
+def test_an_output_may_be_changed_in_place(name: str) -> None:
+    dense, pack, shape = LAYERS[name]
+    layer, input = pack(dense), rand(*shape).requires_grad_()
+    exact = input.detach().double().requires_grad_()
+    nn.ReLU(inplace=True)(layer(input).sub_(0.25)).square().sum().backward()
+    (copy.deepcopy(dense).double()(exact).relu() - 0.25).relu().square().sum().backward()
+    check(input.grad, exact.grad)
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own, at first use
 def test_who_rounds_its_input_has_no_gradient() -> None:
     torch.manual_seed(9)

@@ -73,6 +73,7 @@ class _OfMeaning(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.meaning, _, *arguments = inputs
+        ctx.mark_dirty(output)  # or it would be a view, which nobody may change in place
         ctx.others = [None if isinstance(each, Tensor) else each for each in arguments]
         ctx.save_for_backward(*(each if isinstance(each, Tensor) else None for each in arguments))
 
