@@ -67,6 +67,8 @@ class WinogradConv2d(PackedLayer):
             if getattr(conv, name) != value:
                 return f"{name} is {getattr(conv, name)}; it must be {value}"
         legal = [form for form in FORMS if form.tile == tile]
+        if not legal:
+            return f"tile is {tile}; it must be one of {sorted({form.tile for form in FORMS})}"
         kernel, stride = conv.kernel_size, conv.stride
         if not any(((one.kernel,) * 2, (one.stride,) * 2) == (kernel, stride) for one in legal):
             words = " or ".join(f"{one.kernel} with stride {one.stride}" for one in legal)

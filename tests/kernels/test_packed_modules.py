@@ -170,6 +170,7 @@ def test_what_can_be_replaced(changed: dict[str, object], tile: int) -> None:
 def test_what_the_tile_cannot_replace() -> None:
     legal = "3 with stride 1 or 3 with stride 2, on both axes"
     assert str(WinogradConv2d.why_not(conv(stride=(1, 2)), tile=2)).endswith(f"they must be {legal}")
+    assert WinogradConv2d.why_not(conv(), tile=6) == "tile is 6; it must be one of [2, 3, 4]"
 
 
 def test_the_error_of_a_layer_is_measured() -> None:
