@@ -6,8 +6,14 @@ import torch
 from torch import Tensor
 
 from leanmark_kernels import packing, reference
-from leanmark_kernels.ops.arguments import require_device, require_float32, require_vector, require_whole
-from leanmark_kernels.ops.registration import register, with_gradient
+from leanmark_kernels.ops.arguments import (
+    require_device,
+    require_float32,
+    require_shape,
+    require_vector,
+    require_whole,
+)
+from leanmark_kernels.ops.registration import empty_images, register, with_gradient
 from leanmark_kernels.winograd_forms import Form, form_of
 
 
@@ -42,13 +48,7 @@ def winograd_conv2d(
     form = _checked_form(input, weight, stride)
     _check_shape(input, weight, out_channels, padding, form)
     require_vector("winograd_conv2d", out_channels, bias=bias)
-    if residual is not None and residual.shape != (
-        shape := _output_shape(input, out_channels, padding, form)
-    ):
-        raise ValueError(
-            f"winograd_conv2d: residual is {list(residual.shape)}; it must be {list(shape)}, as the output, "
-            "or None"
-        )
+    require_shape("winograd_conv2d", _output_shape(input, out_channels, padding, form), residual=residual)
     require_device("winograd_conv2d", input, weight=weight, bias=bias, residual=residual)
     arguments = (input, weight, bias, residual, out_channels, padding, stride, relu)
     output: Tensor = torch.ops.leanmark.winograd_conv2d.default(*arguments)
@@ -105,12 +105,7 @@ def _shape(
 ) -> Tensor:
     form = form_of(weight.shape[0], stride)
     assert form is not None
-    return torch.empty(
-        _output_shape(input, out_channels, padding, form),
-        dtype=input.dtype,
-        device=input.device,
-        memory_format=torch.channels_last,
-    )
+    return empty_images(input, _output_shape(input, out_channels, padding, form))
 
 
 register(
