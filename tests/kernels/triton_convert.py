@@ -179,7 +179,7 @@ def main() -> None:
 
 
 def refused() -> None:
-    """Recipes without kernels, and a form that is not exact enough."""
+    """Recipes without kernels, a dtype that has none, and a form that is not exact enough."""
     model = mlp().half().eval()
     try:
         convert(model, torch.randn(3, 128).half(), Recipe(weights="w4a8", cache=None))
@@ -187,6 +187,12 @@ def refused() -> None:
         assert "'w4a8' have no operator on cuda; it must be one of fp32, sparse, w8, w4, int8" in str(error)
     else:
         raise AssertionError("w4a8 was accepted")
+    try:
+        convert(mlp().double().eval(), torch.randn(3, 128).double(), Recipe(cache=None))
+    except TypeError as error:
+        assert "'0.weight' is torch.float64; it must be torch.float32 or torch.float16 or" in str(error)
+    else:
+        raise AssertionError("float64 was accepted")
     found = convert(model, torch.randn(3, 128).half(), Recipe(weights="w4", error=1e-3, cache=None))
     assert {one.chosen for one in found.choices} <= {"torch", "fused linear"}
     assert "is above 1e-03" in str(found.choices[0].timings)

@@ -100,10 +100,10 @@ def convert(model: nn.Module, example: Example, recipe: Recipe | None = None) ->
     is best float16 or bfloat16; they are timed by the GPU's own clock, so replay the result as a CUDA graph
     where its kernels are short. ``w4`` is only there, ``w16`` and ``w4a8`` only on processors.
 
-    Raises ``TypeError`` for anything else than a module and tensors, and on a processor for weights that are
-    not in float32; ``ValueError`` for a model in training mode, even in part, with hooks, converted already,
-    on several devices or one without such forms, or with NaN in its weights or ``example``, and for one that
-    no longer computes the same when converted or that cannot take images in channels_last.
+    Raises ``TypeError`` for anything else than a module and tensors, and for weights that are not in float32
+    or, on a GPU, 16 bits; ``ValueError`` for a model in training mode, even in part, with hooks, converted
+    already, on several devices or one without such forms, or with NaN in its weights or ``example``, and for
+    one that no longer computes the same when converted or that cannot take images in channels_last.
     """
     if not isinstance(recipe, Recipe | None):
         raise TypeError(f"convert: recipe is a {type(recipe).__name__}; it must be a Recipe, or None")
@@ -209,10 +209,11 @@ def _checked(model: object, example: object, recipe: Recipe) -> tuple[Tensor, ..
         _require_original(f"'{name}'" if name else "model", part)
     _require_one_place(model, inputs, recipe.weights)
     for name, parameter in model.named_parameters():
-        rounded = parameter.is_floating_point() and parameter.dtype != torch.float32
-        if rounded and not place.is_gpu(parameter.device):
+        legal = place.dtypes(parameter.device)
+        if parameter.is_floating_point() and parameter.dtype not in legal:
             raise TypeError(
-                f"convert: '{name}' is {parameter.dtype}; it must be torch.float32: call model.float() first"
+                f"convert: '{name}' is {parameter.dtype}; it must be {' or '.join(map(str, legal))}: call "
+                "model.float() first"
             )
         require_finite("convert", **{f"'{name}'": parameter})
     require_finite("convert", **{f"example {number}": each for number, each in enumerate(inputs)})

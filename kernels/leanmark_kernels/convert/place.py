@@ -58,6 +58,11 @@ def machine(device: torch.device) -> Mapping[str, str | int]:
         return gpu_timing.machine()
 
 
+def dtypes(device: torch.device) -> tuple[torch.dtype, ...]:
+    """In which the weights of a model may be."""
+    return tuple(_ROUNDING) if is_gpu(device) else (torch.float32,)
+
+
 def rounding(weight: Tensor) -> float:
     """The largest error, relative to the largest output, that the dtype of a layer's ``weight`` may make."""
     return _ROUNDING.get(weight.dtype, 0.0) if is_gpu(weight.device) else WEIGHTS["fp32"].error
