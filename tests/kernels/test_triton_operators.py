@@ -139,6 +139,10 @@ def test_registration_is_complete(operator: str, arguments: tuple[Any, ...]) -> 
         lambda x: gpu.fused_linear(x, W),
         lambda x: gpu.weight_only_linear(x, PACKED, SCALE, group_size=128),
         lambda x: gpu.block_sparse_linear(x, BLOCKS),
+        lambda x: gpu.quantize_activations(x)[1],
+        lambda x: gpu.int8_linear(
+            CODES, W.to(torch.int8), X[..., 0], B, residual=x[..., :64], dtype=torch.float32
+        ),
     ],
 )
 def test_backward_is_refused(call) -> None:

@@ -68,7 +68,8 @@ def int8_linear(
     per output [N], as :func:`leanmark_kernels.packing.quantize_rows` makes them; ``bias`` is [N] and
     ``residual`` [*, N] of ``dtype``, which the result [*, N] has. Sums are exact, scaling is float32.
 
-    Raises ``TypeError`` for dtypes, ``ValueError`` for shapes, devices or an activation that do not fit.
+    Raises ``TypeError`` for dtypes, ``ValueError`` for shapes, devices or an activation that do not fit. The
+    backward pass raises ``NotImplementedError``.
     """
     require_dtype("int8_linear", torch.int8, input=input, weight=weight)
     require_dtype("int8_linear", torch.float32, input_scale=input_scale, weight_scale=weight_scale)
@@ -87,7 +88,7 @@ def int8_linear(
     output: Tensor = torch.ops.leanmark_kernels.int8_linear.default(
         input, weight, input_scale, weight_scale, bias, residual, activation, dtype
     )
-    return output
+    return for_inference("int8_linear", output)
 
 
 def _check_weight(operator: str, input: Tensor, weight: Tensor) -> None:

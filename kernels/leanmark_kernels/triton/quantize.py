@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from leanmark_kernels.ops.registration import for_inference
 from leanmark_kernels.triton import reference, tuning
 from leanmark_kernels.triton.arguments import require_floating
 from leanmark_kernels.triton.configuration import Config, Launch, config
@@ -21,15 +22,15 @@ def quantize_activations(input: Tensor) -> tuple[Tensor, Tensor]:
 
     ``input`` is float16, bfloat16 or float32. Symmetric: a row's largest magnitude becomes 127, ties round to
     even; a row of zeros gets the scale 1. A row with a NaN gets the scale NaN, one with an infinity such a
-    product. No gradient passes.
+    product. The backward pass raises ``NotImplementedError``.
 
     Raises ``TypeError`` for another dtype, ``ValueError`` for an input without dimensions.
     """
     require_floating("quantize_activations", input)
     if input.dim() < 1:
         raise ValueError("quantize_activations: input is a single number; it must be [*, K]")
-    found: tuple[Tensor, Tensor] = torch.ops.leanmark_kernels.quantize_activations.default(input.detach())
-    return found
+    values, scale = torch.ops.leanmark_kernels.quantize_activations.default(input)
+    return values, for_inference("quantize_activations", scale)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
