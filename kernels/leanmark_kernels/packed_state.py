@@ -25,7 +25,8 @@ class PackedModule(nn.Module):
     The tag, an int64 buffer ``format``, holds the layout, its version, a checksum of the other buffers and
     the ``options`` that the layout depends on. ``load_state_dict`` refuses a state whose tag is missing,
     differs or does not match its tensors, and then leaves the layer as it was; a pickled layer is refused for
-    the first two. The layer can be moved between devices, and keeps its dtypes, which belong to the layout.
+    the first two. With ``strict=False`` a state may hold nothing of the layer at all. The layer can be moved
+    between devices, and keeps its dtypes, which belong to the layout.
     """
 
     layout: ClassVar[str]
@@ -108,7 +109,7 @@ class PackedModule(nn.Module):
         self, state_dict: Mapping[str, Any], prefix: str, *others: Any
     ) -> None:  # the arguments are those of nn.Module; errors are the last of them
         mine = {key.removeprefix(prefix): state_dict[key] for key in state_dict if key.startswith(prefix)}
-        reason = self.why_refused(mine)
+        reason = self.why_refused(mine) if mine else None  # that all of it is missing, torch tells
         if reason is None:
             super()._load_from_state_dict(state_dict, prefix, *others)
         else:

@@ -140,6 +140,19 @@ def test_a_state_whose_tag_is_none_is_refused(tag: object) -> None:
     assert reason.startswith("it has no 'format' tag")
 
 
+@EVERY
+def test_the_state_of_what_is_beside_it_may_be_loaded_alone(name: str) -> None:
+    layer = LAYERS[name]()
+    model = nn.Sequential(nn.Linear(2, 2), layer)
+    input, before = example(layer), layer(example(layer))
+    beside = {"0.weight": torch.ones(2, 2), "0.bias": torch.ones(2)}
+    missing = model.load_state_dict(beside, strict=False).missing_keys
+    assert sorted(missing) == sorted(f"1.{key}" for key in layer.state_dict())
+    assert layer(input).equal(before)
+    with pytest.raises(RuntimeError, match=r'Missing key\(s\) in state_dict: "1\.format"'):
+        model.load_state_dict(beside)
+
+
 @pytest.mark.parametrize("weight", [torch.zeros(2, 31, 16, device="meta"), [0.0], None])
 def test_a_state_without_values_is_refused(weight: object) -> None:
     layer = LAYERS["fp32"]()
