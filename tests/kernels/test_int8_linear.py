@@ -306,7 +306,7 @@ def test_what_cannot_be_packed_or_rounded(call, error: type[Exception], message:
         (X, P.int(), S, ONE, 0, S, 18, True),
         (X, P, S[:3], ONE, 0, S, 18, True),
         (X, P, S, S[:3], 0, S, 18, True),
-        (X, P, S, ONE, 999, S, 18, True),
+        (X, P, S, ONE, 128, S, 18, True),
         (X, P, S, ONE, 0, S[:3], 18, True),
         (X, P, S, ONE, 0, None, 33, True),
     ],

@@ -9,6 +9,7 @@
 
 #include "cpu/int8_linear/run.h"
 #include "cpu/tensors.h"
+#include "cpu/zero_point.h"
 
 namespace leanmark::int8_linear {
 namespace {
@@ -26,7 +27,7 @@ void check(const Tensor& input, const Tensor& weight, const Tensor& scale, const
   STD_TORCH_CHECK((input.scalar_type() == ScalarType::Char || input.scalar_type() == ScalarType::Byte) &&
                       input.dim() == 4,
                   "int8_conv2d: input must be int8 or uint8 and [N, C, H, W]");
-  STD_TORCH_CHECK(-128 <= zero_point && zero_point <= 255, "int8_conv2d: zero_point must be a value of input's dtype");
+  STD_TORCH_CHECK(is_value(input, zero_point), "int8_conv2d: zero_point must be a value of input's dtype");
   STD_TORCH_CHECK(weight.scalar_type() == ScalarType::Char && weight.dim() == 3 && weight.size(0) > 0 &&
                       scale.dim() == 1 && input.size(1) % weight.size(0) == 0 && scale.size(0) % weight.size(0) == 0,
                   "int8_conv2d: weight must be packed [groups, ...], of groups that divide C and the outputs");

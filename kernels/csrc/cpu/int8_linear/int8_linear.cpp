@@ -7,6 +7,7 @@
 
 #include "cpu/int8_linear/run.h"
 #include "cpu/tensors.h"
+#include "cpu/zero_point.h"
 
 namespace leanmark::int8_linear {
 namespace {
@@ -55,7 +56,7 @@ Tensor int8_linear(const Tensor& input, const Tensor& weight, const Tensor& scal
   STD_TORCH_CHECK((input.scalar_type() == ScalarType::Char || input.scalar_type() == ScalarType::Byte) &&
                       input.dim() >= 1,
                   "int8_linear: input must be int8 or uint8 and [*, K]");
-  STD_TORCH_CHECK(-128 <= zero_point && zero_point <= 255, "int8_linear: zero_point must be a value of input's dtype");
+  STD_TORCH_CHECK(is_value(input, zero_point), "int8_linear: zero_point must be a value of input's dtype");
   Layer layer("int8_linear", input, weight, scale, bias, out_features, relu);
   Plan& plan = layer.plan;
   STD_TORCH_CHECK(is_vector(input_scale, 1) || is_vector(input_scale, plan.rows),

@@ -13,6 +13,7 @@
 #include "cpu/items.h"
 #include "cpu/panels.h"
 #include "cpu/tensors.h"
+#include "cpu/zero_point.h"
 
 namespace leanmark::int8_winograd {
 namespace {
@@ -124,7 +125,7 @@ void check(const Tensor& input, const Tensor& weight, int64_t zero_point, int64_
                   "int8_winograd_conv2d: out_channels must be that of the packed weight");
   STD_TORCH_CHECK(padding >= 0 && input.size(2) + 2 * padding >= 3 && input.size(3) + 2 * padding >= 3,
                   "int8_winograd_conv2d: padding must be >= 0 and the padded input at least 3 x 3");
-  STD_TORCH_CHECK(-128 <= zero_point && zero_point <= 255,
+  STD_TORCH_CHECK(is_value(input, zero_point),
                   "int8_winograd_conv2d: zero_point must be a value of input's dtype");
 }
 
