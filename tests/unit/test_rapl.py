@@ -256,7 +256,16 @@ def test_files_stay_open_between_windows_until_the_meter_is_closed(tmp_path: Pat
     counter.write_text("0x?!\n")
     with pytest.raises(MeterError, match=r"shows '0x\?!', which is not a number"):
         meter.stop(meter.start())
+    outside = PACKAGE.span_uj + 1
+    counter.write_text(f"{outside}\n")
+    other = Rapl(tmp_path, clock=here.clock)
+    assert "not within its span" in (other.unavailable() or "")
+    other.close()
+    token = meter.start()  # and back in its span before the window ends
+    here.clock.sleep(2.0)
     here.tree.write()
+    with pytest.raises(MeterError, match=f"package-0 showed {outside}, which is not within its span"):
+        meter.stop(token)
     assert measured() == pytest.approx(100.0, abs=0.2)
     meter.close()
     assert counter.resolve() not in {

@@ -50,10 +50,15 @@ def follow(name: str, unit_j: float, span: int | None, shown: Sequence[tuple[int
     count. Readings further apart than ``longest_gap_s`` are refused: a wrap could be between them.
 
     Raises:
-        MeterError: it was left unread for too long, or moved by more than any hardware could draw.
+        MeterError: it showed what is not within its span, was left unread for too long, or moved by more than
+            any hardware could draw.
         StuckCounter: it did not move for ``STALE_S`` or longer, or not at all: two different values stand
             behind every measured number.
     """
+    if span is not None:
+        outside = [count for count, _ in shown if not 0 <= count <= span]
+        if outside:
+            raise MeterError(f"{name} showed {outside[0]}, which is not within its span of {span}")
     first, first_s = last, last_s = shown[0]
     longest_s, total, distinct, wraps = longest_gap_s(unit_j, span), 0, 1, 0
     for count, at_s in shown[1:]:
@@ -61,7 +66,7 @@ def follow(name: str, unit_j: float, span: int | None, shown: Sequence[tuple[int
         if step < 0 and span is not None:
             step += span
             wraps += 1
-        possible = 0 <= step * unit_j <= MOST_W * (gap_s + _SLACK_S) and (span is None or 0 <= count <= span)
+        possible = 0 <= step * unit_j <= MOST_W * (gap_s + _SLACK_S)
         if not possible or gap_s > longest_s or (step == 0 and gap_s >= STALE_S):
             raise _implausible(name, (last, count), gap_s, longest_s)
         distinct += step > 0
