@@ -124,7 +124,7 @@ def test_packed_weights_have_a_gradient() -> None:
     check(sparse_packing.unpack_sparse(held, 18, 19, 1)[..., 0], exact.weight.grad)
 
 
-@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: f"{form.kernel}/{form.stride} in {form.tile}")
 def test_transformed_weights_have_a_gradient(form: Form) -> None:
     """Back through U = G w G^T it is that of the weights."""
     dense, input = conv(form.kernel, stride=form.stride), rand(2, 5, 9, 10)

@@ -12,6 +12,7 @@ from pathlib import Path
 from leanmark.devices.cpu import Cpu
 from leanmark.devices.cuda import Cuda, boards
 from leanmark.devices.gpu_probe import GpuProbe
+from leanmark.plan import BACKENDS_ON_REQUEST
 from leanmark.record import Environment
 
 _PACKAGES = (
@@ -25,11 +26,7 @@ _PACKAGES = (
     "codecarbon",
 )
 
-
 _GPU_PACKAGES = ("torchao", "triton")
-
-_ON_REQUEST = ("openvino",)
-"""Backends that decide nothing where they are not asked for: a record without them stays comparable."""
 
 
 def collect(root: Path = Path("/"), gpu: str = "", backends: Collection[str] = ()) -> Environment:
@@ -39,7 +36,8 @@ def collect(root: Path = Path("/"), gpu: str = "", backends: Collection[str] = (
     boards it is, is not.
     """
     machine, found = Cpu(root / "proc").describe(), conditions(root)
-    versions = {**software(), **{name: _version(name) for name in _ON_REQUEST if name in backends}}
+    # a backend that nobody asked for decides nothing: a record without it stays comparable
+    versions = {**software(), **{name: _version(name) for name in BACKENDS_ON_REQUEST if name in backends}}
     if not gpu:
         return Environment(machine=machine, software=versions, conditions=found)
     board = next(one for one in boards() if one.uuid == gpu)

@@ -48,8 +48,6 @@ class Sparse(Repacked):
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
         from torch.nn.utils import prune as masks
 
-        from leanmark.workloads.training import train
-
         if context.device == "cuda" and self.block not in _SQUARE:
             raise Unsupported("GPUs skip square blocks only: sparse(block=64), or 128")
         pruned = copy.deepcopy(model)
@@ -58,7 +56,7 @@ class Sparse(Repacked):
             masks.custom_from_mask(layer, "weight", _mask(layer.weight.detach(), self.p, self.block))
         split, finetune = context.workload.dataset().train, context.workload.finetune
         recipe = dataclasses.replace(finetune, seed=finetune.seed + context.seed)
-        train(pruned, split, recipe, context.workload.loss)
+        context.train(pruned, split, recipe, context.workload.loss)
         for layer in layers:
             masks.remove(layer, "weight")
         return self.placed(pruned, split.inputs[: self.batch], context.device)

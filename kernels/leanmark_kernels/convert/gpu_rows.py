@@ -11,17 +11,12 @@ from functools import partial
 from torch import nn
 
 from leanmark_kernels.convert import libraries
-from leanmark_kernels.convert.block import Layer
 from leanmark_kernels.convert.candidates import Candidate, Shape
-from leanmark_kernels.convert.rows import LEAST_ZEROS, _linear_and_pointwise
+from leanmark_kernels.convert.rows import LEAST_ZEROS, anything, linear_and_pointwise
 from leanmark_kernels.triton import modules
 from leanmark_kernels.triton.packing import BLOCKS, zero_share
 
 _EPILOGUE = ("residual", "relu", "relu6", "gelu", "silu")
-
-
-def _any(_: Layer) -> None:
-    return None
 
 
 def _linear(linear: nn.Linear, activation: str | None, _: Shape) -> nn.Module:
@@ -56,9 +51,9 @@ def _too_dense(linear: nn.Linear, block: int) -> str | None:
 
 
 ROWS: tuple[Candidate, ...] = (
-    Candidate("torch", nn.Linear, lambda layer, *_: copy.deepcopy(layer), _any),
-    Candidate("torch", nn.Conv2d, lambda layer, *_: libraries.row_major(layer), _any),
-    Candidate("torch channels_last", nn.Conv2d, lambda layer, *_: libraries.channels_last(layer), _any),
+    Candidate("torch", nn.Linear, lambda layer, *_: copy.deepcopy(layer), anything),
+    Candidate("torch", nn.Conv2d, lambda layer, *_: libraries.row_major(layer), anything),
+    Candidate("torch channels_last", nn.Conv2d, lambda layer, *_: libraries.channels_last(layer), anything),
     Candidate(
         "fused linear",
         nn.Linear,
@@ -95,7 +90,7 @@ ROWS: tuple[Candidate, ...] = (
         )
         for bits in (8, 4)
     ),
-    *_linear_and_pointwise(
+    *linear_and_pointwise(
         "w8a8",
         "int8-exact",
         "leanmark_kernels::int8_linear",

@@ -74,7 +74,7 @@ def candidates(block: Block, weights: str, rows: Iterable[Candidate]) -> Iterato
             yield row
 
 
-def _any(_: Layer) -> None:
+def anything(_: Layer) -> None:
     return None
 
 
@@ -115,12 +115,12 @@ def _pointwise(
     return Pointwise(make(_as_linear(conv), activation, shape), (down, right))
 
 
-def _linear_and_pointwise(
+def linear_and_pointwise(
     name: str,
     weights: str,
     operator: str,
     make: Callable[[Any, str | None, Shape], nn.Module],
-    why_not: Callable[[Any], str | None] = _any,
+    why_not: Callable[[Any], str | None] = anything,
     fuses: tuple[str, ...] = ("relu",),
 ) -> Iterator[Candidate]:
     """A linear layer with an activation, and the 1x1 convolution that it also is."""
@@ -192,10 +192,10 @@ def zero_share(weight: Tensor, block: int) -> float:
 
 
 _LIBRARIES = (
-    Candidate("torch", nn.Linear, lambda layer, *_: copy.deepcopy(layer), _any),
-    Candidate("torch", nn.Conv2d, lambda layer, *_: libraries.row_major(layer), _any),
-    Candidate("torch channels_last", nn.Conv2d, lambda layer, *_: libraries.channels_last(layer), _any),
-    Candidate("oneDNN prepacked", nn.Linear, libraries.OneDnnLinear, _any, fuses=("relu",)),
+    Candidate("torch", nn.Linear, lambda layer, *_: copy.deepcopy(layer), anything),
+    Candidate("torch", nn.Conv2d, lambda layer, *_: libraries.row_major(layer), anything),
+    Candidate("torch channels_last", nn.Conv2d, lambda layer, *_: libraries.channels_last(layer), anything),
+    Candidate("oneDNN prepacked", nn.Linear, libraries.OneDnnLinear, anything, fuses=("relu",)),
     Candidate(
         "oneDNN prepacked", nn.Conv2d, libraries.OneDnnConv2d, _numeric_padding, fuses=("relu", "residual")
     ),
@@ -213,7 +213,7 @@ _FP32 = (
         )
         for tile in (4, 3, 2)
     ),
-    *_linear_and_pointwise(
+    *linear_and_pointwise(
         "packed fp32", "fp32", "leanmark::packed_linear", partial(_packed, dtype=torch.float32)
     ),
 )
@@ -230,22 +230,22 @@ _DEPTHWISE = (
 )
 
 _WEIGHT_ONLY = (
-    *_linear_and_pointwise(
+    *linear_and_pointwise(
         "packed w16", "w16", "leanmark::packed_linear", partial(_packed, dtype=torch.bfloat16)
     ),
-    *_linear_and_pointwise("packed w8", "w8", "leanmark::packed_linear", partial(_packed, dtype=torch.int8)),
+    *linear_and_pointwise("packed w8", "w8", "leanmark::packed_linear", partial(_packed, dtype=torch.int8)),
 )
 
 _INTEGER = (
-    *_linear_and_pointwise("w4a8", "w4a8", "leanmark::w4a8_linear", _w4a8, W4A8Linear.why_not),
-    *_linear_and_pointwise(
+    *linear_and_pointwise("w4a8", "w4a8", "leanmark::w4a8_linear", _w4a8, W4A8Linear.why_not),
+    *linear_and_pointwise(
         "int8 exact",
         "int8-exact",
         "leanmark::int8_dynamic_linear",
         partial(_int8, bits=8),
         Int8Linear.why_not,
     ),
-    *_linear_and_pointwise(
+    *linear_and_pointwise(
         "int7 exact", "int8-exact", "leanmark::int8_dynamic_linear", partial(_int8, bits=7), _int7_why_not
     ),
     Candidate(
