@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +12,7 @@ import click
 
 import leanmark
 from leanmark import cli_options
-from leanmark.errors import LeanmarkError, UsageError
+from leanmark.errors import LeanmarkError, UsageError, WorkerRaised
 
 if TYPE_CHECKING:
     from leanmark.intensity import Intensity, Site
@@ -159,7 +159,10 @@ def _measure(
         except KeyboardInterrupt:
             interrupted = True
     pages = publish.publish(campaign.path, grid)
-    _print([campaign.path], grid)
+    _print([campaign.path], grid, without=campaign.unprepared)
+    for name, error in campaign.unprepared.items():
+        trace = f"{error.traceback}\n" if isinstance(error, WorkerRaised) else ""
+        click.echo(f"\n{trace}leanmark: nothing of {name} could be measured: {error}", err=True)
     click.echo(f"\nrecords  {campaign.path}\nsummary  {pages.markdown}\npage     {pages.html}")
     if interrupted:
         click.echo("interrupted: the finished measurements above are kept", err=True)
@@ -351,7 +354,8 @@ def _newest(results: Path) -> Path:
     return found[0]
 
 
-def _print(paths: list[Path], grid: Intensity | None) -> None:
+def _print(paths: list[Path], grid: Intensity | None, without: Container[str] = ()) -> None:
+    """The tables of these files, but for those of the workloads ``without``."""
     from leanmark import store
     from leanmark.reading import carbon, tabulate
     from leanmark.report.console import console
@@ -359,4 +363,5 @@ def _print(paths: list[Path], grid: Intensity | None) -> None:
 
     records: list[Records] = [store.load(path) for path in paths]
     tables = [table for one in records for table in tabulate.build([one], carbon.of(one.run, grid))]
-    render(tables, console())
+    if shown := [table for table in tables if table.rows[0].case.workload not in without]:
+        render(shown, console())

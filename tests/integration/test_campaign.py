@@ -230,6 +230,23 @@ def test_a_model_that_cannot_be_made_fails_with_its_traceback_and_the_run_goes_o
     assert only(records, "latency", workload="tiny:model").status == "ok"
 
 
+def test_nothing_else_is_tried_of_a_model_that_cannot_be_made(tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-m", "leanmark", "run", "--model", BROKEN.name, "--data", str(BROKEN.data),
+        "--results", str(tmp_path),
+    ]  # fmt: skip
+    result = subprocess.run(command, cwd=HERE, capture_output=True, text=True)
+    assert result.returncode == 1
+    why = "OSError: the weights are nowhere to be found"
+    assert f"leanmark: nothing of {BROKEN.name} could be measured: {why}" in result.stderr
+    assert "in broken_model" in result.stderr
+    assert [line.split()[0] for line in result.stdout.splitlines() if line] == ["records", "summary", "page"]
+    measurements = store.load(store.find(tmp_path)[0]).measurements
+    assert [one.case.technique for one in measurements if one.pass_name == "prepare"] == ["fp32"]
+    skipped = {one.reason for one in measurements if one.case.technique != "fp32"}
+    assert skipped == {f"unsupported: fp32 could not be prepared: {why}"}
+
+
 def test_a_technique_that_does_not_apply_is_skipped_with_its_reason(tmp_path: Path) -> None:
     records = ran(planned("distill", backends=("eager",)), tmp_path)
     skipped = only(records, "latency", technique="distill")

@@ -94,6 +94,16 @@ class Campaign:
         """The results file."""
         return self._writer.path
 
+    @property
+    def unprepared(self) -> dict[str, LeanmarkError]:
+        """The workloads whose model could not even be made, at no commit: nothing of them was measured."""
+        made = {workload for (workload, _), one in self._prepared.items() if BASELINE in one.ready}
+        return {
+            workload: one.errors[BASELINE]
+            for (workload, _), one in self._prepared.items()
+            if BASELINE in one.errors and workload not in made
+        }
+
     def __enter__(self) -> Self:
         return self
 
@@ -205,6 +215,8 @@ class Campaign:
             except LeanmarkError as error:
                 prepared.errors[name] = error
                 self._keep(failure(self.run.id, subject, "prepare", UNPREPARED, error))
+                if name == BASELINE:  # every chain begins with it
+                    break
             else:
                 prepared.ready[name] = ready
                 self._keep_ready(subject, ready, costs)

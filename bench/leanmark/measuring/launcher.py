@@ -24,6 +24,7 @@ from leanmark.errors import (
     OutOfMemory,
     TookNoEffect,
     Unsupported,
+    UsageError,
     WorkerDied,
     WorkerRaised,
     WorkerTimeout,
@@ -61,7 +62,7 @@ class Worker:
         """The reply to ``request``; ``notice`` is called with what the worker says before it.
 
         Raises:
-            Unsupported, TookNoEffect, WorkerRaised: as the worker says.
+            Unsupported, UsageError, TookNoEffect, Implausible, OutOfMemory, WorkerRaised: as the worker says.
             WorkerDied: the process ended; the message says how, with the end of what it printed.
             WorkerTimeout: no answer in time; the process was killed.
         """
@@ -308,6 +309,8 @@ def _start(
 def _as_error(failure: messages.Failure) -> Exception:
     if failure.kind == "unsupported":
         return Unsupported(failure.summary)
+    if failure.kind == "usage":
+        return UsageError(failure.summary)
     if failure.kind == "took_no_effect":
         return TookNoEffect(failure.summary)
     if failure.kind == "implausible":

@@ -37,6 +37,8 @@ class Prepared:
         """Why ``case`` cannot be measured, or ``None``."""
         if case.technique in self.errors:
             return self.errors[case.technique]
+        if BASELINE in self.errors:
+            return _not_prepared(BASELINE, self.errors[BASELINE])
         refusal = self.ready[case.technique].refusals.get(case.backend)
         return Unsupported(refusal) if refusal else None
 
@@ -103,7 +105,7 @@ def apply(
     """
     before = chain.spell(chain.parse(name)[:-1])
     if name != BASELINE and before in prepared.errors:
-        raise Unsupported(f"{before} could not be prepared: {prepared.errors[before]}")
+        raise _not_prepared(before, prepared.errors[before])
     request = messages.Prepare(
         workload=prepared.spec,
         folder=str(prepared.folder),
@@ -119,3 +121,7 @@ def apply(
         finally:
             worker.close()
     return replace(ready, doubts=(*ready.doubts, *metered.doubts(ready))), metered.costs(ready)
+
+
+def _not_prepared(name: str, error: LeanmarkError) -> Unsupported:
+    return Unsupported(f"{name} could not be prepared: {error}")

@@ -246,9 +246,9 @@ class MemoryReading:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """``kind`` decides the status: skipped, invalid, invalid, failed, failed."""
+    """``kind`` decides the status: skipped, failed, invalid, invalid, failed, failed."""
 
-    kind: Literal["unsupported", "took_no_effect", "implausible", "out_of_memory", "raised"]
+    kind: Literal["unsupported", "usage", "took_no_effect", "implausible", "out_of_memory", "raised"]
     summary: str
     traceback: str
 

@@ -19,7 +19,7 @@ import numpy as np
 from leanmark import chain, registry
 from leanmark.backends.base import Backend, Executable, Work
 from leanmark.devices.base import Accelerator
-from leanmark.errors import Implausible, TookNoEffect, Unsupported
+from leanmark.errors import Implausible, TookNoEffect, Unsupported, UsageError
 from leanmark.machine.disturbance import block_flags, unobserved
 from leanmark.machine.probes import BlockProbe
 from leanmark.meters.host_memory import Held, HostMemory
@@ -66,6 +66,8 @@ def _answer(session: Session, request: messages.Request) -> object:
         return session.handle(request)
     except Unsupported as error:
         return messages.Failure("unsupported", str(error), "")
+    except UsageError as error:
+        return messages.Failure("usage", str(error), "")
     except TookNoEffect as error:
         return messages.Failure("took_no_effect", str(error), "")
     except Implausible as error:

@@ -48,6 +48,7 @@ class Custom(Workload):
         Raises:
             UsageError: ``loaders`` cannot be imported or returns something else.
         """
+        _load(self.factory)  # a wrong name is told before data are read, which may take long
         return _dataset(self.loaders)
 
 
