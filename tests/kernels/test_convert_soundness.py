@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from leanmark_kernels.convert import Converted, Recipe, choosing, conversion, convert, rows
 
@@ -91,6 +91,16 @@ def test_a_part_in_training_mode_is_named() -> None:
     model[1].train()
     with pytest.raises(ValueError, match=r"'1' is in training mode; call model.eval\(\) first"):
         convert(model, images(2), UNCACHED)
+
+
+def test_a_converted_model_is_traced_by_its_body() -> None:
+    converted = convert(nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU()).eval(), images(2), UNCACHED)
+    for model in (converted, nn.Sequential(converted, nn.Flatten())):
+        with pytest.raises(TypeError, match=r"cannot be traced by torch.fx; its .body can"):
+            fx.symbolic_trace(model)
+    assert fx.symbolic_trace(converted.body)(images(3)).equal(converted(images(3)))
+    compiled = torch.compile(converted, backend="eager", fullgraph=True)
+    assert compiled(images(2)).equal(converted(images(2)))
 
 
 @pytest.mark.parametrize("scale", [1, 2])

@@ -75,10 +75,17 @@ class Converted(nn.Module):
         self.error = 0.0
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """As the original's; images [N, C, H, W] go on in channels_last."""
+        """As the original's; images [N, C, H, W] go on in channels_last.
+
+        Raises ``TypeError`` where torch.fx traces it: what images are is not known then.
+        """
         # a graph's own __call__ costs as much as a small layer, and there are no hooks for it to run
         body = self.body.forward if isinstance(self.body, fx.GraphModule) else self.body
-        output: Tensor = body(*[_channels_last(each) for each in inputs])
+        try:
+            given = [_channels_last(each) for each in inputs]
+        except fx.proxy.TraceError as error:
+            raise TypeError("a converted model cannot be traced by torch.fx; its .body can") from error
+        output: Tensor = body(*given)
         return for_inference("a converted model", output) if output.requires_grad else output
 
     def train(self, mode: bool = True) -> Self:
