@@ -11,7 +11,7 @@ from leanmark_kernels import depthwise_packing, packing
 from leanmark_kernels.depthwise_packing import Activation
 from leanmark_kernels.ops.depthwise_conv2d import depthwise_conv2d
 from leanmark_kernels.ops.inverted_residual import InvertedResidualWeights, inverted_residual
-from leanmark_kernels.packed_layer import PackedLayer, own_bias, require_layer
+from leanmark_kernels.packed_layer import PackedLayer, own_bias, padding_of, require_layer
 
 _depthwise_conv2d = torch.ops.leanmark.depthwise_conv2d.default
 _inverted_residual = torch.ops.leanmark.inverted_residual.default
@@ -70,11 +70,10 @@ class DepthwiseConv2d(PackedLayer):
         reason = cls.why_not(conv)
         if reason is not None:
             raise ValueError(f"{cls.__name__} cannot replace {conv}: {reason}. Keep torch's layer.")
-        padding = {"same": 1, "valid": 0}[conv.padding] if isinstance(conv.padding, str) else conv.padding[0]
         layer = cls(
             conv.in_channels,
             stride=conv.stride[0],
-            padding=padding,
+            padding=padding_of(conv)[0],
             bias=conv.bias is not None,
             activation=activation,
         )

@@ -11,16 +11,15 @@ from leanmark_kernels import integer_packing as packing
 from leanmark_kernels.integer_packing import PackedInt8, Quantized
 from leanmark_kernels.modules import WinogradConv2d
 from leanmark_kernels.ops import int8_conv2d, int8_dynamic_linear, int8_winograd_conv2d, w4a8_linear
+from leanmark_kernels.ops.arguments import require_pairs, require_whole
 from leanmark_kernels.ops.int8_conv2d import Geometry
-from leanmark_kernels.packed_layer import PackedLayer, own_bias, require_layer
+from leanmark_kernels.packed_layer import PackedLayer, own_bias, padding_of, pair, reaches, require_layer
 
 _w4a8_linear = torch.ops.leanmark.w4a8_linear.default
 _int8_dynamic_linear = torch.ops.leanmark.int8_dynamic_linear.default
 _int8_winograd_conv2d = torch.ops.leanmark.int8_winograd_conv2d.default
 _int8_conv2d = torch.ops.leanmark.int8_conv2d.default
 _quantize_int8 = torch.ops.leanmark.quantize_int8.default
-
-Pair = tuple[int, int]
 
 
 class W4A8Linear(PackedLayer):
@@ -216,6 +215,7 @@ class Int8WinogradConv2d(_OfImages):
     def __init__(
         self, in_channels: int, out_channels: int, *, padding: int = 1, bias: bool = True, relu: bool = False
     ) -> None:
+        require_whole("Int8WinogradConv2d", 0, padding=padding)
         super().__init__(in_channels=in_channels, out_channels=out_channels)
         self.padding, self.relu = padding, relu
         self._take(torch.zeros(out_channels, in_channels, 3, 3), torch.zeros(out_channels) if bias else None)
@@ -237,7 +237,7 @@ class Int8WinogradConv2d(_OfImages):
         reason = cls.why_not(conv)
         if reason is not None:
             raise ValueError(f"Int8WinogradConv2d cannot replace {conv}: {reason}. Use Int8Conv2d.")
-        padding, bias = _padding(conv)[0], conv.bias is not None
+        padding, bias = padding_of(conv)[0], conv.bias is not None
         layer = cls(conv.in_channels, conv.out_channels, padding=padding, bias=bias, relu=relu)
         layer._take(conv.weight, own_bias(conv))
         return layer
@@ -292,7 +292,8 @@ class Int8Conv2d(_OfImages):
         reason = self.why_not(conv)
         if reason is not None:
             raise ValueError(f"Int8Conv2d cannot replace {conv}: {reason}. Keep torch's layer.")
-        height, width = _pair(conv.kernel_size)
+        require_pairs("Int8Conv2d", 0, padding=padding_of(conv))
+        height, width = pair(conv.kernel_size)
         super().__init__(
             in_channels=conv.in_channels,
             out_channels=conv.out_channels,
@@ -301,7 +302,7 @@ class Int8Conv2d(_OfImages):
             kernel_width=width,
         )
         self.relu = relu
-        self.geometry = Geometry((height, width), _pair(conv.stride), _padding(conv), _pair(conv.dilation))
+        self.geometry = Geometry((height, width), pair(conv.stride), padding_of(conv), pair(conv.dilation))
         bias = None if conv.bias is None else torch.zeros(conv.out_channels)
         self._take(torch.zeros(conv.weight.shape), bias)
 
@@ -312,7 +313,7 @@ class Int8Conv2d(_OfImages):
             return f"weight is {conv.weight.dtype}; it must be torch.float32"
         if conv.padding_mode != "zeros":
             return f"padding_mode is {conv.padding_mode}; it must be zeros"
-        if conv.padding == "same" and any(reach % 2 for reach in _reaches(conv)):
+        if conv.padding == "same" and any(reach % 2 for reach in reaches(conv)):
             return f"padding is same with kernel_size {conv.kernel_size}; it must be the same on both sides"
         depth = conv.weight[0].numel()
         if depth > packing.MOST_DEPTH:
@@ -356,21 +357,3 @@ class Int8Conv2d(_OfImages):
             f"{super().extra_repr()}, stride={self.geometry.stride}, padding={self.geometry.padding}, "
             f"dilation={self.geometry.dilation}, relu={self.relu}"
         )
-
-
-def _pair(values: tuple[int, ...]) -> Pair:
-    first, second = values
-    return first, second
-
-
-def _padding(conv: nn.Conv2d) -> Pair:
-    if conv.padding == "valid":
-        return 0, 0
-    if isinstance(conv.padding, str):
-        return _pair(tuple(reach // 2 for reach in _reaches(conv)))
-    return _pair(conv.padding)
-
-
-def _reaches(conv: nn.Conv2d) -> list[int]:
-    """How far the first and the last weight of a kernel are apart, along each axis."""
-    return [(size - 1) * step for size, step in zip(conv.kernel_size, conv.dilation, strict=True)]

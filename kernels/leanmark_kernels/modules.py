@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from leanmark_kernels import packing
 from leanmark_kernels.ops.packed_linear import packed_linear
 from leanmark_kernels.ops.winograd_conv2d import winograd_conv2d
-from leanmark_kernels.packed_layer import PackedLayer, own_bias, require_layer
+from leanmark_kernels.packed_layer import PackedLayer, own_bias, padding_of, require_layer
 from leanmark_kernels.winograd_forms import FORMS
 
 _packed_linear = torch.ops.leanmark.packed_linear.default
@@ -91,14 +91,13 @@ class WinogradConv2d(PackedLayer):
         reason = cls.why_not(conv, tile)
         if reason is not None:
             raise ValueError(f"WinogradConv2d cannot replace {conv}: {reason}. Keep torch's layer.")
-        padding = {"same": 1, "valid": 0}[conv.padding] if isinstance(conv.padding, str) else conv.padding[0]
         layer = cls(
             conv.in_channels,
             conv.out_channels,
             tile=tile,
             kernel_size=conv.kernel_size[0],
             stride=conv.stride[0],
-            padding=padding,
+            padding=padding_of(conv)[0],
             bias=conv.bias is not None,
             relu=relu,
         )

@@ -86,6 +86,25 @@ def own_bias(layer: nn.Conv2d | nn.Linear) -> Tensor | None:
     return layer.bias.detach().clone()
 
 
+def pair(values: tuple[int, ...]) -> tuple[int, int]:
+    """What torch declares as a tuple of any length, for height and width."""
+    height, width = values
+    return height, width
+
+
+def reaches(conv: nn.Conv2d) -> tuple[int, int]:
+    """How far the first and the last weight of a kernel are apart, along each axis."""
+    return pair(tuple(d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)))
+
+
+def padding_of(conv: nn.Conv2d) -> tuple[int, int]:
+    """In numbers; "same" is half of :func:`reaches` on either side, which must be even."""
+    if conv.padding == "valid":
+        return 0, 0
+    height, width = reaches(conv)
+    return (height // 2, width // 2) if isinstance(conv.padding, str) else pair(conv.padding)
+
+
 def require_layer(cls: type[PackedLayer], kind: type[nn.Module], **layers: object) -> None:
     for name, layer in layers.items():
         if not isinstance(layer, kind):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from leanmark_kernels import _native
 from leanmark_kernels.ops.sparse_conv2d import Pair, sparse_conv2d
 from leanmark_kernels.ops.sparse_linear import sparse_linear
-from leanmark_kernels.packed_layer import PackedLayer, own_bias, require_layer
+from leanmark_kernels.packed_layer import PackedLayer, own_bias, padding_of, pair, reaches, require_layer
 from leanmark_kernels.sparse_few_rows import pack_few_rows
 from leanmark_kernels.sparse_packing import (
     BLOCKS,
@@ -199,9 +199,7 @@ class SparseConv2d(SparseModule):
             return f"weight is {conv.weight.dtype}; it must be torch.float32"
         if math.prod(conv.kernel_size) > MOST_TAPS:
             return f"kernel_size is {conv.kernel_size}; it must have at most {MOST_TAPS} taps"
-        if conv.padding == "same" and any(
-            d * (k - 1) % 2 for d, k in zip(conv.dilation, conv.kernel_size, strict=True)
-        ):
+        if conv.padding == "same" and any(reach % 2 for reach in reaches(conv)):
             return "padding is same, and kernel_size and dilation make it uneven; it must be even"
         return None
 
@@ -220,10 +218,10 @@ class SparseConv2d(SparseModule):
         layer = cls(
             conv.in_channels,
             conv.out_channels,
-            _pair(conv.kernel_size),
-            stride=_pair(conv.stride),
-            padding=_padding(conv),
-            dilation=_pair(conv.dilation),
+            pair(conv.kernel_size),
+            stride=pair(conv.stride),
+            padding=padding_of(conv),
+            dilation=pair(conv.dilation),
             block=block,
             bias=conv.bias is not None,
             relu=relu,
@@ -264,19 +262,6 @@ class SparseConv2d(SparseModule):
     def extra_repr(self) -> str:
         steps = ", ".join(f"{name}={value}" for name, value in self.steps.items())
         return f"{super().extra_repr()}, {steps}, relu={self.relu}"
-
-
-def _pair(values: tuple[int, ...]) -> Pair:
-    first, second = values
-    return first, second
-
-
-def _padding(conv: nn.Conv2d) -> Pair:
-    if not isinstance(conv.padding, str):
-        return _pair(conv.padding)
-    if conv.padding == "valid":
-        return 0, 0
-    return _pair(tuple(d * (k - 1) // 2 for d, k in zip(conv.dilation, conv.kernel_size, strict=True)))
 
 
 def _nothing(rows: int, channels: int, taps: int, block: int) -> SparseWeight:
