@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from leanmark_kernels import depthwise_packing, packing
 from leanmark_kernels.depthwise_packing import Activation
+from leanmark_kernels.ops.arguments import require_whole
 from leanmark_kernels.ops.depthwise_conv2d import depthwise_conv2d
 from leanmark_kernels.ops.inverted_residual import InvertedResidualWeights, inverted_residual
 from leanmark_kernels.packed_layer import PackedLayer, own_bias, padding_of, require_layer
@@ -34,6 +35,7 @@ class DepthwiseConv2d(PackedLayer):
         bias: bool = True,
         activation: Activation = "none",
     ) -> None:
+        require_whole("DepthwiseConv2d", 0, padding=padding)
         super().__init__(channels=channels)
         self.activation_number = depthwise_packing.activation_number("DepthwiseConv2d", activation)
         self.stride, self.padding = stride, padding

@@ -8,7 +8,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from leanmark_kernels import packing
+from leanmark_kernels import integer_packing, packing
+from leanmark_kernels.ops.arguments import require_whole
 from leanmark_kernels.ops.packed_linear import packed_linear
 from leanmark_kernels.ops.winograd_conv2d import winograd_conv2d
 from leanmark_kernels.packed_layer import PackedLayer, own_bias, padding_of, require_layer
@@ -52,6 +53,7 @@ class WinogradConv2d(PackedLayer):
         bias: bool = True,
         relu: bool = False,
     ) -> None:
+        require_whole("WinogradConv2d", 0, padding=padding)
         super().__init__(tile=tile, stride=stride, in_channels=in_channels, out_channels=out_channels)
         self.padding, self.relu = padding, relu
         zeros = torch.zeros(out_channels, in_channels, kernel_size, kernel_size)

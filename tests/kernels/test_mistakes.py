@@ -154,6 +154,25 @@ def test_arguments_of_another_kind_are_explained(call: Callable[[], Tensor], mes
         (
             lambda: int8(Geometry((3, 3)), FILTERS._replace(scale=torch.tensor(1.0))),
             r"scale is \[\]; it must be",
+        (
+            lambda: lk.winograd_conv2d(Y, U, out_channels=16, padding=2**63 - 1),
+            "it must be at most 2147483647",
+        ),
+        (
+            lambda: lk.WinogradConv2d(4, 4, padding=2**63 - 1),
+            "WinogradConv2d: padding is 9223372036854775807;",
+        ),
+        (
+            lambda: lk.Int8WinogradConv2d(4, 4, padding=2**31),
+            "padding is 2147483648; it must be at most 21474",
+        ),
+        (lambda: lk.DepthwiseConv2d(4, padding=-1), "DepthwiseConv2d: padding is -1; it must be 0 or more"),
+        (lambda: int8(Geometry((3, 3), padding=(0, 2**63 - 1))), "it must be two numbers up to 2147483647"),
+        (lambda: conv(padding=(2**62, 0)), "it must be two numbers up to 2147483647"),
+        (
+            lambda: lk.Int8Conv2d.from_conv(nn.Conv2d(4, 4, 3, padding=2**63 - 1)),
+            r"Int8Conv2d: padding is \[92233",
+        ),
         ),
         (lambda: lk.SparseConv2d(4, 4, (17, 17)), "kernel_size has 289 taps; they must be at most 256"),
     ],

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+LARGEST = 2**31 - 1
+"""Of padding and steps: beyond, the sizes that kernels compute from them would leave 64 bits."""
+
 
 def require_float32(operator: str, **tensors: Tensor | None) -> None:
     for name, tensor in tensors.items():
@@ -37,6 +40,8 @@ def require_whole(operator: str, least: int, **numbers: int) -> None:
             raise TypeError(f"{operator}: {name} is {number!r}; it must be one whole number")
         if number < least:
             raise ValueError(f"{operator}: {name} is {number}; it must be {least} or more")
+        if number > LARGEST:
+            raise ValueError(f"{operator}: {name} is {number}; it must be at most {LARGEST}")
 
 
 def require_pairs(operator: str, least: int, **pairs: tuple[int, int]) -> None:
@@ -49,6 +54,8 @@ def require_pairs(operator: str, least: int, **pairs: tuple[int, int]) -> None:
             raise ValueError(
                 f"{operator}: {name} is {list(pair)}; it must be two numbers of at least {least}"
             )
+        if max(pair) > LARGEST:
+            raise ValueError(f"{operator}: {name} is {list(pair)}; it must be two numbers up to {LARGEST}")
 
 
 def require_3x3(operator: str, input: Tensor, padding: int) -> None:
