@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from leanmark_kernels import triton as kernels
-from leanmark_kernels.packing import quantize_rows
+from leanmark_kernels.integer_packing import quantize_channels
 from leanmark_kernels.triton import packing
 
 OURS = "ours"
@@ -161,7 +161,7 @@ def dense(rows: int, columns: int, depth: int, epilogue: str, device: torch.devi
 def integer(rows: int, size: int, device: torch.device) -> Contest:
     """Against torch's int8 product and the epilogue that eager torch runs after it."""
     (input, input_scale), (weight, weight_scale) = (
-        quantize_rows(torch.randn(length, size, device=device)) for length in (rows, size)
+        quantize_channels(torch.randn(length, size, device=device)) for length in (rows, size)
     )
     bias, transposed = normal(device, size), weight.t()
     reference = normal(device, rows, size), normal(device, size, size)

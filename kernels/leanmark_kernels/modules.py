@@ -177,7 +177,7 @@ class PackedLinear(PackedLayer):
         )
         weight, scale = linear.weight.detach(), None
         if dtype == torch.int8:
-            weight, scale = packing.quantize_rows(weight)
+            weight, scale = integer_packing.quantize_channels(weight)
         layer.hold(
             weight=packing.pack_linear(weight.to(dtype)),
             scale=scale,

@@ -79,24 +79,6 @@ def linear_shape(out_features: int, in_features: int, dtype: torch.dtype) -> tup
     return (panels, in_features, PANEL_WIDTH)
 
 
-def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """``weight`` [N, K] as int8 [N, K] and one float32 scale per row [N], so that weight ≈ int8 * scale.
-
-    Symmetric: a row's largest magnitude becomes 127, ties round to even; a row of zeros gets the scale 1.
-
-    Raises ``TypeError`` for a dtype other than float32, ``ValueError`` for another shape and for weights that
-    are not finite.
-    """
-    require_dtype("quantize_rows", torch.float32, weight=weight)
-    if weight.dim() != 2:
-        raise ValueError(f"quantize_rows: weight is {list(weight.shape)}; it must be [N, K]")
-    require_finite("quantize_rows", weight=weight)
-    rows = weight.detach()
-    largest = F.pad(rows, (0, 1)).abs().amax(1)  # the pad serves K = 0
-    scale = torch.where(largest > 0, largest / 127, 1.0)
-    return (rows / scale[:, None]).round().clamp(-127, 127).to(torch.int8), scale
-
-
 def _panels(rows: Tensor) -> Tensor:
     """[..., N, K] as [..., ceil(N / 16), K, 16]."""
     filled = F.pad(rows, (0, 0, 0, -rows.shape[-2] % PANEL_WIDTH))

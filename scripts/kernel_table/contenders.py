@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from leanmark_kernels import packing
+from leanmark_kernels import integer_packing
 from leanmark_kernels.convert.block import Block
 from leanmark_kernels.convert.rows import ROWS
 
@@ -72,7 +72,7 @@ def weight_only(linear: nn.Linear, x: Tensor) -> Iterator[Contender]:
     """torch's linear layers with weights of 8 and 4 bits, in bfloat16: in fp32 the latter has no kernel."""
     assert linear.bias is not None
     weight, x16, bias16 = linear.weight.detach(), x.bfloat16(), linear.bias.detach().bfloat16()
-    integers, scale = packing.quantize_rows(weight)
+    integers, scale = integer_packing.quantize_channels(weight)
     scale16 = scale.bfloat16()
 
     def w8() -> Tensor:

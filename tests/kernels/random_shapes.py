@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import leanmark_kernels
-from leanmark_kernels import packed_linear, packing, winograd_conv2d
+from leanmark_kernels import integer_packing, packed_linear, packing, winograd_conv2d
 from leanmark_kernels.winograd_forms import FORMS
 
 ROUNDING = 2.0**-24
@@ -66,7 +66,7 @@ def check_linear(draw: random.Random) -> None:
     weight, scale = torch.randn(columns, depth), None
     dtype = draw.choice(packing.LINEAR_DTYPES)
     if dtype == torch.int8:
-        weight, scale = packing.quantize_rows(weight)
+        weight, scale = integer_packing.quantize_channels(weight)
     weight = weight.to(dtype)
     bias = torch.randn(columns) if draw.random() < 0.7 else None
 

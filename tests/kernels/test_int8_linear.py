@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 import leanmark_kernels
-from leanmark_kernels import int8_dynamic_linear, int8_linear, packing, quantize_int8
+from leanmark_kernels import int8_dynamic_linear, int8_linear, quantize_int8
 from leanmark_kernels import integer_packing as integers
 from leanmark_kernels import integer_reference as reference
 from leanmark_kernels.integer_packing import PackedInt8, Quantized
@@ -138,7 +138,7 @@ def test_quantizing_is_the_reference(shape: tuple[int, int], bits: int) -> None:
 def test_channels_are_quantized_as_rows_are() -> None:
     weight = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(3))
     values, scale = integers.quantize_channels(weight)
-    rows, row_scale = packing.quantize_rows(weight.flatten(1))
+    rows, row_scale = integers.quantize_channels(weight.flatten(1))
     assert values.flatten(1).equal(rows)
     assert scale.equal(row_scale)
     assert integers.quantize_channels(weight, 7)[0].abs().amax((1, 2, 3)).tolist() == [63] * 6

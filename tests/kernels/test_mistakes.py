@@ -68,7 +68,6 @@ def test_a_layer_whose_numbers_cannot_be_used_is_not_packed(name: str) -> None:
 PACKERS: dict[str, Callable[[Tensor], object]] = {
     "pack_linear": packing.pack_linear,
     "pack_winograd": lambda weight: packing.pack_winograd(weight, 4),
-    "quantize_rows": packing.quantize_rows,
     "quantize_int4": integer_packing.quantize_int4,
     "quantize_channels": integer_packing.quantize_channels,
     "pack_int8_linear": integer_packing.pack_int8_linear,
@@ -154,6 +153,7 @@ def test_arguments_of_another_kind_are_explained(call: Callable[[], Tensor], mes
         (
             lambda: int8(Geometry((3, 3)), FILTERS._replace(scale=torch.tensor(1.0))),
             r"scale is \[\]; it must be",
+        ),
         (
             lambda: lk.winograd_conv2d(Y, U, out_channels=16, padding=2**63 - 1),
             "it must be at most 2147483647",
@@ -172,7 +172,6 @@ def test_arguments_of_another_kind_are_explained(call: Callable[[], Tensor], mes
         (
             lambda: lk.Int8Conv2d.from_conv(nn.Conv2d(4, 4, 3, padding=2**63 - 1)),
             r"Int8Conv2d: padding is \[92233",
-        ),
         ),
         (lambda: lk.SparseConv2d(4, 4, (17, 17)), "kernel_size has 289 taps; they must be at most 256"),
     ],

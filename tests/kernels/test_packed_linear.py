@@ -6,12 +6,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import leanmark_kernels
-from leanmark_kernels import packed_linear, packing
+from leanmark_kernels import integer_packing, packed_linear, packing
 
 
 def packed(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
     if dtype == torch.int8:
-        weight, scale = packing.quantize_rows(weight)
+        weight, scale = integer_packing.quantize_channels(weight)
         return packing.pack_linear(weight), scale
     return packing.pack_linear(weight.to(dtype)), None
 
@@ -64,7 +64,7 @@ def test_every_half_precision_number_is_read_exactly() -> None:
 
 def test_rows_are_quantized_by_their_largest_magnitude() -> None:
     weight = torch.tensor([[127.0, -63.5, 0.4], [0.0, 0.0, 0.0], [-2.54, 1.0, 0.02]])
-    integers, scale = packing.quantize_rows(weight)
+    integers, scale = integer_packing.quantize_channels(weight)
     assert integers.tolist() == [[127, -64, 0], [0, 0, 0], [-127, 50, 1]]
     torch.testing.assert_close(scale, torch.tensor([1.0, 1.0, 0.02]))
 
@@ -141,12 +141,16 @@ NAN = torch.full((18, 5), float("nan"))
     ("call", "error", "message"),
     [
         (lambda: packing.pack_linear(NAN), ValueError, "weight has 90 of 90 values that are NaN or infinite"),
-        (lambda: packing.quantize_rows(NAN), ValueError, "quantize_rows: weight has 90 of 90"),
+        (
+            lambda: integer_packing.quantize_channels(NAN),
+            ValueError,
+            "quantize_channels: weight has 90 of 90",
+        ),
         (lambda: packing.pack_winograd(torch.full((1, 1, 3, 3), float("inf")), 2), ValueError, "has 9 of 9"),
         (lambda: packing.pack_linear(NAN.double()), TypeError, "weight is torch.float64; it must be one of"),
         (lambda: packing.pack_linear(NAN[0]), ValueError, r"weight is \[5\]; it must be \[N, K\]"),
         (
-            lambda: packing.quantize_rows(NAN.half()),
+            lambda: integer_packing.quantize_channels(NAN.half()),
             TypeError,
             "weight is torch.float16; it must be torch.fl",
         ),

@@ -18,7 +18,7 @@ from leanmark_kernels import (
 generator = torch.Generator().manual_seed(1)
 draw = lambda *shape: torch.randn(shape, generator=generator)
 rows, weight, image, taps = draw(9, 512), draw(300, 512), draw(2, 130, 20, 20), draw(130, 1, 3, 3)
-integers, scale = packing.quantize_rows(weight)
+integers, scale = integer_packing.quantize_channels(weight)
 int4 = integer_packing.pack_int4(integer_packing.quantize_int4(weight))
 packed, depthwise = packing.pack_linear(integers), depthwise_packing.pack_depthwise(taps)
 for threads in (1, 2, 3, 1, 2):

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from triton_problems import FLOAT_GEMM, INT8_GEMM, Example
 
-from leanmark_kernels.packing import quantize_rows
+from leanmark_kernels.integer_packing import quantize_channels
 from leanmark_kernels.triton import block_sparse, conv2d, depthwise, device_limits, gemm, packing, weight_only
 from leanmark_kernels.triton.reference import finish
 from leanmark_kernels.triton.tuning import Candidate, candidates, run
@@ -100,7 +100,7 @@ def dense(dtype: torch.dtype) -> Iterator[tuple[Example, Exact]]:
 def integer(dtype: torch.dtype) -> Iterator[tuple[Example, Exact]]:
     for rows, columns, depth in ((70, 48, 160), (5, 19, 333)):
         (input, row_scale), (weight, column_scale) = (
-            quantize_rows(torch.randn(size, depth)) for size in (rows, columns)
+            quantize_channels(torch.randn(size, depth)) for size in (rows, columns)
         )
         bias, residual = epilogue(dtype, rows, columns)
         problem = gemm.Product(

@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn import functional as F
 
-from leanmark_kernels import packing as cpu_packing
+from leanmark_kernels import integer_packing
 from leanmark_kernels import triton as gpu
 from leanmark_kernels.triton import device_limits, packing, quantize, reference, tuning
 from leanmark_kernels.triton.device.weight_only import signed
@@ -87,8 +87,8 @@ def linears() -> None:
     few = gpu.weight_only_linear(input, packed, scale, bias, group_size=128, activation="silu")
     expect(few, F.silu(F.linear(x, stored, bias.double())))
 
-    integers, input_scale = cpu_packing.quantize_rows(input.float().flatten(0, 1))
-    weights, weight_scale = cpu_packing.quantize_rows(weight)
+    integers, input_scale = integer_packing.quantize_channels(input.float().flatten(0, 1))
+    weights, weight_scale = integer_packing.quantize_channels(weight)
     product = gpu.int8_linear(
         integers.view(2, 2, -1), weights, input_scale.view(2, 2), weight_scale, dtype=torch.float32
     )

@@ -65,8 +65,8 @@ def int8_linear(
     """``activation((input @ weight.T) * input_scale * weight_scale + bias + residual)``, in int8.
 
     ``input`` is int8 [*, K] with one float32 scale per row [*], ``weight`` int8 [N, K] with one float32 scale
-    per output [N], as :func:`leanmark_kernels.packing.quantize_rows` makes them; ``bias`` is [N] and
-    ``residual`` [*, N] of ``dtype``, which the result [*, N] has. Sums are exact, scaling is float32.
+    per output [N], as :func:`leanmark_kernels.integer_packing.quantize_channels` makes them; ``bias`` is [N]
+    and ``residual`` [*, N] of ``dtype``, which the result [*, N] has. Sums are exact, scaling is float32.
 
     Raises ``TypeError`` for dtypes, ``ValueError`` for shapes, devices or an activation that do not fit. The
     backward pass raises ``NotImplementedError``.

@@ -11,8 +11,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from leanmark_kernels.integer_packing import quantize_channels
 from leanmark_kernels.packed_state import PackedModule
-from leanmark_kernels.packing import quantize_rows
 from leanmark_kernels.triton import packing
 from leanmark_kernels.triton.arguments import FLOATING
 from leanmark_kernels.triton.block_sparse import block_sparse_linear
@@ -106,7 +106,7 @@ class Int8Linear(_Linear):
     @classmethod
     def from_linear(cls, linear: nn.Linear, *, activation: str = "none") -> Self:
         layer = cls(linear, activation)
-        weight, scale = quantize_rows(linear.weight.detach().float())
+        weight, scale = quantize_channels(linear.weight.detach().float())
         layer.hold(weight=weight, scale=scale, bias=_copy(linear.bias))
         return layer
 
