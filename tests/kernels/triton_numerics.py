@@ -24,7 +24,7 @@ from leanmark_kernels.integer_packing import quantize_channels
 from leanmark_kernels.triton import block_sparse, conv2d, depthwise, device_limits, gemm, packing, weight_only
 from leanmark_kernels.triton.reference import finish
 from leanmark_kernels.triton.tuning import Candidate, candidates, run
-from leanmark_kernels.triton.windows import Window, nhwc
+from leanmark_kernels.triton.windows import Problem, Window, nhwc
 
 LIMITS = device_limits.Limits((9, 0), device_limits.SHARED_BYTES[9, 0], 4)
 SMALLEST = {torch.float16: 2.0**-24, torch.float32: 0.0}
@@ -182,7 +182,7 @@ def windowed(
 ) -> tuple[Example, Exact]:
     shape = window.output_shape(input, weight)
     bias, residual = epilogue(input.dtype, shape[0] * shape[2] * shape[3], shape[1])
-    problem = conv2d.Problem(nhwc(input), packed, bias, residual, residual.clone(), window, "relu")
+    problem = Problem(nhwc(input), packed, bias, residual, residual.clone(), window, "relu")
 
     def compute() -> tuple[Tensor, Tensor, int]:
         def convolve(x: Tensor, w: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from leanmark_kernels.triton import block_sparse, conv2d, depthwise, gemm, packing, quantize, weight_only
 from leanmark_kernels.triton.kernel import Kernel
-from leanmark_kernels.triton.windows import Window
+from leanmark_kernels.triton.windows import Problem, Window
 
 FLOAT_GEMM, INT8_GEMM = gemm.kernels(torch.float16), gemm.kernels(torch.int8)
 
@@ -75,5 +75,5 @@ def large() -> Iterator[Example]:
         yield Example(f"blocks {size}", (block_sparse.KERNEL,), problem)
     image, pixels = on_meta(64, 56, 56, 256), on_meta(64 * 56 * 56, 256)
     rest = on_meta(256), pixels, pixels, Window(1, 1, 1), "relu"
-    yield Example("3x3", (conv2d.KERNEL,), conv2d.Problem(image, on_meta(256, 3, 3, 256), *rest))
-    yield Example("3x3", (depthwise.KERNEL,), conv2d.Problem(image, on_meta(3, 3, 256), *rest))
+    yield Example("3x3", (conv2d.KERNEL,), Problem(image, on_meta(256, 3, 3, 256), *rest))
+    yield Example("3x3", (depthwise.KERNEL,), Problem(image, on_meta(3, 3, 256), *rest))

@@ -19,7 +19,8 @@ library = torch.library.Library("leanmark", "FRAGMENT")
 def register(schema: str, meaning: Function, shape: Function) -> None:
     """Register the operator ``schema``: ``meaning`` computes it anywhere, ``shape`` while tracing.
 
-    The native CPU kernel, where it is loaded, comes before ``meaning`` and brings the same schema.
+    The native CPU kernel, where it is loaded, comes before ``meaning`` and brings the same schema. Each of
+    the two lists the arguments of the schema: what an operator is tested against shares nothing with it.
     """
     name = schema.partition("(")[0]
     if not _native.available():

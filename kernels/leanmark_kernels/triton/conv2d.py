@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,9 +11,9 @@ from leanmark_kernels.ops.registration import for_inference
 from leanmark_kernels.triton import gemm, reference, tuning, windows
 from leanmark_kernels.triton.configuration import Config, Launch, config, pieces
 from leanmark_kernels.triton.device_limits import Limits
-from leanmark_kernels.triton.kernel import Kernel, dtype_name, rows_bucket, why_shared
+from leanmark_kernels.triton.kernel import Kernel, rows_bucket, why_shared
 from leanmark_kernels.triton.registration import register
-from leanmark_kernels.triton.windows import Window, nhwc
+from leanmark_kernels.triton.windows import Problem, Window, nhwc
 
 
 def fused_conv2d(
@@ -49,27 +48,6 @@ def fused_conv2d(
         input, weight, bias, residual, stride, padding, dilation, activation
     )
     return for_inference("fused_conv2d", output)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Problem:
-    """``output`` [pixels, O] from ``input`` [N, H, W, C] and ``weight`` [O, R, S, C]; all are contiguous."""
-
-    input: Tensor
-    weight: Tensor
-    bias: Tensor | None
-    residual: Tensor | None
-    output: Tensor
-    window: Window
-    activation: str
-
-
-def _key(problem: Problem) -> str:
-    extra = "" if problem.residual is None else " residual"
-    return (
-        f"conv2d {dtype_name(problem.input)} {list(problem.input.shape)} {list(problem.weight.shape)} "
-        f"{problem.window} {problem.activation}{extra}"
-    )
 
 
 def _why_not(problem: Problem, config: Config, limits: Limits) -> str | None:
@@ -135,7 +113,7 @@ KERNEL = Kernel(
     ),
     _why_not,
     _launches,
-    _key,
+    lambda problem: problem.key("conv2d"),
 )
 
 
@@ -151,17 +129,19 @@ def _compute(
 ) -> Tensor:
     window = Window(stride, padding, dilation)
     output = windows.empty_output(input, weight, window)
-    pixels, filters = nhwc(input), nhwc(weight)
-    bias = None if bias is None else bias.contiguous()
-    rows = output.permute(0, 2, 3, 1).view(-1, weight.shape[0])
-    added = None if residual is None else nhwc(residual).view_as(rows)
-    if filters.shape[1:3] == (1, 1) and (stride, padding) == (1, 0):
+    problem = Problem.of(input, nhwc(weight), bias, residual, output, window, activation)
+    if weight.shape[2:] == (1, 1) and (stride, padding) == (1, 0):
+        pixels, filters = problem.input.flatten(0, 2), problem.weight.flatten(1)
         product = gemm.Product(
-            pixels.flatten(0, 2), filters.flatten(1), rows, bias=bias, residual=added, activation=activation
+            pixels,
+            filters,
+            problem.output,
+            bias=problem.bias,
+            residual=problem.residual,
+            activation=activation,
         )
         tuning.solve(gemm.kernels(input.dtype), product)
     else:
-        problem = Problem(pixels, filters, bias, added, rows, window, activation)
         tuning.solve((KERNEL,), problem)
     return output
 

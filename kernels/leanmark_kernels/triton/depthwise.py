@@ -10,11 +10,10 @@ from torch import Tensor
 from leanmark_kernels.ops.registration import for_inference
 from leanmark_kernels.triton import reference, tuning, windows
 from leanmark_kernels.triton.configuration import Config, Launch, config, pieces
-from leanmark_kernels.triton.conv2d import Problem
 from leanmark_kernels.triton.device_limits import Limits
-from leanmark_kernels.triton.kernel import Kernel, dtype_name, rows_bucket
+from leanmark_kernels.triton.kernel import Kernel, rows_bucket
 from leanmark_kernels.triton.registration import register
-from leanmark_kernels.triton.windows import Window, nhwc
+from leanmark_kernels.triton.windows import Problem, Window
 
 LARGEST_KERNEL = 7
 """Every tap is unrolled."""
@@ -51,14 +50,6 @@ def depthwise_conv2d(
         input, weight, bias, residual, stride, padding, dilation, activation
     )
     return for_inference("depthwise_conv2d", output)
-
-
-def _key(problem: Problem) -> str:
-    extra = "" if problem.residual is None else " residual"
-    return (
-        f"depthwise {dtype_name(problem.input)} {list(problem.input.shape)} {list(problem.weight.shape)} "
-        f"{problem.window} {problem.activation}{extra}"
-    )
 
 
 def _why_not(problem: Problem, config: Config, limits: Limits) -> str | None:
@@ -114,7 +105,7 @@ KERNEL = Kernel(
     ),
     _why_not,
     _launches,
-    _key,
+    lambda problem: problem.key("depthwise"),
 )
 
 
@@ -130,16 +121,8 @@ def _compute(
 ) -> Tensor:
     window = Window(stride, padding, dilation)
     output = windows.empty_output(input, weight, window)
-    rows = output.permute(0, 2, 3, 1).view(-1, weight.shape[0])
-    problem = Problem(
-        nhwc(input),
-        weight[:, 0].permute(1, 2, 0).contiguous(),
-        None if bias is None else bias.contiguous(),
-        None if residual is None else nhwc(residual).view_as(rows),
-        rows,
-        window,
-        activation,
-    )
+    taps = weight[:, 0].permute(1, 2, 0).contiguous()
+    problem = Problem.of(input, taps, bias, residual, output, window, activation)
     tuning.solve((KERNEL,), problem)
     return output
 

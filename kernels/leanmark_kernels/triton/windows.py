@@ -1,8 +1,9 @@
-"""What the two convolutions share: arguments, checks, and the shape of the result."""
+"""What the two convolutions share: arguments, checks, problems, and the shape of the result."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from leanmark_kernels.triton.arguments import (
     require_vector,
     require_whole,
 )
+from leanmark_kernels.triton.kernel import dtype_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,46 @@ class Window:
         batch, _, height, width = input.shape
         filters, _, r, s = weight.shape
         return batch, filters, self.output_size(height, r), self.output_size(width, s)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """``output`` [pixels, O] from ``input`` [N, H, W, C] and ``weight``; all are contiguous.
+
+    ``weight`` is [O, R, S, C], or [R, S, C] where every channel has a filter of its own.
+    """
+
+    input: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    residual: Tensor | None
+    output: Tensor
+    window: Window
+    activation: str
+
+    @classmethod
+    def of(
+        cls,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        output: Tensor,
+        window: Window,
+        activation: str,
+    ) -> Self:
+        """From the arguments of an operator; ``weight`` is as above, ``output`` in channels_last."""
+        rows = output.permute(0, 2, 3, 1).view(-1, output.shape[1])
+        bias = None if bias is None else bias.contiguous()
+        added = None if residual is None else nhwc(residual).view_as(rows)
+        return cls(nhwc(input), weight, bias, added, rows, window, activation)
+
+    def key(self, kernel: str) -> str:
+        extra = "" if self.residual is None else " residual"
+        return (
+            f"{kernel} {dtype_name(self.input)} {list(self.input.shape)} {list(self.weight.shape)} "
+            f"{self.window} {self.activation}{extra}"
+        )
 
 
 def check(
