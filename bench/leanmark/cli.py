@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from leanmark.store import Records
     from leanmark.thresholds import Thresholds
 
-RESULTS = Path("results")
+_results = click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    default=Path("results"),
+    show_default=True,
+    help="Where the records are, in a folder for each machine.",
+)
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells have it."""
@@ -49,15 +56,20 @@ def group() -> None:
 
 
 @group.command()
-@click.option("-w", "--workload", "workloads", multiple=True, metavar="NAME", help="Repeatable.")
+@click.option("-w", "--workload", "workloads", multiple=True, metavar="NAME",
+              help="A row of `leanmark list workloads`. Repeatable.")  # fmt: skip
 @click.option("-t", "--technique", "techniques", multiple=True, metavar="CHAIN",
               help="A technique or a chain such as 'prune(ratio=0.7)+int8'. Repeatable.")  # fmt: skip
-@click.option("-b", "--backend", "backends", multiple=True, metavar="NAME", help="Repeatable.")
-@click.option("--phase", "phases", multiple=True, type=click.Choice(["inference", "training"]))
-@click.option("--batch", "batches", multiple=True, type=click.IntRange(1), help="Repeatable.")
+@click.option("-b", "--backend", "backends", multiple=True, metavar="NAME",
+              help="A row of `leanmark list backends`. Repeatable.")  # fmt: skip
+@click.option("--phase", "phases", multiple=True, type=click.Choice(["inference", "training"]),
+              help="By default both. Repeatable.")  # fmt: skip
+@click.option("--batch", "batches", multiple=True, type=click.IntRange(1),
+              help="Samples in a step; by default 1 and 32, in training 32. Repeatable.")  # fmt: skip
 @click.option("--device", metavar="NAME", help="cpu, cuda or cuda:N; by default a GPU if there is one.")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1))
-@click.option("--profile", default="quick", show_default=True, type=click.Choice(["quick", "full"]))
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Of each case.")
+@click.option("--profile", default="quick", show_default=True, type=click.Choice(["quick", "full"]),
+              help="How many processes and rounds: two to look, or five or more to be sure.")  # fmt: skip
 @click.option("--budget", metavar="TIME",
               help="Time for the whole run, such as 90s, 5m or 1h.")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="Seeds the order of everything.")
@@ -66,7 +78,7 @@ def group() -> None:
 )
 @click.option("--data", metavar="MODULE:LOADERS",
               help="Your own data: a function that returns (train, test) batches.")  # fmt: skip
-@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
+@_results
 @click.option(
     "--fail-on", metavar="RULE", help="Such as worse:latency=2.5%,accuracy; confirmed by a second pass."
 )
@@ -103,7 +115,7 @@ def run(
     device: str | None,
     **axes: Any,
 ) -> None:
-    """Measure, before and after. Without options: every workload and technique, the main job.
+    """Measure, before and after. Without options: the main job, small models and common techniques.
 
     With --against: every workload unchanged, this tree over that commit.
     """
@@ -185,7 +197,7 @@ def _measure(
 @click.option("--against", metavar="REF",
               help="Judge the newest run of this tree that was made against this git commit.")  # fmt: skip
 @click.option("--require-conclusive", is_flag=True, help="Exit with 4 where something could not be judged.")
-@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
+@_results
 def gate_(
     paths: tuple[Path, ...],
     fail_on: str,
@@ -194,9 +206,10 @@ def gate_(
     require_conclusive: bool,
     results: Path,
 ) -> None:
-    """Judge stored records: exit with 3 where a technique is worse than its baseline.
+    """Judge stored records: exit with 3 where something is worse.
 
-    What is counted needs no quiet machine: worse:operator_calls,flops,allocations,instructions.
+    A technique is judged against its baseline, with --since and --against a case against itself. What is
+    counted needs no quiet machine: worse:operator_calls,flops,allocations,instructions.
 
     Exit codes: 0 nothing is worse, 1 a case is failed or invalid, 2 wrong usage, 3 worse, 4 not everything
     could be judged (with --require-conclusive).
@@ -216,6 +229,10 @@ def gate_(
     else:
         older = store.load(since)
         found = tuple(one for newer in records for one in gate.since(older, newer, rules))
+    if not found:
+        raise UsageError(
+            f"nothing to judge in {', '.join(map(str, chosen))}: no case has another to compare to"
+        )
     verdicts = {one.verdict for one in found}
     undecided = {"inconclusive"} if require_conclusive else set()
     listing.rulings([one for one in found if one.verdict in {"worse", "invalid"} | undecided], console())
@@ -230,7 +247,10 @@ def gate_(
 @group.command("list")
 @click.argument("kind", required=False, metavar="[KIND]")
 def list_(kind: str | None) -> None:
-    """Workloads, techniques, backends, devices, meters and outputs, and why one is unavailable."""
+    """What there is, and why something is unavailable.
+
+    KIND is workloads, techniques, backends, devices, meters or outputs: without it, all of them.
+    """
     from leanmark import catalogue
     from leanmark.errors import UnknownName
     from leanmark.registry import KINDS
@@ -245,7 +265,7 @@ def list_(kind: str | None) -> None:
 
 @group.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE]...")
-@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
+@_results
 @cli_options.carbon
 def show(paths: tuple[Path, ...], results: Path, grid: Intensity | None) -> None:
     """Show records as tables: the given files, or the newest run."""
@@ -254,10 +274,13 @@ def show(paths: tuple[Path, ...], results: Path, grid: Intensity | None) -> None
 
 @group.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE]...")
-@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
+@_results
 @cli_options.carbon
 def report(paths: tuple[Path, ...], results: Path, grid: Intensity | None) -> None:
-    """Write the Markdown summary and the HTML page of each file, or of the newest run."""
+    """Write the Markdown summary and the HTML page of records.
+
+    They lie beside each of the given files, or beside the newest run.
+    """
     from leanmark.report import publish
 
     for path in list(paths) or [_newest(results)]:
@@ -267,7 +290,7 @@ def report(paths: tuple[Path, ...], results: Path, grid: Intensity | None) -> No
 
 @group.command("carbon")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE]...")
-@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
+@_results
 @cli_options.carbon
 @cli_options.site
 def carbon_(
@@ -276,10 +299,10 @@ def carbon_(
     grid: Intensity | None,
     site: Site,
 ) -> None:
-    """Software carbon intensity (ISO/IEC 21031) of stored records, anew with any factor.
+    """Software carbon intensity (ISO/IEC 21031) of stored records.
 
-    For 1000 samples: E x PUE x I + M. All rows, and so both sides of a comparison, get one intensity. What is
-    not given is what the run was made with.
+    For 1000 samples: E x PUE x I + M, anew with any factor. All rows, and so both sides of a comparison, get
+    one intensity. What is not given is what the run was made with.
     """
     from leanmark import store
     from leanmark.reading import carbon, sci, tabulate
@@ -307,7 +330,7 @@ def compare(a: Path, b: Path) -> None:
 
 @group.command()
 def doctor() -> None:
-    """What on this machine disturbs measuring, and what is missing for energy."""
+    """What disturbs measuring here, and what is missing for energy."""
     from leanmark import doctor as examination
     from leanmark.measuring import environment
     from leanmark.report import listing
@@ -322,10 +345,10 @@ def _workloads(names: tuple[str, ...], model: str | None, data: str | None) -> t
 
     if (model is None) != (data is None):
         raise UsageError("--model and --data go together: a model is measured with its quality")
-    own = (WorkloadSpec(name=model, data=data),) if model and data else ()
     for option, target in (("--model", model), ("--data", data)):
-        if target and not all(target.partition(":")):
+        if target is not None and not all(target.partition(":")):
             raise UsageError(f"{option} needs module:function, not '{target}'")
+    own = () if model is None else (WorkloadSpec(name=model, data=data),)
     return (*(WorkloadSpec(name=name) for name in names), *own)
 
 
@@ -363,5 +386,6 @@ def _print(paths: list[Path], grid: Intensity | None, without: Container[str] = 
 
     records: list[Records] = [store.load(path) for path in paths]
     tables = [table for one in records for table in tabulate.build([one], carbon.of(one.run, grid))]
-    if shown := [table for table in tables if table.rows[0].case.workload not in without]:
+    shown = [table for table in tables if table.rows[0].case.workload not in without]
+    if shown or not without:
         render(shown, console())

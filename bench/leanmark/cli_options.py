@@ -52,8 +52,10 @@ def site(command: Callable[..., Any]) -> Callable[..., Any]:
 def threshold(command: Callable[..., Any]) -> Callable[..., Any]:
     """``asked``: the differences that count."""
 
-    @click.option("--margin", "margins", multiple=True, metavar="METRIC=N%",
-                  help="The difference that counts, such as latency=1%; by default 2%.")  # fmt: skip
+    @click.option(
+        "--margin", "margins", multiple=True, metavar="METRIC=N%",
+        help="The difference that counts, such as latency=1%; by default 2%, of accuracy 1%.",
+    )  # fmt: skip
     @click.option("--floor", "floors", multiple=True, metavar="METRIC=AMOUNT",
                   help="What is smaller never counts, such as latency=100ns or memory=1MiB.")  # fmt: skip
     @functools.wraps(command)

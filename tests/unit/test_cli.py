@@ -42,6 +42,7 @@ def recorded(tmp_path: Path) -> Path:
         (["run", "--model", "a:b"], "--model and --data go together"),
         (["run", "--model", "a", "--data", "b:c"], "--model needs module:function, not 'a'"),
         (["run", "-w", "cnn", "--threads", "4096"], "4096 threads need 4096 cores"),
+        (["run", "--model", "", "--data", ""], "--model needs module:function, not ''"),
         (["run", "--zone", "FRANZ"], "Unknown zone"),
         (["run", "--zone", "FRA", "--intensity", "50"], "not both"),
         (["run", "--intensity", "-3"], "is above 0 and at most 2000"),
@@ -80,6 +81,24 @@ def test_show_prints_the_newest_run(
     out = capsys.readouterr().out
     assert "cnn · inference · batch 1" in out
     assert "France (FRA)" in out
+
+
+def test_records_without_a_comparison_are_no_pass(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with store.RunWriter.create(tmp_path, synthetic.records().run) as writer:
+        path = writer.path
+    assert typed(monkeypatch, "gate", str(path), "--fail-on", "worse:latency") == 2
+    assert f"nothing to judge in {path}" in capsys.readouterr().err
+    assert typed(monkeypatch, "show", str(path)) == 0
+    assert "Nothing was measured." in capsys.readouterr().out
+
+
+def test_an_error_before_measuring_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert typed(monkeypatch, "run", "-w", "noop", "--threads", "4096", "--results", str(tmp_path)) == 2
+    assert capsys.readouterr().err.startswith("leanmark: 4096 threads need 4096 cores")
 
 
 def test_show_without_records_says_what_to_do(

@@ -68,4 +68,5 @@ class Live:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        if self._console.is_terminal:  # elsewhere it never started, and stopping would print an empty line
+            self._bar.stop()
