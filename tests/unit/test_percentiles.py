@@ -1,15 +1,11 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from scipy.special import bdtr
 
 from leanmark.statistics import percentiles
 from leanmark.statistics.percentiles import NEEDED, Percentile
-
-from .synthetic import single
 
 
 def found(samples_s: object) -> dict[str, Percentile]:
@@ -57,12 +53,3 @@ def test_a_broken_clock_is_named() -> None:
     for broken in ([1.0, -1e-9], [1.0, float("nan")]):
         with pytest.raises(ValueError, match="the clock is broken"):
             percentiles.percentiles(broken)
-
-
-def test_only_blocks_of_one_step_are_steps() -> None:
-    series = single("latency_s", 1e-3, "wall")
-    block = series.blocks[0]
-    mixed = replace(
-        series, blocks=(block, replace(block, loops=50, value=7.0), replace(block, round=1, flags=("steal",)))
-    )
-    assert percentiles.single_steps(mixed) == (1e-3, 1e-3)

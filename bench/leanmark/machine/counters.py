@@ -6,9 +6,8 @@ processor, where time cannot, that a change made a model do more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from fractions import Fraction
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,30 +49,3 @@ METRICS = (
     "flops", "operator_calls", "read_bytes", "written_bytes", "allocations", "allocated_bytes", "instructions"
 )  # fmt: skip
 """The names of all counters in records and gates."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """A counter that changed. ``ratio`` is exact, and ``None`` where there was nothing before."""
-
-    counter: str
-    before: int
-    after: int
-    ratio: Fraction | None
-
-    def __str__(self) -> str:
-        by = "" if self.ratio is None else f" ({float(self.ratio - 1):+.2%})"
-        return f"{self.counter}: {self.before:,} -> {self.after:,}{by}"
-
-
-def compare_counters(before: Counters, after: Counters) -> list[Difference]:
-    """Every counter that differs, in the order of the fields; what only one side counted is left out."""
-    return list(_differences(before, after))
-
-
-def _differences(before: Counters, after: Counters) -> Iterator[Difference]:
-    for name in (each.name for each in fields(Counters)):
-        old, new = getattr(before, name), getattr(after, name)
-        if old is not None and new is not None and old != new:
-            ratio = Fraction(new, old) if old else None
-            yield Difference(counter=name, before=old, after=new, ratio=ratio)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from leanmark.record import Interval, Series
+from leanmark.record import Interval
 from leanmark.statistics import stats
 
 NEEDED: Mapping[float, int] = {0.5: 6, 0.9: 64, 0.95: 130, 0.99: 662, 0.999: 6636}
@@ -54,11 +54,6 @@ def percentiles(samples_s: ArrayLike) -> tuple[Percentile, ...]:
     if not np.all(samples >= 0):  # NaN is not >= 0 either
         raise ValueError("a step took a negative or undefined time: the clock is broken")
     return tuple(_percentile(samples, q, needed) for q, needed in NEEDED.items())
-
-
-def single_steps(series: Series) -> tuple[float, ...]:
-    """The values of all blocks that hold one step; flagged ones too, since a tail is made of disturbances."""
-    return tuple(block.value for block in series.blocks if block.loops == 1)
 
 
 def _percentile(samples: stats.Floats, q: float, needed: int) -> Percentile:
