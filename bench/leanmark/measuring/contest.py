@@ -252,27 +252,25 @@ def _record(seat: _Seat, time_: messages.BlockTime, turn: _Turn) -> None:
 
 def _sample(plan: SamplingPlan, seats: Sequence[_Seat]) -> None:
     """Single steps, after the rounds: their clock readings would be in the blocks otherwise."""
-    for seat in seats:
-        if seat.variant.error is None:
-            with _blamed_on(seat.variant):
-                samples = seat.worker.ask(messages.RunSamples(plan.samples), plan.timeout_s)
-                seat.variant.samples_s = tuple(round(value, 9) for value in samples)
+    for seat in _standing(seats):
+        with _blamed_on(seat.variant):
+            samples = seat.worker.ask(messages.RunSamples(plan.samples), plan.timeout_s)
+            seat.variant.samples_s = tuple(round(value, 9) for value in samples)
 
 
 def _meter_energy(energy: EnergyPass, seats: Sequence[_Seat]) -> None:
-    seats = [seat for seat in seats if seat.variant.error is None]
-    entrants = [Entrant(seat.variant.case, seat.worker, seat.variant.latency) for seat in seats]
+    metered = _standing(seats)
+    entrants = [Entrant(seat.variant.case, seat.worker, seat.variant.latency) for seat in metered]
     energy.play(entrants)
-    for seat, one in zip(seats, entrants, strict=True):
+    for seat, one in zip(metered, entrants, strict=True):
         seat.variant.error = one.error
 
 
 def _check_again(stage: Stage, seats: Sequence[_Seat]) -> None:
-    for seat in seats:
-        if seat.variant.error is None:
-            with _blamed_on(seat.variant):
-                seat.worker.ask(messages.CheckAgain(), stage.plan.timeout_s)
-                _check_source(seat, stage.side(seat.variant.case).source, stage.plan.timeout_s)
+    for seat in _standing(seats):
+        with _blamed_on(seat.variant):
+            seat.worker.ask(messages.CheckAgain(), stage.plan.timeout_s)
+            _check_source(seat, stage.side(seat.variant.case).source, stage.plan.timeout_s)
 
 
 def _check_source(seat: _Seat, source: Source, timeout_s: float) -> None:
@@ -288,12 +286,16 @@ def _check_source(seat: _Seat, source: Source, timeout_s: float) -> None:
 
 def _count(plan: SamplingPlan, seats: Sequence[_Seat]) -> None:
     """What a step of each variant does. Last, so that whatever it leaves behind disturbs nothing."""
-    for seat in seats:
-        if seat.variant.error is None:
-            try:
-                seat.variant.counted = seat.worker.ask(messages.CountStep(), plan.timeout_s)
-            except LeanmarkError as error:  # it costs only these numbers
-                seat.variant.counted = Counted(counts={}, missing=dict.fromkeys(METRICS, str(error)))
+    for seat in _standing(seats):
+        try:
+            seat.variant.counted = seat.worker.ask(messages.CountStep(), plan.timeout_s)
+        except LeanmarkError as error:  # it costs only these numbers
+            seat.variant.counted = Counted(counts={}, missing=dict.fromkeys(METRICS, str(error)))
+
+
+def _standing(seats: Sequence[_Seat]) -> list[_Seat]:
+    """Those of which nothing went wrong so far."""
+    return [seat for seat in seats if seat.variant.error is None]
 
 
 @contextlib.contextmanager
