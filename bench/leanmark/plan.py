@@ -111,6 +111,7 @@ def make(selection: Selection, sampling: SamplingPlan) -> Plan:
     Raises:
         UnknownName: a name that no registry has; the nearest are suggested.
         BadPlan: nothing is left to measure; says which technique ruled it out and why.
+        UsageError: fewer threads than one.
     """
     specs = selection.workloads or tuple(
         WorkloadSpec(name=name) for name in _main_workloads(selection.device)
@@ -123,6 +124,8 @@ def make(selection: Selection, sampling: SamplingPlan) -> Plan:
     for name in selection.backends:
         _check("backend", name, registry.rows("backends"))
     _check("device", selection.device, registry.rows("devices"))
+    if selection.threads < 1:
+        raise UsageError(f"threads are a whole number of at least 1, not {selection.threads}")
     refusals: list[str] = []
     cases = dict.fromkeys(case for spec in specs for case in _cases(spec, selection, refusals))
     if not cases:

@@ -140,8 +140,11 @@ class Session:
 
             made = restrict(self.plan, self._selected)
             self._until_finished.enter_context(interrupted_by_sigterm())
-            self._check_out()
-            self.campaign = Campaign(made, self._results, self._line.notify, self._source)
+            try:
+                self._check_out()
+                self.campaign = Campaign(made, self._results, self._line.notify, self._source)
+            except LeanmarkError as error:  # nothing can be measured: said once, not by every case
+                pytest.exit(f"leanmark: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
         found = self.campaign.measure(case)
         self._line.clear()
         return found

@@ -137,6 +137,18 @@ def test_bad_input_is_named_before_anything_is_measured(tmp_path: Path, option: 
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize(
+    ("threads", "message"),
+    [("0", "threads are a whole number of at least 1, not 0"), ("4096", "4096 threads need 4096 cores")],
+)
+def test_a_run_that_cannot_begin_says_so_once(tmp_path: Path, threads: str, message: str) -> None:
+    result = run(tmp_path, "--benchmark", "--leanmark-workload=noop", f"--leanmark-threads={threads}")
+    assert result.returncode == 4
+    assert (result.stdout + result.stderr).count(message) == 1
+    assert "FAILED" not in result.stdout
+    assert not (tmp_path / "results").exists()
+
+
 def test_cases_are_items_and_the_table_ends_the_run(tmp_path: Path) -> None:
     result = run(
         tmp_path,
