@@ -88,10 +88,10 @@ def work(clock: VirtualClock, load: Switched, steps: int) -> None:
 
 def leanmark_gpu(clock: VirtualClock, load: Switched, steps: int) -> tuple[float, float | None]:
     meter = NvmlEnergy(Gpu(0), clock=clock, sleep=clock.sleep, repeat=clock.repeat)
-    meter.stop(opened(meter, clock, 1.0))  # the first window finds the update period
+    meter.stop(opened(meter, clock, 1.0))()  # the first window finds the update period
     token = meter.start()
     work(clock, load, steps)
-    return per_step(meter.stop(token), steps, steps * STEP_S)
+    return per_step(meter.stop(token)(), steps, steps * STEP_S)
 
 
 def opened(meter: NvmlEnergy, clock: VirtualClock, seconds: float) -> Any:
@@ -158,8 +158,9 @@ def processor_row(root: Path, zones: Sequence[FakeZone], counted: Sequence[str],
         token, start_s = meter.start(), clock()
         clock.sleep(seconds)
         tree.write()
-        reading, stop_s = meter.stop(token), clock()
+        stopped, stop_s = meter.stop(token), clock()
         carbon_j = tracker.stop_task("task").cpu_energy * JOULES_PER_KWH
+    reading = stopped()
     naive_j = sum(int(file.read_text()) - count for file, count in zip(files, before, strict=True)) / 1e6
     truth_j = sum(tree.joules(zone, start_s, stop_s) for zone in counted)
     assert reading.evidence is not None

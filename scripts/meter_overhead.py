@@ -7,7 +7,8 @@
 Real time and real threads. Counters are leanmark's fakes (files on disk, a GPU in Python) unless the machine
 has some; a driver's own time for a call is not in the figures of a fake. A process that has slept finds its
 caches cold, and every first call then takes many times as long: the controls in the same table say how long
-the least takes that must be done, so that what remains is the meter's.
+the least takes that must be done, so that what remains is the meter's. The reading is worked out when a
+window is over, and shown beside it.
 """
 
 from __future__ import annotations
@@ -73,8 +74,9 @@ def main() -> None:
             {"energy-pkg": [Constant(50.0), Constant(60.0)], "energy-ram": [Constant(5.0), Constant(6.0)]},
             time.perf_counter,
         )
-        print("| meter | start + stop, 20 in a row | one, after sleeping | thread beside a window |")
-        print("|---|---|---|---|")
+        print("| meter | start + stop, 20 in a row | one, after sleeping | its reading, after the window "
+              "| thread beside a window |")  # fmt: skip
+        print("|---|---|---|---|---|")
         show("control: two empty functions", Control(lambda: None, lambda: None))
         files = [os.open(tree.root / zone.folder / "energy_uj", os.O_RDONLY) for zone in SERVER]
 
@@ -112,10 +114,14 @@ def show(name: str, meter: Started, tree: FakePowercap | None = None) -> None:
         if reason is not None:
             raise SystemExit(f"{name}: {reason}")
     costs(meter, 1, tree)  # finds counters and update periods
-    in_a_row = costs(meter, 20, tree) * 1e3
-    alone = median(costs(meter, 1, tree) for _ in range(ROUNDS)) * 1e3
-    thread = "" if isinstance(meter, Control) else f"{beside(meter, tree):.2%} of a core"
-    print(f"| {name} | {in_a_row:.3f} ms | {alone:.3f} ms | {thread} |", flush=True)
+    in_a_row_s, _ = costs(meter, 20, tree)
+    alone_s, reading_s = map(median, zip(*(costs(meter, 1, tree) for _ in range(ROUNDS)), strict=True))
+    reading, thread = "", ""
+    if not isinstance(meter, Control):
+        reading, thread = f"{reading_s * 1e3:.3f} ms", f"{beside(meter, tree):.2%} of a core"
+    print(
+        f"| {name} | {in_a_row_s * 1e3:.3f} ms | {alone_s * 1e3:.3f} ms | {reading} | {thread} |", flush=True
+    )
 
 
 def beside(meter: Any, tree: FakePowercap | None) -> float:
@@ -131,8 +137,11 @@ def beside(meter: Any, tree: FakePowercap | None) -> float:
     return share
 
 
-def costs(meter: Started, windows: int, tree: FakePowercap | None) -> float:
-    """What starting and stopping one of ``windows`` takes, in seconds: all are started, then all stopped."""
+def costs(meter: Started, windows: int, tree: FakePowercap | None) -> tuple[float, float]:
+    """What starting and stopping one of ``windows`` takes, and its reading, in seconds.
+
+    All are started, then all stopped.
+    """
     time.sleep(0.1)
     started, tokens = [], []
     for _ in range(windows):
@@ -142,12 +151,16 @@ def costs(meter: Started, windows: int, tree: FakePowercap | None) -> float:
     if tree is not None:
         tree.write()
     time.sleep(WINDOW_S)
-    stopped = []
+    stopped, read = [], []
     for token in tokens:
         before_s = time.perf_counter()
-        meter.stop(token)
+        reading = meter.stop(token)
         stopped.append(time.perf_counter() - before_s)
-    return median(started) + median(stopped)
+        before_s = time.perf_counter()
+        if callable(reading):  # those of the controls are not
+            reading()
+        read.append(time.perf_counter() - before_s)
+    return median(started) + median(stopped), median(read)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from leanmark import plan, store
 from leanmark.machine.probes import RoundProbe
 from leanmark.measuring import campaign, energy_pass
 from leanmark.measuring.campaign import Campaign
-from leanmark.meters.base import Evidence, Meter, Reading
+from leanmark.meters.base import Evidence, Meter, Reading, Stopped
 from leanmark.plan import QUICK, Selection
 from leanmark.protocol.messages import WorkloadSpec
 from leanmark.reading import carbon, tabulate
@@ -44,10 +45,11 @@ class Steady(Meter[float]):
     def start(self) -> float:
         return time.perf_counter()
 
-    def stop(self, token: float) -> Reading:
+    def stop(self, token: float) -> Stopped:
         seconds = time.perf_counter() - token
         joules = WATTS * seconds
-        return Reading(
+        return partial(
+            Reading,
             value=joules,
             duration_s=seconds,
             uncertainty=0.001 * joules,

@@ -7,7 +7,7 @@ import pytest
 
 from leanmark.errors import MeterError, StuckCounter
 from leanmark.measuring.cost import CostMeter
-from leanmark.meters.base import Evidence, Meter, Reading
+from leanmark.meters.base import Evidence, Meter, Reading, Stopped
 from leanmark.meters.rapl import Rapl
 from leanmark.protocol.messages import Notice, Ready
 from leanmark.record import DOMAIN_LOST, Finding, ModelFacts, Provenance
@@ -43,9 +43,12 @@ class Scripted(Meter[str]):
             raise MeterError("GPU 0: energy counter: GPU is lost")
         return "token"
 
-    def stop(self, token: str) -> Reading:
+    def stop(self, token: str) -> Stopped:
         assert token == "token"
         self.log.append("stop")
+        return self._reading
+
+    def _reading(self) -> Reading:
         if not self._stops:
             raise StuckCounter("it showed 7 for 2 s")
         return Reading(

@@ -107,7 +107,7 @@ def test_the_same_board_agrees_with_itself() -> None:
         meters = gpu_meters(clock)
         tokens = {name: meter.start() for name, meter in meters.items()}
         clock.sleep(10.0)
-        readings = {name: meters[name].stop(token) for name, token in tokens.items()}
+        readings = {name: meters[name].stop(token)() for name, token in tokens.items()}
     assert cross_check(readings["nvml_energy"], readings["nvml_power"]) is None
 
 

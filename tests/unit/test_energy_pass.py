@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from leanmark.errors import MeterError
 from leanmark.measuring.energy_pass import EnergyPass, Entrant
-from leanmark.meters.base import Meter, Reading
+from leanmark.meters.base import Meter, Reading, Stopped
 from leanmark.plan import FULL, QUICK
 from leanmark.protocol import messages
 from leanmark.reading.compare import ESTIMATED, Side, compare_series
@@ -137,8 +138,11 @@ class Stuck(Meter[None]):
     def start(self) -> None:
         return None
 
-    def stop(self, token: None) -> Reading:
+    def stop(self, token: None) -> Stopped:
         self.stopped += 1
+        return self._reading
+
+    def _reading(self) -> Reading:
         raise MeterError("the counter is stuck")
 
 
@@ -222,8 +226,8 @@ class Model(Meter[None]):
     def start(self) -> None:
         return None
 
-    def stop(self, token: None) -> Reading:
-        return Reading(value=50.0, duration_s=2.0)
+    def stop(self, token: None) -> Stopped:
+        return partial(Reading, value=50.0, duration_s=2.0)
 
 
 @pytest.mark.parametrize("index", [0, 7])

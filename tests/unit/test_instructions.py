@@ -43,7 +43,7 @@ def test_a_counter_is_opened_read_and_closed(monkeypatch: pytest.MonkeyPatch) ->
         pytest.skip(reason)
     token, cpu_s = meter.start(), time.thread_time()
     sum(range(1_000_000))
-    cpu_s, reading = time.thread_time() - cpu_s, meter.stop(token)
+    cpu_s, reading = time.thread_time() - cpu_s, meter.stop(token)()
     assert cpu_s * 0.9 < reading.value * 1e-9 < reading.duration_s * 1.1
 
 
@@ -54,5 +54,5 @@ def test_twice_the_work_is_twice_the_instructions() -> None:
     for size in (1_000_000, 2_000_000):
         token = meter.start()
         sum(range(size))
-        counts.append(meter.stop(token).value)
+        counts.append(meter.stop(token)().value)
     assert counts[1] == pytest.approx(2 * counts[0], rel=0.05)

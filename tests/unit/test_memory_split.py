@@ -103,7 +103,7 @@ def test_what_leanmark_takes_is_left_out_of_every_figure(tmp_path: Path) -> None
     (tmp_path / "smaps_rollup").write_text(ROLLUP)
     meter = HostMemory(tmp_path, own=Held(resident=10 * 2**20, private=8 * 2**20, shared_out=9 * 2**20))
     found = meter.steady()
-    assert meter.stop(0.0).value == 50 * 2**20
+    assert meter.stop(0.0)().value == 50 * 2**20
     assert meter.resident_bytes() == found["steady_memory_bytes"] == 40 * 2**20
     assert found["pss_memory_bytes"] == 31 * 2**20
     assert found["uss_memory_bytes"] == 22 * 2**20
@@ -112,7 +112,7 @@ def test_what_leanmark_takes_is_left_out_of_every_figure(tmp_path: Path) -> None
 def test_what_the_kernel_does_not_say_is_an_error_and_no_zero(tmp_path: Path) -> None:
     (tmp_path / "status").write_text("VmRSS:\t51200 kB\n")
     with pytest.raises(OSError, match="no VmHWM"):
-        HostMemory(tmp_path).stop(0.0)
+        HostMemory(tmp_path).stop(0.0)()
     with pytest.raises(OSError, match="no VmRSS"):
         Held.read("VmHWM:\t61440 kB\n")
 

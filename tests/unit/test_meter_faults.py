@@ -203,7 +203,7 @@ def test_nvml(kind: str) -> None:
     runs = {"energy, probed before": 2400, "energy": 200, "power": 1400}[kind]
     with fake.installed():
         probed.unavailable()
-        probed.stop(_second(probed, clock))
+        probed.stop(_second(probed, clock))()
         assert 0.15 * runs < count_honest(runs, run) < 0.9 * runs
 
 
@@ -244,7 +244,7 @@ def test_meters_print_nothing_and_ask_no_one(
         if meter is not None:
             meter.close()
     estimate = CodeCarbon()
-    estimate.stop(estimate.start())
+    estimate.stop(estimate.start())()
     estimate.close()
     tree_counts(tmp_path / "tree")
     board_counts()

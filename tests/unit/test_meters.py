@@ -26,7 +26,7 @@ def test_the_peak_counts_what_was_freed_since_and_forgets_what_was_before() -> N
         "before = meter.resident_bytes()\n"
         "block = bytearray(b'x') * (256 << 20)\n"
         "del block\n"
-        "print(int(meter.stop(token).value) - before)\n"
+        "print(int(meter.stop(token)().value) - before)\n"
     )
     printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert int(printed.stdout) == pytest.approx(256 * MEBIBYTE, abs=2 * HostMemory.resolution + MEBIBYTE)
@@ -38,7 +38,7 @@ def test_a_small_child_of_a_large_parent_is_small() -> None:
     script = (
         "from leanmark.meters.host_memory import HostMemory\n"
         "meter = HostMemory()\n"
-        "print(int(meter.stop(meter.start()).value))\n"
+        "print(int(meter.stop(meter.start())().value))\n"
     )
     printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert int(printed.stdout) < 100 * MEBIBYTE < len(large)
@@ -54,8 +54,8 @@ def test_clocks_move_forward() -> None:
     wall, cpu = Wall(), CpuTime()
     tokens = wall.start(), cpu.start()
     sum(range(100_000))
-    assert wall.stop(tokens[0]).value > 0
-    assert cpu.stop(tokens[1]).value > 0
+    assert wall.stop(tokens[0])().value > 0
+    assert cpu.stop(tokens[1])().value > 0
 
 
 def test_codecarbon_gives_an_estimate_and_nothing_else(
@@ -67,7 +67,7 @@ def test_codecarbon_gives_an_estimate_and_nothing_else(
     assert meter.unavailable() is None
     token = meter.start()
     sum(range(3_000_000))
-    reading = meter.stop(token)
+    reading = meter.stop(token)()
     meter.close()
     assert meter.provenance is Provenance.ESTIMATED_MODEL
     # codecarbon's model puts any machine without counters between a few watts and a few hundred

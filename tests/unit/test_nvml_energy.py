@@ -34,7 +34,7 @@ def measure(gpu: FakeGpu, seconds: float) -> Reading:
     with machine(gpu) as (clock, meter):
         token = meter.start()
         clock.sleep(seconds)
-        return meter.stop(token)
+        return meter.stop(token)()
 
 
 @pytest.mark.parametrize("period_s", [0.02, 0.033, 0.05, 0.1])
@@ -54,9 +54,9 @@ def test_what_was_drawn_before_the_window_is_not_in_it() -> None:
     clock, load = VirtualClock(), Switched(60.0)
     with machine(FakeGpu(power=load), clock=clock) as (_, meter):
         assert meter.unavailable() is None
-        meter.stop(_opened(meter, clock))
+        meter.stop(_opened(meter, clock))()
         load.switch(clock(), 300.0)
-        reading = meter.stop(_opened(meter, clock))
+        reading = meter.stop(_opened(meter, clock))()
     assert reading.value / reading.duration_s == pytest.approx(300.0, rel=0.01)
 
 
@@ -99,6 +99,18 @@ def test_a_fault_is_an_error_that_names_the_gpu(fault: GpuFault, complaint: str)
         measure(FakeGpu(power=Constant(300.0), faults=(fault,)), 5.0)
 
 
+def test_a_gpu_that_is_lost_after_the_stop_was_still_measured() -> None:
+    lost = GpuFault(kind="error", start_s=1003.0, calls=("nvmlDeviceGetTotalEnergyConsumption",))
+    with machine(FakeGpu(power=Constant(300.0), faults=(lost,))) as (clock, meter):
+        token = meter.start()
+        clock.sleep(2.0)
+        stopped = meter.stop(token)
+        clock.sleep(10.0)
+        reading = stopped()
+    assert reading.duration_s == pytest.approx(1.85, abs=0.15)
+    assert reading.value / reading.duration_s == pytest.approx(300.0, rel=0.01)
+
+
 def test_a_window_without_two_updates_is_no_measurement() -> None:
     with pytest.raises(MeterError, match="too short"):
         measure(FakeGpu(power=Constant(300.0)), 0.15)
@@ -112,9 +124,9 @@ def test_a_lost_gpu_does_not_hinder_the_next_window() -> None:
         token = meter.start()
         clock.sleep(5.0)
         with pytest.raises(MeterError, match="lost"):
-            meter.stop(token)
+            meter.stop(token)()
         clock.sleep(10.0)
-        reading = meter.stop(_opened(meter, clock))
+        reading = meter.stop(_opened(meter, clock))()
     assert reading.value / reading.duration_s == pytest.approx(300.0, rel=0.01)
 
 
@@ -153,11 +165,11 @@ def test_a_module_is_checked_against_the_power_of_the_module() -> None:
         opened = meter, meter.second_opinion()
         tokens = [one.start() for one in opened]
         clock.sleep(10.0)
-        counted, sampled = (one.stop(token) for one, token in zip(opened, tokens, strict=True))
+        counted, sampled = (one.stop(token)() for one, token in zip(opened, tokens, strict=True))
         alone = NvmlPower(Gpu(0), clock=clock, repeat=clock.repeat)
         token = alone.start()
         clock.sleep(10.0)
-        of_gpu = alone.stop(token)
+        of_gpu = alone.stop(token)()
     assert sampled.value / sampled.duration_s == pytest.approx(500.0, rel=1e-3)
     assert cross_check(counted, sampled) is None
     assert of_gpu.value / of_gpu.duration_s == pytest.approx(300.0, rel=1e-3)
@@ -179,7 +191,7 @@ def test_a_meter_that_was_closed_can_be_started_again() -> None:
         for _ in range(2):
             token = meter.start()
             clock.sleep(2.0)
-            reading = meter.stop(token)
+            reading = meter.stop(token)()
             assert reading.value / reading.duration_s == pytest.approx(300.0, rel=0.01)
             meter.close()
 
@@ -225,7 +237,7 @@ def test_it_reads_the_gpu_that_cuda_would_use(
         if reason is not None:
             assert expected in reason
             return
-        reading = meter.stop(_opened(meter, clock))
+        reading = meter.stop(_opened(meter, clock))()
     assert reading.value / reading.duration_s == pytest.approx(200.0, rel=0.01)
     assert reading.evidence is not None
     assert next(iter(reading.evidence.parts)).startswith(expected)

@@ -23,7 +23,7 @@ def measure(gpu: FakeGpu, seconds: float, clock: VirtualClock | None = None) -> 
         meter = NvmlPower(Gpu(0), clock=clock, repeat=clock.repeat)
         token = meter.start()
         clock.sleep(seconds)
-        return meter.stop(token)
+        return meter.stop(token)()
 
 
 def test_a_steady_load_is_known_well_where_the_average_can_be_read() -> None:

@@ -23,7 +23,7 @@ def test_packages_and_memory_are_summed_for_hours(tmp_path: Path) -> None:
     clock, _, meter = machine(tmp_path, energy_pkg=[200.0, 150.0], energy_ram=[20.0, 10.0])
     token = meter.start()
     clock.sleep(4 * 3600.0)
-    reading = meter.stop(token)
+    reading = meter.stop(token)()
     assert reading.value == pytest.approx(380.0 * 4 * 3600.0, abs=0.5)
     assert reading.evidence is not None
     assert reading.evidence.source == "perf"
@@ -34,7 +34,7 @@ def test_the_platform_is_beside_the_sum(tmp_path: Path) -> None:
     clock, _, meter = machine(tmp_path, energy_pkg=[50.0], energy_psys=[80.0])
     token = meter.start()
     clock.sleep(2.0)
-    reading = meter.stop(token)
+    reading = meter.stop(token)()
     assert reading.value == pytest.approx(100.0, abs=0.1)
     assert reading.evidence is not None
     assert reading.evidence.beside == pytest.approx({"psys": 160.0}, abs=0.1)
@@ -44,7 +44,7 @@ def test_packages_that_agree_to_a_joule_are_summed_and_doubted(tmp_path: Path) -
     clock, _, meter = machine(tmp_path, energy_pkg=[50.0, 50.0])
     token = meter.start()
     clock.sleep(10.0)
-    reading = meter.stop(token)
+    reading = meter.stop(token)()
     assert reading.value == pytest.approx(1000.0, abs=0.2)
     assert [finding.code for finding in reading.findings] == ["mirrored-counter"]
 
@@ -78,7 +78,7 @@ def test_a_lost_event_is_an_error(tmp_path: Path) -> None:
     clock.sleep(1.0)
     fake.events[0].lost = True
     with pytest.raises(MeterError, match="energy-pkg"):
-        meter.stop(token)
+        meter.stop(token)()
 
 
 def test_a_window_shorter_than_an_update_is_no_measurement(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_window_shorter_than_an_update_is_no_measurement(tmp_path: Path) -> No
     token = meter.start()
     clock.sleep(1e-5)
     with pytest.raises(StuckCounter):
-        meter.stop(token)
+        meter.stop(token)()
 
 
 def test_closing_closes_every_event(tmp_path: Path) -> None:

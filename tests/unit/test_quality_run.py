@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from leanmark.measuring import quality_run as measuring
 from leanmark.measuring import schedule
 from leanmark.measuring.launcher import Launcher
 from leanmark.measuring.prepare_pass import Prepared
-from leanmark.meters.base import Evidence, Meter, Reading
+from leanmark.meters.base import Evidence, Meter, Reading, Stopped
 from leanmark.plan import FULL, QUICK, with_target
 from leanmark.protocol import messages
 from leanmark.protocol.messages import Notice, Ready, Trained, WorkloadSpec
@@ -49,8 +50,9 @@ class Steady(Meter[None]):
     def start(self) -> None:
         return None
 
-    def stop(self, token: None) -> Reading:
-        return Reading(value=100.0, duration_s=1.0, uncertainty=1.0, evidence=Evidence(source="s", gain=0.05))
+    def stop(self, token: None) -> Stopped:
+        evidence = Evidence(source="s", gain=0.05)
+        return partial(Reading, value=100.0, duration_s=1.0, uncertainty=1.0, evidence=evidence)
 
 
 class Guess(Steady):

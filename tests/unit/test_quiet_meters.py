@@ -32,7 +32,7 @@ for name, kind in meters.items():
     if meter.unavailable() is None:
         token = meter.start()
         time.sleep(meter.min_window_s)
-        meter.stop(token)
+        meter.stop(token)()
         read.append(name)
     meter.close()
 choice = choose("processor")

@@ -33,7 +33,7 @@ class Machine:
     def measure(self, seconds: float) -> Reading:
         token = self.meter.start()
         self.clock.sleep(seconds)
-        return self.meter.stop(token)
+        return self.meter.stop(token)()
 
 
 def machine(root: Path, *zones: FakeZone, **options: float) -> Machine:
@@ -138,8 +138,8 @@ def test_windows_may_overlap(tmp_path: Path) -> None:
     here.clock.sleep(1.0)
     inner = here.meter.start()
     here.clock.sleep(2.0)
-    assert here.meter.stop(inner).value == pytest.approx(100.0, abs=0.1)
-    assert here.meter.stop(outer).value == pytest.approx(150.0, abs=0.1)
+    assert here.meter.stop(inner)().value == pytest.approx(100.0, abs=0.1)
+    assert here.meter.stop(outer)().value == pytest.approx(150.0, abs=0.1)
 
 
 def test_counters_are_looked_at_well_within_a_wrap(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_counters_are_looked_at_well_within_a_wrap(tmp_path: Path) -> None:
         here = machine(folder, zone)
         token = here.meter.start()
         here.clock.sleep(95.0)
-        assert here.meter.stop(token).evidence.distinct == looks  # type: ignore[union-attr]
+        assert here.meter.stop(token)().evidence.distinct == looks  # type: ignore[union-attr]
 
 
 def test_memory_that_stands_still_is_left_out_and_said(tmp_path: Path) -> None:
@@ -217,7 +217,19 @@ def test_a_counter_left_unread_over_a_wrap_is_not_believed(tmp_path: Path) -> No
     token = here.meter.start()
     here.clock.now_s += 3600.0  # the machine slept: no poll was done
     with pytest.raises(MeterError, match="may have wrapped unseen"):
-        here.meter.stop(token)
+        here.meter.stop(token)()
+
+
+def test_a_reading_is_of_what_was_seen_until_the_stop_whenever_it_is_asked_for(tmp_path: Path) -> None:
+    here = machine(tmp_path, PACKAGE)
+    token = here.meter.start()
+    here.clock.sleep(2.0)
+    stopped = here.meter.stop(token)
+    at_once = stopped()
+    here.clock.sleep(100.0)
+    here.meter.close()
+    assert stopped() == at_once
+    assert (at_once.value, at_once.duration_s) == pytest.approx((100.0, 2.0), rel=1e-3)
 
 
 def test_a_counter_that_goes_away_ends_that_window_only(tmp_path: Path) -> None:
@@ -235,7 +247,7 @@ def test_the_tree_on_disk_is_read_like_the_real_one(tmp_path: Path) -> None:
     token = meter.start()
     here.clock.sleep(2.0)
     here.tree.write()
-    assert meter.stop(token).value == pytest.approx(114.0, abs=0.2)
+    assert meter.stop(token)().value == pytest.approx(114.0, abs=0.2)
     assert meter.provenance is Provenance.MEASURED_COUNTER
 
 
@@ -247,7 +259,7 @@ def test_files_stay_open_between_windows_until_the_meter_is_closed(tmp_path: Pat
         token = meter.start()
         here.clock.sleep(2.0)
         here.tree.write()
-        return meter.stop(token).value
+        return meter.stop(token)().value
 
     counter = tmp_path / "intel-rapl:0" / "energy_uj"
     assert measured() == pytest.approx(100.0, abs=0.2)
@@ -255,7 +267,7 @@ def test_files_stay_open_between_windows_until_the_meter_is_closed(tmp_path: Pat
     assert counter.resolve() in kept
     counter.write_text("0x?!\n")
     with pytest.raises(MeterError, match=r"shows '0x\?!', which is not a number"):
-        meter.stop(meter.start())
+        meter.stop(meter.start())()
     outside = PACKAGE.span_uj + 1
     counter.write_text(f"{outside}\n")
     other = Rapl(tmp_path, clock=here.clock)
@@ -265,7 +277,7 @@ def test_files_stay_open_between_windows_until_the_meter_is_closed(tmp_path: Pat
     here.clock.sleep(2.0)
     here.tree.write()
     with pytest.raises(MeterError, match=f"package-0 showed {outside}, which is not within its span"):
-        meter.stop(token)
+        meter.stop(token)()
     assert measured() == pytest.approx(100.0, abs=0.2)
     meter.close()
     assert counter.resolve() not in {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
@@ -70,8 +69,7 @@ class CostMeter:
     def __exit__(self, *_: object) -> None:
         if self._running and self._meter is not None:  # the worker died between its notices
             self._running = False
-            with contextlib.suppress(MeterError):
-                self._meter.stop(self._token)
+            self._meter.stop(self._token)
 
     def notice(self, notice: Notice) -> None:
         if self._meter is None:
@@ -81,7 +79,7 @@ class CostMeter:
                 self._token, self._running = self._meter.start(), True
             elif self._running:
                 self._running = False
-                self._readings[notice.backend] = self._meter.stop(self._token)
+                self._readings[notice.backend] = self._meter.stop(self._token)()
         except MeterError as error:
             self._reasons[notice.backend] = str(error)
 

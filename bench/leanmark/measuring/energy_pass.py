@@ -100,7 +100,7 @@ class EnergyPass:
         try:
             token = meter.start()
             self._sleep(self._seconds(meter))
-            reading = meter.stop(token)
+            reading = meter.stop(token)()
         except MeterError as error:
             self._findings.append(Finding(code="no-idle-power", message=f"idle power ({kind}): {error}"))
             return
@@ -187,11 +187,9 @@ class EnergyPass:
             try:
                 timeout_s = self._plan.timeout_s + request.seconds
                 window: messages.Window = one.worker.ask(request, timeout_s)
-            except LeanmarkError:
-                with contextlib.suppress(MeterError):  # the worker's failure is the one to tell
-                    meter.stop(token)
-                raise
-            return window, meter.stop(token)
+            finally:
+                stopped = meter.stop(token)
+            return window, stopped()
         except MeterError as error:
             one.outcome.refusal = error
         except LeanmarkError as error:
@@ -247,7 +245,7 @@ class EnergyPass:
             yield found
         finally:
             try:
-                found.append(meter.stop(token))
+                found.append(meter.stop(token)())
             except MeterError as error:
                 self._unchecked(error)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -53,12 +53,22 @@ class Reading:
     findings: tuple[Finding, ...] = ()
 
 
+Stopped = Callable[[], Reading]
+"""What a meter saw from start to stop: called, soon after, it works the reading out of that.
+
+Raises:
+    MeterError: there is no honest reading.
+"""
+
+
 class Meter(ABC, Generic[Token]):
-    """``start()`` gives a token, ``stop(token)`` the reading since then.
+    """``start()`` gives a token, ``stop(token)`` what gives the reading since then.
+
+    Between the two something else is measured too: so ``stop`` takes a last look and works nothing out.
 
     ``resolution`` is the smallest difference it can see, in its unit; ``min_window_s`` the shortest
     window it is honest for. ``covers`` is what a meter of energy covers, ``None`` for every other meter.
-    Starting and stopping raise ``MeterError`` where there is no honest reading.
+    Starting raises ``MeterError`` where there will be no honest reading.
     """
 
     unit: ClassVar[str]
@@ -78,7 +88,7 @@ class Meter(ABC, Generic[Token]):
     def start(self) -> Token: ...
 
     @abstractmethod
-    def stop(self, token: Token) -> Reading: ...
+    def stop(self, token: Token) -> Stopped: ...
 
     def temperature_c(self) -> float | None:
         """Of the device that the energy is of, ``None`` where the meter cannot tell."""

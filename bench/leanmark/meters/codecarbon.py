@@ -13,10 +13,11 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from leanmark.meters.base import Meter, Reading
+from leanmark.meters.base import Meter, Reading, Stopped
 from leanmark.record import Provenance
 
 _JOULES_PER_KWH = 3.6e6
@@ -48,14 +49,14 @@ class CodeCarbon(Meter[tuple[str, float]]):
             self._tracker.start_task(task)
         return task, time.perf_counter()
 
-    def stop(self, token: tuple[str, float]) -> Reading:
+    def stop(self, token: tuple[str, float]) -> Stopped:
         task, started = token
         with _quiet():
             data = self._tracker.stop_task(task)
         elapsed = time.perf_counter() - started
         if data is None:
             raise RuntimeError("codecarbon gave no result for a task; its log says why")
-        return Reading(value=data.energy_consumed * _JOULES_PER_KWH, duration_s=elapsed)
+        return partial(Reading, value=data.energy_consumed * _JOULES_PER_KWH, duration_s=elapsed)
 
     def close(self) -> None:
         """End codecarbon's background threads."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
-from leanmark.meters.base import Meter, Reading
+from leanmark.meters.base import Meter, Reading, Stopped
 from leanmark.record import Provenance
 
 
@@ -23,6 +24,6 @@ class CpuTime(Meter[tuple[float, float]]):
     def start(self) -> tuple[float, float]:
         return time.perf_counter(), time.process_time()
 
-    def stop(self, token: tuple[float, float]) -> Reading:
+    def stop(self, token: tuple[float, float]) -> Stopped:
         wall, cpu = token
-        return Reading(value=time.process_time() - cpu, duration_s=time.perf_counter() - wall)
+        return partial(Reading, value=time.process_time() - cpu, duration_s=time.perf_counter() - wall)

@@ -46,8 +46,8 @@ class EdgeFinder:
                 self._failed = error
         return _REST_S
 
-    def finish(self) -> tuple[Edge, Edge]:
-        """The first update that was placed, and the last.
+    def finish(self, now_s: float) -> tuple[Edge, Edge]:
+        """The first update that was placed, and the last, of a window that was over at ``now_s``.
 
         Raises:
             StuckCounter: the counter stands still.
@@ -55,7 +55,6 @@ class EdgeFinder:
         """
         if self._failed is not None:
             raise self._failed
-        now_s = self._clock()
         still_s = now_s - self._changed_s
         if self.distinct == 1 or still_s > max(STUCK_S, 5 * self._period_s):
             raise StuckCounter(

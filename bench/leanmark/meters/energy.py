@@ -89,7 +89,7 @@ def _fails(meter: Meter[Any], sleep: Callable[[float], None]) -> str | None:
     try:
         token = meter.start()
         sleep(TRIAL_S)
-        meter.stop(token)
+        meter.stop(token)()
     except MeterError as error:
         return str(error)
     return None

@@ -14,10 +14,11 @@ import mmap
 import os
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 
-from leanmark.meters.base import Meter, Reading
+from leanmark.meters.base import Meter, Reading, Stopped
 from leanmark.record import Provenance
 
 _RESET_PEAK = "5"  # proc(5), /proc/pid/clear_refs
@@ -87,11 +88,13 @@ class HostMemory(Meter[float]):
         (self._proc / "clear_refs").write_text(_RESET_PEAK)
         return time.perf_counter()
 
-    def stop(self, token: float) -> Reading:
+    def stop(self, token: float) -> Stopped:
         peak = _bytes((self._proc / "status").read_text(), "VmHWM")
         if peak is None:
             raise OSError("the kernel's account of the process has no VmHWM")
-        return Reading(value=float(peak - self._own.resident), duration_s=time.perf_counter() - token)
+        return partial(
+            Reading, value=float(peak - self._own.resident), duration_s=time.perf_counter() - token
+        )
 
     def resident_bytes(self) -> int:
         """What is resident now."""

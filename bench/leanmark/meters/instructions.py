@@ -9,8 +9,9 @@ import errno
 import os
 import time
 from dataclasses import dataclass
+from functools import partial
 
-from leanmark.meters.base import Meter, Reading
+from leanmark.meters.base import Meter, Reading, Stopped
 from leanmark.meters.perf_event import PerfEvent
 from leanmark.record import Provenance
 
@@ -44,11 +45,11 @@ class Instructions(Meter[Counting]):
     def start(self) -> Counting:
         return Counting(_open(), time.perf_counter())
 
-    def stop(self, token: Counting) -> Reading:
+    def stop(self, token: Counting) -> Stopped:
         value = token.counter.read()
         duration_s = time.perf_counter() - token.start_s
         token.counter.close()
-        return Reading(value=value, duration_s=duration_s)
+        return partial(Reading, value=value, duration_s=duration_s)
 
 
 def explain(error: OSError) -> str:

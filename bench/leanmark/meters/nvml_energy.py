@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from leanmark.errors import MeterError, StuckCounter
-from leanmark.meters.base import Evidence, Meter, Reading
+from leanmark.meters.base import Evidence, Meter, Reading, Stopped
 from leanmark.meters.edges import EdgeFinder
 from leanmark.meters.nvml import Gpu
 from leanmark.meters.nvml_power import NvmlPower
@@ -71,10 +72,12 @@ class NvmlEnergy(Meter[OpenWindow]):
         finder = EdgeFinder(self._gpu.label, self._gpu.energy_mj, self._clock, period_s)
         return OpenWindow(finder, self._repeat(finder.act, 0.0))
 
-    def stop(self, token: OpenWindow) -> Reading:
+    def stop(self, token: OpenWindow) -> Stopped:
         token.stop_looking()
-        finder = token.finder
-        first, last = finder.finish()
+        return partial(self._reading, token.finder, self._clock())
+
+    def _reading(self, finder: EdgeFinder, stop_s: float) -> Reading:
+        first, last = finder.finish(stop_s)
         joules = (last.count - first.count) * _JOULES_PER_COUNT
         duration_s = last.middle - first.middle
         return Reading(

@@ -14,10 +14,11 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 
 from leanmark.errors import MeterError
-from leanmark.meters.base import Evidence, Meter, Reading
+from leanmark.meters.base import Evidence, Meter, Reading, Stopped
 from leanmark.meters.nvml import Gpu
 from leanmark.meters.ticker import Repeat, Stop, Ticker
 from leanmark.record import Provenance
@@ -173,9 +174,11 @@ class NvmlPower(Meter[OpenWindow]):
         window = _Window(self._gpu, self._clock, self._period_s, self._clock(), self._module())
         return OpenWindow(window, self._repeat(window.act, self._period_s))
 
-    def stop(self, token: OpenWindow) -> Reading:
+    def stop(self, token: OpenWindow) -> Stopped:
         token.stop_sampling()
-        window, stop_s = token.window, self._clock()
+        return partial(self._reading, token.window, self._clock())
+
+    def _reading(self, window: _Window, stop_s: float) -> Reading:
         if window.failed is not None:
             raise window.failed
         best = self._best(window, stop_s)

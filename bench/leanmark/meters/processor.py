@@ -11,11 +11,12 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Any, Literal, Protocol
 
 from leanmark.errors import MeterError, StuckCounter
-from leanmark.meters.base import Evidence, Meter, Reading
+from leanmark.meters.base import Evidence, Meter, Reading, Stopped
 from leanmark.meters.counter import Followed, follow, longest_gap_s, same_register
 from leanmark.meters.ticker import Repeat, Stop, Ticker
 from leanmark.record import DOMAIN_LOST, Finding, Provenance
@@ -176,11 +177,11 @@ class ProcessorEnergy(Meter[Window]):
             self._stop_polling = self._repeat(self._poll, self._poll_s)
         return window
 
-    def stop(self, token: Window) -> Reading:
+    def stop(self, token: Window) -> Stopped:
         with self._turn:
             token.look()
             self._open.remove(token)
-        return self._reading(token)
+        return partial(self._reading, token)
 
     def close(self) -> None:
         """Windows that are still open end without a reading."""
@@ -219,7 +220,7 @@ class ProcessorEnergy(Meter[Window]):
         dropped = mirrors if self.since_boot else {}
         value, duration_s, distinct, wraps = 0.0, 0.0, followed[0][1].distinct, 0
         parts, beside = {}, {}
-        for domain, one in followed:  # once, plainly: every call here is cold when a window ends
+        for domain, one in followed:
             joules, name = one.joules, one.name
             if domain.kind == "psys" and not domain.required:
                 beside[name] = joules

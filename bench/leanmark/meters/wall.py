@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
-from leanmark.meters.base import Meter, Reading
+from leanmark.meters.base import Meter, Reading, Stopped
 from leanmark.record import Provenance
 
 
@@ -23,6 +24,6 @@ class Wall(Meter[float]):
     def start(self) -> float:
         return time.perf_counter()
 
-    def stop(self, token: float) -> Reading:
+    def stop(self, token: float) -> Stopped:
         elapsed = time.perf_counter() - token
-        return Reading(value=elapsed, duration_s=elapsed)
+        return partial(Reading, value=elapsed, duration_s=elapsed)

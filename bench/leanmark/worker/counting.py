@@ -45,7 +45,7 @@ def _instructions(executable: Executable) -> int:
         token = meter.start()
         for _ in range(STEPS):
             executable.step()
-        reading = meter.stop(token)
+        stopped = meter.stop(token)
     finally:
         gc.enable()
-    return round(reading.value / STEPS)
+    return round(stopped().value / STEPS)

@@ -227,7 +227,7 @@ def peak_memory(request: messages.PeakMemory, tare: Tare) -> messages.MemoryRead
     for _ in range(request.steps):
         executable.step()
     device.synchronize()
-    peak = meter.stop(token)
+    peak = meter.stop(token)()
     on_device = device.memory()
     gc.collect()
     host = {
