@@ -18,6 +18,11 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
+from leanmark.finding import DOMAIN_LOST as DOMAIN_LOST
+from leanmark.finding import NO_COUNTER as NO_COUNTER
+from leanmark.finding import NOT_STEADY as NOT_STEADY
+from leanmark.finding import Finding as Finding
+from leanmark.finding import left_out as left_out
 from leanmark.intensity import Intensity, Site
 from leanmark.rival import Rival
 from leanmark.sampling import SamplingPlan as SamplingPlan
@@ -29,18 +34,6 @@ BASELINE = "fp32"
 
 REFERENCE_BACKEND = "eager"
 """What the unchanged model on another backend is compared to: that switch is a row of its own."""
-
-NO_COUNTER = "no-counter"
-"""Code of the finding that says why energy is only estimated, by counter, and what would help."""
-
-NOT_STEADY = "not-steady"
-"""Code of the finding that processes were still warming up: it takes the verdict away."""
-
-DOMAIN_LOST = "domain-lost"
-"""Code of the finding that a part of the machine is in no sum, since its counter told nothing."""
-
-FIRST_CALL_PART = "first-call-part"
-"""Code of the same about the first call: two of them are compared only where the same is left out."""
 
 Phase = Literal["inference", "training"]
 Pass = Literal["prepare", "latency", "memory", "energy", "quality_run"]
@@ -213,14 +206,6 @@ class Series:
     @property
     def processes(self) -> int:
         return len({block.process for block in self.blocks})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """A doubt or a fact that travels with the number. ``code`` is for machines."""
-
-    code: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

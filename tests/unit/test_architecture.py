@@ -50,7 +50,8 @@ LAYERS = {
     "status":  Layer("catalogue doctor progress", below="shared facts", outside="pynvml"),
     "shared":  Layer("chain operations plan suite protocol machine",
                      below="facts"),
-    "facts":   Layer("errors record reference sampling thresholds intensity rival units registry __init__"),
+    "facts":   Layer("errors record finding reference sampling thresholds intensity rival units registry "
+                     "__init__"),
 }
 # fmt: on
 

@@ -10,7 +10,7 @@ from leanmark.reading.break_even import break_even as _break_even
 from leanmark.reading.cost import total
 from leanmark.reading.first_call import Extra, FirstCall, first_call
 from leanmark.record import (
-    FIRST_CALL_PART,
+    DOMAIN_LOST,
     Block,
     Case,
     Comparison,
@@ -222,7 +222,7 @@ def test_an_estimate_of_a_first_call_is_no_energy() -> None:
 
 
 def test_first_calls_without_the_same_part_of_the_machine_are_not_compared() -> None:
-    part = Finding(code=FIRST_CALL_PART, message="the energy of a first call is without package-0/dram")
+    part = Finding(code=DOMAIN_LOST, message="of a first call", without="package-0/dram")
     changed, reference = latency(2.0, joules=(9.0,)), latency(1.0, joules=(5.0,))
     one_sided = first_call(replace(changed, findings=(part,)), reference)
     both = first_call(replace(changed, findings=(part,)), replace(reference, findings=(part,)))

@@ -137,7 +137,7 @@ def test_a_part_of_the_machine_that_told_nothing_is_named(tmp_path: Path) -> Non
         clock.sleep(seconds)
         cost.notice(ENDED)
         message = "the energy of making it is without package-0/dram, whose counter told nothing in that time"
-        said = [Finding(code=DOMAIN_LOST, message=message)]
+        said = [Finding(code=DOMAIN_LOST, message=message, without="package-0/dram")]
         assert list(cost.doubts(replace(READY, time_s=seconds))) == said[:doubts]
         assert cost.cost(replace(READY, time_s=seconds)).energy_j == pytest.approx(
             seconds * (50.0 if doubts else 55.0), rel=0.3 if doubts else 0.01

@@ -68,8 +68,8 @@ def measure(meter: Meter[Any], clock: VirtualClock, seconds: float) -> Reading |
     assert found.provenance is meter.provenance
     assert found.joules == pytest.approx(reading.value / reading.duration_s * seconds)
     lost = [one for one in reading.findings if one.code == DOMAIN_LOST]
-    assert len(found.left_out) == len(lost)
-    assert all(each.startswith("without package-") for each in found.left_out)
+    assert {one.without for one in found.doubts("it")} == {one.without for one in lost}
+    assert all(str(one.without).startswith("package-") for one in lost)
     return reading
 
 

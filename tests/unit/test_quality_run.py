@@ -303,13 +303,16 @@ def test_energy_that_is_without_a_part_says_so_and_is_compared_to_its_like() -> 
     replies = [trained(0.95, time_s=float(seconds)) for seconds in (2, 1, 1, 2, 2, 1, 1, 2, 2, 1)]
     records, _ = play(*replies, chains=(BASELINE, "prune(ratio=0.5)"), plan=FULL, meter=Steady())
     whole, other = records.values()
-    lost = Finding(code=DOMAIN_LOST, message="without package-0/dram: it is stuck")
+    lost = Finding(code=DOMAIN_LOST, message="it is stuck", without="package-0/dram")
     part = replace(other, findings=(*other.findings, lost))
     told = {}
     for name, sides in {"one": (whole, part), "both": (replace(whole, findings=(lost,)), part)}.items():
         details_of_row, _ = lines(*sides, technique="prune(ratio=0.5)")
         told[name] = details_of_row["Energy of training to it"]
-    assert told["one"].endswith("that of judging included, without package-0/dram")
+    assert told["one"].endswith(
+        "that of judging included, without package-0/dram; no ratio: the energies are not of the same parts: "
+        "its own is without package-0/dram"
+    )
     assert ", without package-0/dram; 0.50× [" in told["both"]
 
 

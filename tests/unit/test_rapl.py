@@ -158,7 +158,7 @@ def test_memory_that_stands_still_is_left_out_and_said(tmp_path: Path) -> None:
     reading = machine(tmp_path, PACKAGE, still).measure(2.0)
     assert reading.evidence is not None
     assert set(reading.evidence.parts) == {"package-0"}
-    assert [finding.code for finding in reading.findings] == ["domain-lost"]
+    assert [(one.code, one.without) for one in reading.findings] == [("domain-lost", "package-0/dram")]
     assert reading.evidence.distinct >= 2
 
 

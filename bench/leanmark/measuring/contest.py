@@ -26,7 +26,6 @@ from leanmark.measuring.watch import Watch
 from leanmark.meters.base import Meter
 from leanmark.protocol import messages
 from leanmark.record import (
-    FIRST_CALL_PART,
     NOT_STEADY,
     Block,
     Case,
@@ -362,8 +361,8 @@ def _about_first_call(variant: _Variant, process: int) -> Iterator[Finding]:
     """What is missing in its energy, in words that are the same in every process."""
     if variant.no_first_call and process == 0:
         yield Finding(code="no-first-call", message=f"no energy of its first call: {variant.no_first_call}")
-    for without in variant.first_call.left_out if variant.first_call else ():
-        yield Finding(code=FIRST_CALL_PART, message=f"the energy of a first call is {without}")
+    if variant.first_call:
+        yield from variant.first_call.doubts("a first call")
 
 
 def _on_device(variant: _Variant) -> Iterator[Series]:

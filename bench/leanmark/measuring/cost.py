@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 from leanmark.errors import MeterError
 from leanmark.meters.base import Meter, Reading
 from leanmark.protocol.messages import Notice, Ready
-from leanmark.record import DOMAIN_LOST, Cost, Finding, Provenance
+from leanmark.record import DOMAIN_LOST, Cost, Finding, Provenance, left_out
 
 
 class Timed(Protocol):
@@ -37,11 +37,16 @@ class Metered:
     provenance: Provenance
     findings: tuple[Finding, ...] = ()
 
-    @property
-    def left_out(self) -> tuple[str, ...]:
-        """Parts of the machine that ``joules`` are without, in words that are the same for every time."""
-        lost = (one.message.partition(":")[0] for one in self.findings if one.code == DOMAIN_LOST)
-        return tuple(f"{without}, whose counter told nothing in that time" for without in lost)
+    def doubts(self, what: str) -> tuple[Finding, ...]:
+        """About ``what`` these joules are of, in words that are the same for every time."""
+        return tuple(
+            Finding(
+                code=DOMAIN_LOST,
+                message=f"the energy of {what} is without {part}, whose counter told nothing in that time",
+                without=part,
+            )
+            for part in left_out(self.findings)
+        )
 
     @property
     def absolute_doubt_j(self) -> float | None:
@@ -124,10 +129,7 @@ class CostMeter:
     def doubts(self, ready: Timed) -> tuple[Finding, ...]:
         """About the energy of applying."""
         found = self.energy(ready.time_s)
-        return tuple(
-            Finding(code=DOMAIN_LOST, message=f"the energy of making it is {without}")
-            for without in (found.left_out if found else ())
-        )
+        return found.doubts("making it") if found else ()
 
     def costs(self, ready: Ready) -> dict[str, Cost]:
         """For each backend, with what building for it took."""

@@ -269,8 +269,10 @@ class ProcessorEnergy(Meter[Window]):
 
 def _lost(name: str, why: str) -> Finding:
     """The platform is in no sum anyway: it is only what the packages are checked against."""
-    code = "platform-lost" if name.rpartition("/")[2] == "psys" else DOMAIN_LOST
-    return Finding(code=code, message=f"without {name}: {why}")
+    message = f"without {name}: {why}"
+    if name.rpartition("/")[2] == "psys":
+        return Finding(code="platform-lost", message=message)
+    return Finding(code=DOMAIN_LOST, message=message, without=name)
 
 
 def _mirrors(followed: Sequence[tuple[Domain, Followed]]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from leanmark.record import Case, Comparison, Measurement
 from leanmark.statistics.merge import merged
 from leanmark.store import Records
 
-_METRICS = ("latency_s", "working_memory_bytes", "energy_j")
+_METRICS = ("latency_s", "working_memory_bytes", "energy_j", "run_to_quality_s", "run_to_quality_j")
 
 
 def compare_runs(a: Records, b: Records) -> tuple[Comparison, ...]:
@@ -75,10 +75,13 @@ def _comparisons(a: Records, b: Records) -> Iterator[Comparison]:
     theirs = {(one.case, one.pass_name): one for one in merged(a.measurements) if one.status == "ok"}
     for ours in merged(b.measurements):
         before = theirs.get((ours.case, ours.pass_name))
-        if before is None or ours.status != "ok" or ours.case.commit is not None:
+        if before is None or ours.case.commit is not None:
+            continue
+        missed = ours.pass_name == "quality_run" and ours.status == "skipped"  # the target, this time
+        if ours.status != "ok" and not missed:
             continue
         for metric in _METRICS:
-            if ours.find(metric) and before.find(metric):
+            if before.find(metric) and (missed or ours.find(metric)):
                 yield compare_series(
                     Side(run=a.run, measurement=before), Side(run=b.run, measurement=ours), metric
                 )

@@ -24,6 +24,7 @@ from leanmark.record import (
     Run,
     Series,
     Verdict,
+    left_out,
 )
 from leanmark.statistics import instrument, rounds, stats
 from leanmark.thresholds import DEFAULTS, kind_of
@@ -122,12 +123,15 @@ def compare_series(baseline: Side, candidate: Side, metric: str) -> Comparison:
         absent = theirs if below is None else ours
         return replace(blank, reason=f"{absent.case.id}: {absent.reason or f'no {metric}'}")
     _check_same_meter(below, above)
+    unlike = _unlike(theirs, ours, metric)
+    if unlike is not None:
+        return replace(blank, reason=unlike)
     typical = stats.summarize(rounds.bounded(below)).value
     floor = thresholds.floor(kind_of(metric), typical)
     blank = replace(blank, floor=floor, margin=max(blank.margin, floor))
     paired = ours.contest is not None and (ours.run, ours.contest) == (theirs.run, theirs.contest)
     compared = _compare(blank, below, above, paired=paired)
-    return _demoted(_with_time(compared, ours) if paired else compared, theirs, ours)
+    return _warm(_with_time(compared, ours) if paired else compared, theirs, ours)
 
 
 def _compare(blank: Comparison, below: Series, above: Series, *, paired: bool) -> Comparison:
@@ -165,27 +169,50 @@ def _with_verdict(blank: Comparison, interval: Interval, direction: Direction) -
     return _unsettled(compared, interval) if verdict == "inconclusive" else compared
 
 
-def _demoted(comparison: Comparison, *sides: Measurement) -> Comparison:
+def demoted(comparison: Comparison, reason: str) -> Comparison:
+    """Without the verdict, whatever the interval says."""
+    return replace(comparison, verdict="inconclusive", reason=reason, demoted=True)
+
+
+def _warm(comparison: Comparison, *sides: Measurement) -> Comparison:
     """No verdict on what was still warming up: its rounds do not show the speed it will have."""
     warming = [
         one.case.technique for one in sides if any(finding.code == NOT_STEADY for finding in one.findings)
     ]
     if not warming:
         return comparison
-    reason = f"{' and '.join(dict.fromkeys(warming))} had not reached a steady state"
-    return replace(comparison, verdict="inconclusive", reason=reason, demoted=True)
+    return demoted(comparison, f"{' and '.join(dict.fromkeys(warming))} had not reached a steady state")
+
+
+def _unlike(below: Measurement, above: Measurement, metric: str) -> str | None:
+    """Why two values of ``metric`` are not of the same thing; ``None`` where they are."""
+    targets = [one.executed.get("target") for one in (below, above)]
+    if targets[0] != targets[1]:
+        return f"trained to different targets: {targets[0]} and {targets[1]}"
+    if kind_of(metric) != "energy":
+        return None
+    parts = {"the reference's": left_out(below.findings), "its own": left_out(above.findings)}
+    if len(set(parts.values())) == 1:
+        return None
+    told = (f"{whose} is without {', '.join(lost)}" for whose, lost in parts.items() if lost)
+    return f"the energies are not of the same parts: {' and '.join(told)}"
+
+
+def _replicas(metric: str) -> str:
+    """What is replicated, which the blocks number as processes."""
+    return "seeds" if metric.startswith("run_to_quality") else "processes"
 
 
 def _unsettled(compared: Comparison, interval: Interval) -> Comparison:
-    """Says how many processes would settle it."""
-    processes, margin = compared.processes, compared.margin
+    """Says how many replicas would settle it."""
+    processes, margin, replicas = compared.processes, compared.margin, _replicas(compared.metric)
     if processes < stats.MIN_PROCESSES:
-        reason = f"{processes} of the {stats.MIN_PROCESSES} processes that settling it needs at least"
+        reason = f"{processes} of the {stats.MIN_PROCESSES} {replicas} that settling it needs at least"
         return replace(compared, reason=reason, more_processes=stats.MIN_PROCESSES - processes)
     needed = stats.processes_to_settle(interval, processes, margin)
     if needed is None:
         return replace(compared, reason=f"the effect is too close to the margin of {margin:.1%} to settle")
-    reason = f"{processes} processes seen, about {needed} would settle it"
+    reason = f"{processes} {replicas} seen, about {needed} would settle it"
     return replace(compared, reason=reason, more_processes=needed - processes)
 
 
@@ -199,6 +226,8 @@ def _with_time(compared: Comparison, measurement: Measurement) -> Comparison:
 
 
 def _too_few(blank: Comparison, *, paired: bool) -> str:
+    if _replicas(blank.metric) == "seeds":
+        return f"not enough seeds: {blank.processes} of the {stats.MIN_PROCESSES} that an interval needs"
     if blank.processes == 1 and not blank.pairs:
         return "one process"
     if paired:

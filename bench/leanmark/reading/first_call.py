@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from leanmark.record import FIRST_CALL_PART, Finding, Measurement, Provenance, Series
+from leanmark.record import Measurement, Provenance, Series, left_out
 from leanmark.statistics.stats import CONFIDENCE, MIN_PROCESSES
 
 
@@ -41,14 +41,9 @@ def first_call(changed: Measurement | None, reference: Measurement | None) -> Fi
     if time is None:
         return None
     energy = None
-    if _left_out(changed) == _left_out(reference):
+    if left_out(changed.findings) == left_out(reference.findings):
         energy = _extra(changed.find("cold_start_j"), reference.find("cold_start_j"))
     return FirstCall(time=time, energy=energy)
-
-
-def _left_out(one: Measurement) -> set[Finding]:
-    """Parts of the machine that its joules are without."""
-    return {finding for finding in one.findings if finding.code == FIRST_CALL_PART}
 
 
 def _extra(changed: Series | None, reference: Series | None) -> Extra | None:

@@ -9,7 +9,7 @@ neither margin nor repetition: any difference counts, but for instructions (0.3 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from leanmark import thresholds
 from leanmark.errors import OutOfTime, UnknownName, UsageError
@@ -34,6 +34,8 @@ _SERIES: dict[str, str] = {
     "energy": "energy_j",
 }
 
+_TO_TARGET: dict[str, str] = {"latency": "run_to_quality_s", "energy": "run_to_quality_j"}
+"""What a rule says of training to a quality target too, between two stored runs."""
 
 _JUDGED = ("technique", "backend switch", "commit")
 
@@ -99,10 +101,15 @@ def rulings(tables: Iterable[Table], rules: Iterable[Rule]) -> Iterator[Ruling]:
 
 def rulings_across(found: Iterable[Comparison], rules: Iterable[Rule]) -> Iterator[Ruling]:
     """Every rule applied to what two stored runs have in common, with the wider interval of unpaired runs."""
-    wanted = {_SERIES[rule.metric]: rule for rule in rules if rule.metric in _SERIES}
+    named = {rule.metric: rule for rule in rules}
+    wanted = {_SERIES[name]: rule for name, rule in named.items() if name in _SERIES}
+    to_target = {_TO_TARGET[name]: rule for name, rule in named.items() if name in _TO_TARGET}
     by_case: dict[Case, dict[str, Comparison]] = {}
     for one in found:
-        by_case.setdefault(one.candidate, {})[one.metric] = one
+        if one.metric in to_target:
+            yield _trained(one, to_target[one.metric])
+        elif one.metric not in _TO_TARGET.values():
+            by_case.setdefault(one.candidate, {})[one.metric] = one
     for case, metrics in by_case.items():
         for metric, rule in wanted.items():
             if metric in metrics:
@@ -180,6 +187,12 @@ def _judged(case: Case, rule: Rule, compared: Comparison) -> Ruling:
         return _undecided(rule, case, compared.reason or "no interval")
     verdict = judge(compared.ratio, rule.margin, compared.allowance, "lower", compared.floor)
     return Ruling(case=case, rule=rule, verdict=verdict)
+
+
+def _trained(compared: Comparison, rule: Rule) -> Ruling:
+    ruling = _judged(compared.candidate, rule, compared)
+    why = f": {ruling.reason}" if ruling.reason else ""
+    return replace(ruling, reason=f"training to its target{why}")
 
 
 def _undecided(rule: Rule, case: Case, reason: str) -> Ruling:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from leanmark.reading.compare import Side, compare_series
-from leanmark.record import DOMAIN_LOST, Case, Comparison, Measurement, Run, Summary
+from leanmark.record import Case, Comparison, Measurement, Run, Summary, left_out
 from leanmark.statistics import instrument, stats
 
 
@@ -20,7 +20,8 @@ from leanmark.statistics import instrument, stats
 class Spread:
     """One quantity over the runs; ``doubt`` is the meter's half-width, with its gain, ``None`` if unknown.
 
-    ``comparison`` is to the unchanged model, ``plain_ratio`` the value over its value, without an interval.
+    ``comparison`` is to the unchanged model, ``plain_ratio`` the value over its value
+    where too few runs give no interval.
     """
 
     summary: Summary
@@ -67,21 +68,8 @@ def find(run: Run, measurements: Iterable[Measurement], case: Case) -> QualityRu
     return _read(run, one, None if case.is_baseline else made.get(case.baseline().technique))
 
 
-def without_verdict(found: QualityRun, reason: str) -> QualityRun:
-    """``found`` where something said that this machine was not fit to judge."""
-    return replace(found, time=_demoted(found.time, reason), energy=_demoted(found.energy, reason))
-
-
-def _demoted(spread: Spread | None, reason: str) -> Spread | None:
-    if spread is None or spread.comparison is None:
-        return spread
-    compared = replace(spread.comparison, verdict="inconclusive", reason=reason, demoted=True)
-    return replace(spread, comparison=compared)
-
-
 def _read(run: Run, one: Measurement, before: Measurement | None) -> QualityRun:
     runs: list[dict[str, Any]] = list(one.executed.get("runs", ()))
-    alike = before is not None and _left_out(before) == _left_out(one)
     return QualityRun(
         metric=one.executed.get("metric"),
         target=one.executed.get("target"),
@@ -90,16 +78,10 @@ def _read(run: Run, one: Measurement, before: Measurement | None) -> QualityRun:
         looking=_share(runs, "looking_s") if runs else None,
         earlier=_share(runs, "earlier_s") if runs else 0.0,
         time=_spread(run, one, before, "run_to_quality_s"),
-        energy=_spread(run, one, before if alike else None, "run_to_quality_j"),
-        left_out=_left_out(one),
+        energy=_spread(run, one, before, "run_to_quality_j"),
+        left_out=left_out(one.findings),
         refusal=one.reason or _without_energy(one),
     )
-
-
-def _left_out(one: Measurement) -> tuple[str, ...]:
-    """Such as ``without package-0/dram``; why its counter told nothing can differ from run to run."""
-    lost = (finding.message.partition(":")[0] for finding in one.findings if finding.code == DOMAIN_LOST)
-    return tuple(sorted(set(lost)))
 
 
 def _share(runs: list[dict[str, Any]], part: str) -> float:
@@ -120,7 +102,8 @@ def _spread(run: Run, one: Measurement, before: Measurement | None, metric: str)
         return spread
     compared = compare_series(Side(run=run, measurement=before), Side(run=run, measurement=one), metric)
     reference = stats.summarize(other).value
-    return replace(spread, comparison=compared, plain_ratio=summary.value / reference if reference else None)
+    few = compared.ratio is None and compared.pairs > 0
+    return replace(spread, comparison=compared, plain_ratio=summary.value / reference if few else None)
 
 
 def _without_energy(one: Measurement) -> str | None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
-from leanmark.reading import quality_run
+from leanmark.reading.compare import demoted
+from leanmark.reading.quality_run import QualityRun, Spread
 from leanmark.reading.table import Metric, Row, Table
 from leanmark.reading.verdict import words
+
+Compared = TypeVar("Compared", Metric, Spread)
 
 
 def believed(tables: Sequence[Table]) -> tuple[Table, ...]:
@@ -37,14 +41,18 @@ def _without_verdict(row: Row, reason: str) -> Row:
         latency=latency,
         energy=_taken_back(row.energy, reason),
         energy_at_rate=_taken_back(row.energy_at_rate, reason),
-        quality_run=quality_run.without_verdict(row.quality_run, reason) if row.quality_run else None,
+        quality_run=_without_verdicts(row.quality_run, reason),
         verdict=words(row.role, row.status, latency, row.judged),
     )
 
 
-def _taken_back(metric: Metric | None, reason: str) -> Metric | None:
-    compared = metric.comparison if metric else None
-    if metric is None or compared is None:
-        return metric
-    without = replace(compared, verdict="inconclusive", reason=reason, demoted=True)
-    return replace(metric, comparison=without)
+def _without_verdicts(found: QualityRun | None, reason: str) -> QualityRun | None:
+    if found is None:
+        return None
+    return replace(found, time=_taken_back(found.time, reason), energy=_taken_back(found.energy, reason))
+
+
+def _taken_back(found: Compared | None, reason: str) -> Compared | None:
+    if found is None or found.comparison is None:
+        return found
+    return replace(found, comparison=demoted(found.comparison, reason))

@@ -110,7 +110,8 @@ def quality_run(row: Row) -> Iterator[Detail]:
     where = "" if row.case.device == "cpu" else ", on the processor, where models are made"
     yield label, f"{_spread(known.time, units.seconds)}{where}{_over(known.time)}; {_epochs(known)}"
     if known.energy is not None:
-        text = ", ".join((_spread(known.energy, units.joules), "that of judging included", *known.left_out))
+        parts = (f"without {part}" for part in known.left_out)
+        text = ", ".join((_spread(known.energy, units.joules), "that of judging included", *parts))
         yield "Energy of training to it", f"{text}{_over(known.energy)}"
     elif known.refusal is not None:
         yield "Energy of training to it", known.refusal
@@ -136,12 +137,12 @@ def _over(found: Spread) -> str:
         return ""
     whose = f"of {compared.baseline.label}'s"
     if compared.ratio is not None:
-        why = f" ({compared.reason})" if compared.demoted else ""
+        why = f" ({compared.reason})" if compared.reason else ""
         return f"; {cells.comparison(compared)} {whose}, {compared.verdict}{why}"
     if compared.reason == ESTIMATED:  # said once, below the tables
         return ""
     if plain is None:
-        return f"; ratio {compared.reason}"
+        return f"; no ratio: {compared.reason}"
     return f"; {units.ratio(plain)}{cells.BARE} {whose}, and an interval needs {MIN_PROCESSES} seeds of both"
 
 

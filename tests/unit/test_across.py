@@ -1,0 +1,121 @@
+"""Training to a quality target in two stored runs, as `compare` and `gate --since` see it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from leanmark.reading import across, gate
+from leanmark.record import DOMAIN_LOST, Block, Case, Comparison, Finding, Measurement, Series
+from leanmark.store import Records
+
+from . import synthetic
+
+CASE = Case(workload="mlp", technique="bf16", phase="training")
+FAST, SLOW = (1.0, 1.1, 0.9, 1.05, 0.95), (2.0, 2.2, 1.8, 2.1, 1.9)
+
+
+def series(metric: str, values: Sequence[float]) -> Series:
+    blocks = tuple(
+        Block(process=seed, round=0, order=0, value=value, loops=1, start_s=0.0)
+        for seed, value in enumerate(values)
+    )
+    return Series(metric=metric, meter="wall" if metric.endswith("_s") else "rapl", blocks=blocks)
+
+
+def run(seconds: Sequence[float], *, id: str = "7f3a", target: float = 0.97) -> Records:
+    """A run that trained to ``target`` in so many seconds, at 50 W."""
+    measurement = Measurement(
+        run=id,
+        case=CASE,
+        pass_name="quality_run",
+        status="ok",
+        work="w",
+        contest=id,
+        series=(
+            series("run_to_quality_s", seconds),
+            series("run_to_quality_j", [50.0 * each for each in seconds]),
+        ),
+        executed={"metric": "accuracy", "target": target},
+    )
+    return Records(
+        path=Path(f"{id}.jsonl"), run=synthetic.run(id=id), measurements=(measurement,), findings=()
+    )
+
+
+def found(older: Records, newer: Records) -> dict[str, Comparison]:
+    return {one.metric: one for one in across.compare_runs(older, newer)}
+
+
+def rulings(older: Records, newer: Records, text: str) -> list[tuple[str, str, str | None]]:
+    return [(one.rule.metric, one.verdict, one.reason) for one in gate.since(older, newer, gate.parse(text))]
+
+
+def test_five_seeds_on_both_sides_give_a_ratio_with_an_interval() -> None:
+    compared = found(run(FAST), run(SLOW, id="8a4b"))
+    assert list(compared) == ["run_to_quality_s", "run_to_quality_j"]
+    for one in compared.values():
+        assert one.ratio is not None
+        assert one.ratio.value == pytest.approx(2.0)
+        assert 1.7 < one.ratio.low < 2.0 < one.ratio.high < 2.3
+        assert (one.ratio.scope, one.verdict, one.pairs) == ("across-processes", "worse", 0)
+
+
+def test_fewer_seeds_give_neither_ratio_nor_verdict() -> None:
+    compared = found(run(FAST), run(SLOW[:3], id="8a4b"))["run_to_quality_s"]
+    assert (compared.ratio, compared.verdict) == (None, "inconclusive")
+    assert compared.reason == "not enough seeds: 3 of the 5 that an interval needs"
+
+
+def test_other_targets_are_not_compared() -> None:
+    compared = found(run(FAST), run(SLOW, id="8a4b", target=0.9))["run_to_quality_s"]
+    assert (compared.ratio, compared.verdict) == (None, "inconclusive")
+    assert compared.reason == "trained to different targets: 0.97 and 0.9"
+
+
+def test_energies_of_other_parts_of_the_machine_are_not_compared() -> None:
+    newer = run(SLOW, id="8a4b")
+    lost = Finding(code=DOMAIN_LOST, message="it is stuck", without="package-0/dram")
+    part = replace(newer, measurements=(replace(newer.measurements[0], findings=(lost,)),))
+    compared = found(run(FAST), part)
+    assert compared["run_to_quality_s"].verdict == "worse"
+    assert compared["run_to_quality_j"].reason == (
+        "the energies are not of the same parts: its own is without package-0/dram"
+    )
+
+
+def test_a_gate_judges_it_by_the_rules_about_latency_and_energy() -> None:
+    older, newer = run(FAST), run(SLOW, id="8a4b")
+    assert rulings(older, newer, "worse:latency,memory,energy") == [
+        ("latency", "worse", "training to its target"),
+        ("energy", "worse", "training to its target"),
+    ]
+    assert rulings(older, newer, "worse:latency=99%") == [
+        ("latency", "inconclusive", "training to its target")
+    ]
+    assert rulings(newer, older, "worse:energy") == [("energy", "better", "training to its target")]
+    assert rulings(older, newer, "worse:memory") == []
+    [(_, verdict, reason)] = rulings(older, run(SLOW[:4], id="8a4b"), "worse:latency")
+    assert verdict == "inconclusive"
+    assert reason == "training to its target: not enough seeds: 4 of the 5 that an interval needs"
+
+
+def test_a_target_that_is_no_longer_reached_is_told() -> None:
+    newer = run(SLOW, id="8a4b")
+    missed = replace(newer.measurements[0], status="skipped", reason="97 % was not reached", series=())
+    newer = replace(newer, measurements=(missed,))
+    compared = found(run(FAST), newer)["run_to_quality_s"]
+    assert (compared.ratio, compared.verdict) == (None, "inconclusive")
+    assert compared.reason == f"{CASE.id}: 97 % was not reached"
+    [(_, verdict, reason)] = rulings(run(FAST), newer, "worse:latency")
+    assert (verdict, reason) == ("inconclusive", f"training to its target: {compared.reason}")
+
+
+def test_too_wide_an_interval_says_how_many_seeds_would_do() -> None:
+    noisy = run((1.0, 1.6, 0.7, 1.3, 1.05), id="8a4b")
+    compared = found(run(FAST), noisy)["run_to_quality_s"]
+    assert compared.verdict == "inconclusive"
+    assert str(compared.reason).startswith("5 seeds seen, about ")
