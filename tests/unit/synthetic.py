@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,6 +161,34 @@ def passes(case: Case, step_s: float, *, processes: int = 5) -> list[Measurement
             ),
         ),
     ]
+
+
+def to_target(
+    case: Case, seconds: Sequence[float], *, run: str = "7f3a", target: float = 0.97
+) -> Measurement:
+    """Training runs that took so many ``seconds``, one for each seed, at 50 W."""
+
+    def series(metric: str, meter: str, values: Iterable[float]) -> Series:
+        blocks = tuple(
+            Block(process=seed, round=0, order=0, value=value, loops=1, start_s=0.0)
+            for seed, value in enumerate(values)
+        )
+        return Series(metric=metric, meter=meter, blocks=blocks)
+
+    runs = [{"epochs": 2, "time_s": each, "looking_s": 0.0} for each in seconds]
+    return Measurement(
+        run=run,
+        case=replace(case, phase="training", batch=1),
+        pass_name="quality_run",
+        status="ok",
+        work="w",
+        contest=run,
+        series=(
+            series("run_to_quality_s", "wall", seconds),
+            series("run_to_quality_j", "rapl", (50.0 * each for each in seconds)),
+        ),
+        executed={"metric": "accuracy", "target": target, "longest": 4, "runs": runs},
+    )
 
 
 def stopped(case: Case, status: str, reason: str, pass_name: str = "latency") -> Measurement:

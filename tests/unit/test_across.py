@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from leanmark.reading import across, gate
-from leanmark.record import DOMAIN_LOST, Block, Case, Comparison, Finding, Measurement, Series
+from leanmark.record import DOMAIN_LOST, Case, Comparison, Finding
 from leanmark.store import Records
 
 from . import synthetic
@@ -18,32 +18,11 @@ CASE = Case(workload="mlp", technique="bf16", phase="training")
 FAST, SLOW = (1.0, 1.1, 0.9, 1.05, 0.95), (2.0, 2.2, 1.8, 2.1, 1.9)
 
 
-def series(metric: str, values: Sequence[float]) -> Series:
-    blocks = tuple(
-        Block(process=seed, round=0, order=0, value=value, loops=1, start_s=0.0)
-        for seed, value in enumerate(values)
-    )
-    return Series(metric=metric, meter="wall" if metric.endswith("_s") else "rapl", blocks=blocks)
-
-
 def run(seconds: Sequence[float], *, id: str = "7f3a", target: float = 0.97) -> Records:
-    """A run that trained to ``target`` in so many seconds, at 50 W."""
-    measurement = Measurement(
-        run=id,
-        case=CASE,
-        pass_name="quality_run",
-        status="ok",
-        work="w",
-        contest=id,
-        series=(
-            series("run_to_quality_s", seconds),
-            series("run_to_quality_j", [50.0 * each for each in seconds]),
-        ),
-        executed={"metric": "accuracy", "target": target},
-    )
-    return Records(
-        path=Path(f"{id}.jsonl"), run=synthetic.run(id=id), measurements=(measurement,), findings=()
-    )
+    """A run that trained to ``target`` in so many seconds."""
+    measurement = synthetic.to_target(CASE, seconds, run=id, target=target)
+    path = Path(f"{id}.jsonl")
+    return Records(path=path, run=synthetic.run(id=id), measurements=(measurement,), findings=())
 
 
 def found(older: Records, newer: Records) -> dict[str, Comparison]:

@@ -12,7 +12,7 @@ import pytest
 from leanmark import cli, store
 from leanmark.intensity import Intensity
 from leanmark.reading import carbon
-from leanmark.record import Cost, Provenance, Run
+from leanmark.record import Case, Cost, Provenance, Run
 
 from . import synthetic
 
@@ -25,6 +25,7 @@ def written(folder: Path, run: Run | None = None) -> Path:
                 time_s=41.3, energy_j=880.0, energy_provenance=Provenance.ESTIMATED_MODEL
             )
             writer.append(replace(one, cost=cost))
+        writer.append(synthetic.to_target(Case(workload="cnn"), (2.0, 3.0, 1.0)))
     return writer.path
 
 
@@ -45,6 +46,7 @@ def test_old_records_are_computed_anew_with_another_grid(
     # 187 us at 21.4 W for 1000 inferences is 4.00 J; at 100 g/kWh that is 111 ug
     assert "fp32 eager ~4.00 J ~111 µg" in text
     assert "cnn, making fp32 once: ~880 J, ~24 mg operational" in text
+    assert text.count("cnn, training fp32 to accuracy 97.0 %: 100 J, 2.8 mg operational") == 1
     assert "100 gCO2e/kWh (as given, period not stated; stated by the user; basis: not stated)" in text
     assert "~ is an estimate" in text
     assert "PUE: not applied" in text

@@ -8,7 +8,8 @@ import pytest
 from leanmark import store, units
 from leanmark.errors import UsageError
 from leanmark.intensity import Intensity, Site
-from leanmark.reading import carbon, sci, tabulate
+from leanmark.reading import carbon, quality_run, sci, tabulate
+from leanmark.record import Case, Provenance
 from leanmark.report.details import details
 from leanmark.report.notes import legend
 
@@ -105,6 +106,36 @@ def test_a_step_has_its_grams_beyond_energy_and_none_of_them_are_in_the_others()
     said = "Stated of the site: PUE 1.5, 150 kg over 3 years of use for making the device."
     assert any(said in line for line in legend(stated))
     assert not any("Stated of the site" in line for line in legend(plain))
+
+
+def test_training_to_a_target_has_the_grams_of_its_energy_and_the_site_adds_others() -> None:
+    records, site = synthetic.records(), Site(pue=1.5, embodied=sci.Embodied(total_kg=150.0))
+    trained = synthetic.to_target(Case(workload="cnn"), (2.0, 3.0, 1.0))
+    run, found = replace(records.run, site=site), (*records.measurements, trained)
+    row = tabulate.build([replace(records, run=run, measurements=found)], carbon.explicit(100.0))[0].rows[0]
+    known = row.quality_run
+    assert known is not None
+    assert known.footprint is not None
+    assert known.co2_g == pytest.approx(50.0 * 2.0 / 3.6e6 * 100.0)
+    assert known.footprint.score.operational_g == pytest.approx(1.5 * known.co2_g)
+    assert known.footprint.score.embodied_g == pytest.approx(150_000.0 * 2.0 / (3 * 8760 * 3600))
+    told = dict(details(row))
+    assert told["CO2e of training to it"] == "2.8 mg"
+    assert told["CO2e of training to it of the facility, at PUE 1.5"] == "4.2 mg"
+    assert told["Embodied CO2e of training to it"].startswith("~3.2 mg [1.6 mg, 6.3 mg] (an estimate")
+    on_gpu = quality_run.find(run, found, replace(row.case, device="cuda"), carbon.explicit(100.0))
+    assert on_gpu is not None
+    assert on_gpu.footprint is not None
+    assert (on_gpu.co2_g, on_gpu.footprint.score.embodied_g) == (known.co2_g, None)
+
+
+def test_an_estimate_of_its_energy_is_one_of_its_grams() -> None:
+    records, trained = synthetic.records(), synthetic.to_target(Case(workload="cnn"), (2.0, 3.0, 1.0))
+    guess = tuple(replace(each, provenance=Provenance.ESTIMATED_MODEL) for each in trained.series)
+    found = replace(records, measurements=(*records.measurements, replace(trained, series=guess)))
+    tables = tabulate.build([found], carbon.explicit(100.0))
+    assert dict(details(tables[0].rows[0]))["CO2e of training to it"] == "~2.8 mg"
+    assert any("cnn: CO2e of training to it: ~2.8 mg." in line for line in legend(tables))
 
 
 def test_a_site_is_in_the_record(tmp_path: Path) -> None:

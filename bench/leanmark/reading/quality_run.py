@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from leanmark.intensity import Intensity
+from leanmark.reading import carbon, sci
 from leanmark.reading.compare import Side, compare_series
 from leanmark.record import Case, Comparison, Measurement, Run, Summary, left_out
 from leanmark.statistics import instrument, stats
@@ -37,7 +39,8 @@ class QualityRun:
     """``epochs`` are those of each run, of at most ``longest``; ``looking`` and ``earlier`` the shares of the
     time that went into finding the quality, and into what the last training began with. Without a ``time``
     there is the ``refusal``; without an ``energy``, too or not. ``left_out`` are parts of the machine that
-    the energy of some run is without: two are compared only where these are the same.
+    the energy of some run is without: two are compared only where these are the same. ``co2_g`` are the grams
+    of the ``energy``; ``footprint`` has those of the site, and of making the device where that trained.
     """
 
     metric: str | None = None
@@ -48,11 +51,15 @@ class QualityRun:
     earlier: float = 0.0
     time: Spread | None = None
     energy: Spread | None = None
+    co2_g: float | None = None
+    footprint: sci.Footprint | None = None
     left_out: tuple[str, ...] = ()
     refusal: str | None = None
 
 
-def find(run: Run, measurements: Iterable[Measurement], case: Case) -> QualityRun | None:
+def find(
+    run: Run, measurements: Iterable[Measurement], case: Case, intensity: Intensity | None = None
+) -> QualityRun | None:
     """Of the workload and technique of ``case``; ``None`` where there is none."""
     if case.sentinel:
         return None
@@ -65,7 +72,17 @@ def find(run: Run, measurements: Iterable[Measurement], case: Case) -> QualityRu
     one = made.get(case.technique)
     if one is None:
         return None
-    return _read(run, one, None if case.is_baseline else made.get(case.baseline().technique))
+    found = _read(run, one, None if case.is_baseline else made.get(case.baseline().technique))
+    if found.energy is None or intensity is None:
+        return found
+    site = run.site
+    if site is not None and case.device != one.case.device:
+        site = replace(site, embodied=None)
+    return replace(
+        found,
+        co2_g=carbon.grams(found.energy.summary.value, intensity),
+        footprint=sci.footprint(site, intensity, found.energy, found.time),
+    )
 
 
 def _read(run: Run, one: Measurement, before: Measurement | None) -> QualityRun:

@@ -106,7 +106,7 @@ def _row(case: Case, passes: Passes, intensity: Intensity | None) -> Row:
         judged=judged,
         cost=passes.cost(case),
         first_call=first_call(timed, passes.get(reference, "latency") if reference else None),
-        quality_run=quality_run.find(passes.run, passes.all, case),
+        quality_run=quality_run.find(passes.run, passes.all, case, intensity),
         executed={**(prepared.executed if prepared else {}), **(timed.executed if timed else {})},
         missing={name: _absence(one) for name, one in found.items() if one is None or one.status != "ok"},
         findings=_findings(found.values(), (latency, energy)),

@@ -25,6 +25,7 @@ def details(row: Row) -> list[Detail]:
         *(_model(row.model, row.reference_model) if row.model else ()),
         *energy_details.cost(row),
         *energy_details.quality_run(row),
+        *energy_details.quality_run_footprint(row),
         *energy_details.pay_back(row),
         *_executed(row),
         *((f"No {name} pass", reason) for name, reason in row.missing.items()),
@@ -144,7 +145,8 @@ def _energy(row: Row) -> Iterator[Detail]:
     if row.energy.comparison:
         yield "Energy ratio", _comparison(row.energy.comparison)
     yield "CO2e per step", cells.co2(row) if row.co2_g is not None else "no grid intensity is known"
-    yield from energy_details.footprint(row, row.energy.summary.provenance.mark)
+    mark = row.energy.summary.provenance.mark
+    yield from energy_details.footprint(row.footprint, "per step", mark)
     if row.energy_at_rate:
         rate = row.energetics.rate_hz if row.energetics else None
         text = cells.with_interval(row.energy_at_rate, units.joules)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from leanmark import units
+from leanmark.reading import sci
 from leanmark.reading.break_even import BreakEven, Part, Spent, break_evens
 from leanmark.reading.compare import ESTIMATED
 from leanmark.reading.energetics import Energetics
@@ -60,18 +61,17 @@ def _measured(known: Energetics) -> Iterator[Detail]:
         yield "No net energy", known.net_refusal
 
 
-def footprint(row: Row, mark: str) -> Iterator[Detail]:
+def footprint(known: sci.Footprint | None, of: str, mark: str) -> Iterator[Detail]:
     """Grams beyond energy times intensity, each in a line of its own: they are in no other number."""
-    known = row.footprint
     if known is None:
         return
     if known.site.pue is not None:
         grams = units.grams(known.score.operational_g)
-        yield f"CO2e per step of the facility, at PUE {known.site.pue:g}", f"{mark}{grams}"
+        yield f"CO2e {of} of the facility, at PUE {known.site.pue:g}", f"{mark}{grams}"
     if known.score.embodied_range_g is not None:
         low, high = (units.grams(bound) for bound in known.score.embodied_range_g)
         yield (
-            "Embodied CO2e per step",
+            f"Embodied CO2e {of}",
             f"~{units.grams(known.score.embodied_g)} [{low}, {high}] (an estimate: {known.site.embodied})",
         )
 
@@ -113,8 +113,18 @@ def quality_run(row: Row) -> Iterator[Detail]:
         parts = (f"without {part}" for part in known.left_out)
         text = ", ".join((_spread(known.energy, units.joules), "that of judging included", *parts))
         yield "Energy of training to it", f"{text}{_over(known.energy)}"
+        if known.co2_g is not None:
+            mark = known.energy.summary.provenance.mark
+            yield "CO2e of training to it", mark + units.grams(known.co2_g)
     elif known.refusal is not None:
         yield "Energy of training to it", known.refusal
+
+
+def quality_run_footprint(row: Row) -> Iterator[Detail]:
+    """The further grams of it."""
+    known = row.quality_run
+    if known is not None and known.energy is not None:
+        yield from footprint(known.footprint, "of training to it", known.energy.summary.provenance.mark)
 
 
 def _spread(found: Spread, unit: cells.Unit) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from rich import box
 from rich.console import Console
@@ -28,7 +29,8 @@ def render(tables: Sequence[Table], boundary: Boundary, console: Console) -> Non
         console.print()
         console.print(Text(table.title, style="bold"))
         console.print(_grid(table, boundary))
-    for line in (*making(metered, boundary), "", *terms(metered, boundary)):
+    once = dict.fromkeys((*making(metered, boundary), *training(metered, boundary)))
+    for line in (*once, "", *terms(metered, boundary)):
         console.print(Padding(Text(line, style="dim"), (0, 0, 0, 2)))
 
 
@@ -75,14 +77,34 @@ def making(tables: Iterable[Table], boundary: Boundary) -> Iterator[str]:
         if name in seen or row.cost is None or not row.cost.energy_j:
             continue
         seen.add(name)
-        found = sci.score(row.cost.energy_j, row.cost.time_s, boundary)
         mark = row.cost.energy_provenance.mark
-        text = (
-            f"{mark}{units.joules(row.cost.energy_j)}, {mark}{units.grams(found.operational_g)} operational"
-        )
-        if found.embodied_g is not None:
-            text += f", ~{units.grams(found.embodied_g)} embodied"
+        text = _emitted(row.cost.energy_j, row.cost.time_s, mark, _where_made(row, boundary))
         yield f"{row.case.workload}, making {row.case.label} once: {text}"
+
+
+def training(tables: Iterable[Table], boundary: Boundary) -> Iterator[str]:
+    """What a training run to a quality target emits: the mean of its runs."""
+    for row in (row for table in tables for row in table.rows):
+        known = row.quality_run
+        if known is None or known.energy is None or known.time is None:
+            continue
+        joules, seconds = known.energy.summary, known.time.summary
+        text = _emitted(joules.value, seconds.value, joules.provenance.mark, _where_made(row, boundary))
+        goal = f"{known.metric} {units.quality(known.metric or '', known.target or 0.0)}"
+        yield f"{row.case.workload}, training {row.case.label} to {goal}: {text}"
+
+
+def _where_made(row: Row, boundary: Boundary) -> Boundary:
+    """Models are made on the processor, which says nothing of another device's life."""
+    return boundary if row.case.device == "cpu" else replace(boundary, embodied=None)
+
+
+def _emitted(joules: float, seconds: float, mark: str, boundary: Boundary) -> str:
+    found = sci.score(joules, seconds, boundary)
+    text = f"{mark}{units.joules(joules)}, {mark}{units.grams(found.operational_g)} operational"
+    if found.embodied_g is not None:
+        text += f", ~{units.grams(found.embodied_g)} embodied"
+    return text
 
 
 def terms(tables: Iterable[Table], boundary: Boundary) -> Iterator[str]:
