@@ -86,7 +86,7 @@ def group() -> None:
     "--instructions", default="perf", show_default=True, type=click.Choice(["perf", "callgrind"]),
     help="Who counts the instructions of a step: the processor, or valgrind, a minute for each case.",
 )  # fmt: skip
-@click.option("--request-rate", type=click.FloatRange(0, min_open=True), metavar="HZ",
+@click.option("--request-rate", type=float, metavar="HZ",
               help="Meter the energy of inference at this many requests per second too.")  # fmt: skip
 @click.option("--target", metavar="QUALITY",
               help="Train each workload until it is as good as 97%, or as its 'stated' target, and say what "

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-
-from leanmark.errors import UsageError
-
-if TYPE_CHECKING:
-    from leanmark.intensity import Intensity
 
 
 def carbon(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -21,7 +16,9 @@ def carbon(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--intensity", type=float, metavar="G", help="Grid intensity in gCO2e per kWh instead.")
     @functools.wraps(command)
     def wrapped(*args: Any, zone: str | None, intensity: float | None, **kwargs: Any) -> Any:
-        return command(*args, grid=_grid(zone, intensity), **kwargs)
+        from leanmark.reading import carbon
+
+        return command(*args, grid=carbon.chosen(zone, intensity), **kwargs)
 
     return wrapped
 
@@ -41,10 +38,9 @@ def site(command: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(
         *args: Any, pue: float | None, embodied: float | None, lifetime: float | None, **kwargs: Any
     ) -> Any:
-        from leanmark.intensity import Site
         from leanmark.reading import sci
 
-        return command(*args, site=Site(pue=pue, embodied=sci.embodied(embodied, lifetime)), **kwargs)
+        return command(*args, site=sci.site(pue, embodied, lifetime), **kwargs)
 
     return wrapped
 
@@ -65,14 +61,3 @@ def threshold(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*args, asked=thresholds.parse(margins, floors), **kwargs)
 
     return wrapped
-
-
-def _grid(zone: str | None, intensity: float | None) -> Intensity | None:
-    """What was asked for, or ``None``: then the records, and at last the world average, decide."""
-    from leanmark.reading import carbon
-
-    if zone and intensity is not None:
-        raise UsageError("give --zone or --intensity, not both")
-    if intensity is not None:
-        return carbon.explicit(intensity)
-    return carbon.for_zone(zone) if zone else None

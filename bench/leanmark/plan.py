@@ -196,10 +196,10 @@ def with_request_rate(sampling: SamplingPlan, hz: float) -> SamplingPlan:
     """``sampling`` with the energy of inference at ``hz`` requests per second too.
 
     Raises:
-        UsageError: ``hz`` is not finite.
+        UsageError: ``hz`` is not above 0 and finite.
     """
-    if not math.isfinite(hz):
-        raise UsageError(f"a request rate is a number of requests per second, not {hz}")
+    if not 0 < hz < math.inf:
+        raise UsageError(f"a request rate is a number of requests per second above 0, not {hz:g}")
     return replace(sampling, request_rate=hz)
 
 

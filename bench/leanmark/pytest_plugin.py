@@ -22,15 +22,11 @@ from leanmark.errors import LeanmarkError
 
 if TYPE_CHECKING:
     from leanmark.fixture import Leanmark
-    from leanmark.intensity import Intensity
     from leanmark.measuring.campaign import Campaign
     from leanmark.measuring.source import Source
-    from leanmark.plan import Plan
     from leanmark.progress import Progress
-    from leanmark.reading.gate import Rule, Ruling
+    from leanmark.reading.gate import Ruling
     from leanmark.record import Case, Measurement
-    from leanmark.rival import Rival
-    from leanmark.thresholds import Thresholds
 
 SUITE = Path(__file__).with_name("suite.leanmark")
 """Stands for the suite in pytest's collection; any path of a kind that no other plugin collects."""
@@ -62,7 +58,7 @@ def leanmark(request: pytest.FixtureRequest) -> Leanmark:
 
     return Leanmark(
         seed=request.config.getoption("leanmark_seed"),
-        margin=_thresholds(request.config).margin("latency"),
+        margin=pytest_options.thresholds(request.config).margin("latency"),
     )
 
 
@@ -98,10 +94,12 @@ class Session:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        self.rival = _rival(config)
-        self.grid = _grid(config)
-        self.plan = replace(_plan(config, self.rival), intensity=self.grid)
-        self.rules = _rules(config)
+        self.rival = pytest_options.rival(config)
+        self.grid = pytest_options.grid(config)
+        self.plan = replace(
+            pytest_options.plan(config, self.rival), intensity=self.grid, site=pytest_options.site(config)
+        )
+        self.rules = pytest_options.rules(config)
         self.worse: tuple[Ruling, ...] = ()
         self.campaign: Campaign | None = None
         self._until_finished = contextlib.ExitStack()
@@ -295,84 +293,6 @@ class _Line:
             reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
             reporter.rewrite("", erase=True)
             self._shown = False
-
-
-def _rival(config: pytest.Config) -> Rival | None:
-    from leanmark.measuring import worktree
-
-    ref = config.getoption("leanmark_against")
-    try:
-        return worktree.resolve(ref, config.invocation_params.dir) if ref else None
-    except LeanmarkError as error:
-        raise pytest.UsageError(str(error)) from error
-
-
-def _plan(config: pytest.Config, rival: Rival | None) -> Plan:
-    from leanmark import operations, plan
-    from leanmark.measuring import target as devices
-    from leanmark.protocol.messages import WorkloadSpec
-
-    def chosen(name: str) -> tuple[str, ...]:
-        return tuple(config.getoption(f"leanmark_{name}"))
-
-    names = chosen("workload") or (operations.SMALL_SET if _asks_for_kernels(config) else ())
-    try:
-        on = devices.choose(config.getoption("leanmark_device"))
-        selection = plan.Selection(
-            workloads=tuple(WorkloadSpec(name=name) for name in names),
-            techniques=chosen("technique"),
-            backends=chosen("backend"),
-            phases=plan.phases(chosen("phase")),
-            batches=plan.batches(chosen("batch")),
-            device=on.device,
-            gpu=on.gpu,
-            threads=config.getoption("leanmark_threads"),
-        )
-        profile = plan.PROFILES[config.getoption("leanmark_profile")]
-        sampling = replace(profile, seed=config.getoption("leanmark_seed"))
-        sampling = plan.with_thresholds(sampling, _thresholds(config))
-        sampling = plan.with_instructions(sampling, config.getoption("leanmark_instructions"))
-        budget = config.getoption("leanmark_budget")
-        sampling = plan.with_budget(sampling, budget) if budget else sampling
-        target = config.getoption("leanmark_target")
-        sampling = plan.with_target(sampling, target) if target else sampling
-        return plan.against(selection, sampling, rival.commit) if rival else plan.make(selection, sampling)
-    except LeanmarkError as error:
-        raise pytest.UsageError(str(error)) from error
-
-
-def _asks_for_kernels(config: pytest.Config) -> bool:
-    """``-k kernels`` means single operators, which are no part of the main job."""
-    return "kernels" in str(config.getoption("keyword"))
-
-
-def _thresholds(config: pytest.Config) -> Thresholds:
-    from leanmark import thresholds
-
-    try:
-        return thresholds.parse(config.getoption("leanmark_margin"), config.getoption("leanmark_floor"))
-    except LeanmarkError as error:
-        raise pytest.UsageError(str(error)) from error
-
-
-def _rules(config: pytest.Config) -> tuple[Rule, ...]:
-    from leanmark.reading import gate
-
-    try:
-        text = config.getoption("leanmark_fail_on")
-        return gate.parse(text, _thresholds(config)) if text else ()
-    except LeanmarkError as error:
-        raise pytest.UsageError(str(error)) from error
-
-
-def _grid(config: pytest.Config) -> Intensity | None:
-    from leanmark.reading import carbon
-
-    try:
-        zone = config.getoption("leanmark_zone")
-        return carbon.for_zone(zone) if zone else None
-    except LeanmarkError as error:
-        raise pytest.UsageError(str(error)) from error
 
 
 def _median(values: tuple[float, ...]) -> float:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from leanmark import store
+
 CONFTEST = """
 def pytest_addoption(parser):
     parser.addoption("--benchmark", {how}, help="this repository's own")
@@ -128,10 +130,13 @@ def test_the_fixture_is_refused_in_a_worker_of_xdist(tmp_path: Path) -> None:
         ("--leanmark-batch=zero", "a batch size is a whole number of at least 1, not 'zero'"),
         ("--leanmark-target=97", "a target is a quality above 0 and at most 1, such as 0.97 or 97%"),
         ("--leanmark-zone=FRB", "Unknown zone 'FRB'. Did you mean"),
+        ("--leanmark-zone=FRA --leanmark-intensity=50", "give one of them, not both"),
+        ("--leanmark-pue=0.9", "a PUE is facility energy over IT energy, between 1 and 5, not 0.9"),
+        ("--leanmark-request-rate=0", "a number of requests per second above 0, not 0"),
     ],
 )
 def test_bad_input_is_named_before_anything_is_measured(tmp_path: Path, option: str, message: str) -> None:
-    result = run(tmp_path, "--benchmark", option)
+    result = run(tmp_path, "--benchmark", *option.split())
     assert result.returncode == 4
     assert message in result.stderr
     assert not (tmp_path / "results").exists()
@@ -154,12 +159,18 @@ def test_cases_are_items_and_the_table_ends_the_run(tmp_path: Path) -> None:
         tmp_path,
         *("--benchmark", "--leanmark-workload=mlp", "--leanmark-technique=distill"),
         *("--leanmark-technique=int8", "-k", "b32 and inference and onnxruntime", "--leanmark-target=80%"),
+        *("--leanmark-intensity=123", "--leanmark-pue=1.5", "--leanmark-embodied=300"),
+        *("--leanmark-lifetime=4", "--leanmark-request-rate=20"),
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "3 passed" in result.stdout
     assert "mlp: Training to accuracy 80.0 %: " in result.stdout
     assert "mlp, distill: Training to accuracy 80.0 %: " in result.stdout
     assert "mlp · inference · batch 32" in result.stdout
+    assert "CO2e is energy times 123 gCO2e/kWh (as given" in result.stdout
+    assert "PUE 1.5, 300 kg over 4 years of use for making the device" in result.stdout
     [records] = (tmp_path / "results").glob("*/*.jsonl")
+    found = store.load(records).run
+    assert (found.intensity.value_g_per_kwh, found.site.pue, found.plan.request_rate) == (123.0, 1.5, 20.0)
     assert records.with_suffix(".md").exists()
     assert "<html" in records.with_suffix(".html").read_text()

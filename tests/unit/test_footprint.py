@@ -82,7 +82,7 @@ def test_without_a_zone_the_world_stands_in_and_says_so(
         (["--pue", "0.9"], "between 1 and 5"),
         (["--pue", "12"], "between 1 and 5"),
         (["--embodied", "0"], "above 0"),
-        (["--lifetime", "4"], "give --embodied too"),
+        (["--lifetime", "4"], "give those too"),
         (["--zone", "Germny"], "Did you mean Germany"),
         (["--intensity", "0"], "above 0 and at most 2000"),
         (["--zone", "FRA", "--intensity", "50"], "not both"),

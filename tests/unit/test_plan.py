@@ -138,8 +138,8 @@ def test_a_budget_too_small_for_the_first_look_says_what_it_takes() -> None:
     plan.check_budget(plan.make(Selection(workloads=CNN), QUICK))
 
 
-@pytest.mark.parametrize("hz", [float("nan"), float("inf")])
-def test_a_request_rate_is_finite(hz: float) -> None:
-    with pytest.raises(UsageError, match="a request rate is a number of requests per second, not"):
+@pytest.mark.parametrize("hz", [float("nan"), float("inf"), 0.0, -1.0])
+def test_a_request_rate_is_above_0_and_finite(hz: float) -> None:
+    with pytest.raises(UsageError, match="a request rate is a number of requests per second above 0, not"):
         plan.with_request_rate(QUICK, hz)
     assert plan.with_request_rate(QUICK, 20.0).request_rate == 20.0

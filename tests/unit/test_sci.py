@@ -57,7 +57,7 @@ def test_an_absurd_lifetime_is_refused(years: float) -> None:
 
 def test_a_lifetime_of_nothing_is_refused() -> None:
     assert sci.embodied(None, None) is None
-    with pytest.raises(UsageError, match="give --embodied too"):
+    with pytest.raises(UsageError, match="give those too"):
         sci.embodied(None, 4.0)
 
 

@@ -34,6 +34,20 @@ def of(run: Run, chosen: Intensity | None) -> Intensity:
     return chosen or run.intensity or world_average()
 
 
+def chosen(zone: str | None, value: float | None) -> Intensity | None:
+    """What is asked for, by name or in g/kWh, or ``None``: then the records, and at last the world average,
+    decide.
+
+    Raises:
+        UsageError: both are given, or the one that is makes no sense.
+    """
+    if zone is not None and value is not None:
+        raise UsageError("a grid is a zone or an intensity: give one of them, not both")
+    if value is not None:
+        return explicit(value)
+    return None if zone is None else for_zone(zone)
+
+
 def world_average() -> Intensity:
     """What stands in until a zone is given.
 

@@ -64,6 +64,15 @@ def boundary(run: Run, intensity: Intensity, site: Site) -> Boundary:
     )
 
 
+def site(pue: float | None, embodied_kg: float | None, lifetime_years: float | None) -> Site:
+    """What a user states of the place and the device, which may be nothing.
+
+    Raises:
+        UsageError: it makes no sense.
+    """
+    return Site(pue=pue, embodied=embodied(embodied_kg, lifetime_years))
+
+
 def embodied(total_kg: float | None, lifetime_years: float | None) -> Embodied | None:
     """What a user states about the making of the device.
 
@@ -72,7 +81,7 @@ def embodied(total_kg: float | None, lifetime_years: float | None) -> Embodied |
     """
     if total_kg is None:
         if lifetime_years is not None:
-            raise UsageError("--lifetime spreads the emissions of making the device: give --embodied too")
+            raise UsageError("a lifetime spreads the emissions of making the device: give those too")
         return None
     return Embodied(
         total_kg=total_kg, lifetime_years=LIFETIME_YEARS if lifetime_years is None else lifetime_years
