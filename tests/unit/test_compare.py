@@ -191,6 +191,22 @@ def test_two_runs_are_compared_without_pairs():
     assert "Welch" in found.ratio.method
 
 
+def test_two_runs_keep_the_processes_that_were_disturbed_throughout():
+    """As their summaries do: else the ratio would be that of the lucky ones."""
+    quiet, loud = synthetic.latency(1.0, processes=10), synthetic.latency(2.0, processes=10)
+    blocks = [
+        replace(there, flags=("preempted",)) if there.process >= 5 else here
+        for here, there in zip(quiet.blocks, loud.blocks, strict=True)
+    ]
+    found = compare_series(
+        side(replace(quiet, blocks=tuple(blocks))),
+        latencies(2.0**0.5, processes=10, run=synthetic.run(id="8888"), contest="d"),
+        "latency_s",
+    )
+    assert found.ratio.value == pytest.approx(1.0, rel=0.02)
+    assert found.processes == 10
+
+
 def test_two_runs_of_few_processes_are_not_decided():
     found = compare_series(
         side(synthetic.latency(1.0, processes=3)), latencies(3.0, processes=3, contest="d"), "latency_s"

@@ -148,7 +148,7 @@ def _compare(blank: Comparison, below: Series, above: Series, *, paired: bool) -
         pairs = sum(len(values) for values in ratios.values())
         blank = replace(blank, processes=processes, pairs=pairs, findings=pair.findings)
     else:
-        interval = stats.unpaired_ratio(below, above)
+        interval = stats.unpaired_ratio(rounds.bounded(below), rounds.bounded(above))
     interval = instrument.widened(interval, below, above)
     if interval is None:
         return replace(blank, reason=_too_few(blank, paired=paired))
