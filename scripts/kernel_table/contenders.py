@@ -41,24 +41,26 @@ def rows_of_convert(block: Block, x: Tensor) -> Iterator[Contender]:
             continue
         plain = row.name == "torch"  # with its own layout outside too: what torch does by itself
         module = (block if plain else row.build(block, tuple(x.shape))).eval()
-        input = row_major if plain else x
-
-        def call(module: nn.Module = module, input: Tensor = input) -> Tensor:
-            output: Tensor = module(input)
-            return output
-
-        stored = [*module.parameters(), *module.buffers()]
-        yield Contender(
-            row.name, call, call, row.weights, row.operator is not None, sum(one.nbytes for one in stored)
-        )
+        yield of_module(row.name, module, row_major if plain else x, row.weights, row.operator is not None)
 
 
-def compiled(block: Block, x: Tensor) -> Contender:
+def of_module(name: str, module: nn.Module, x: Tensor, weights: str = "fp32", ours: bool = False) -> Contender:
+    """``module`` on ``x``, with all that it holds read once."""
+
+    def call() -> Tensor:
+        output: Tensor = module(x)
+        return output
+
+    stored = [*module.parameters(), *module.buffers()]
+    return Contender(name, call, call, weights, ours, sum(one.nbytes for one in stored))
+
+
+def compiled(module: nn.Module, x: Tensor) -> Contender:
     """torch.compile with weights frozen, which lets it prepack them; one shape."""
     import torch._inductor.config as inductor
 
     with inductor.patch(freezing=True):
-        function = torch.compile(block, dynamic=False)
+        function = torch.compile(module, dynamic=False)
         function(x)
 
     def call() -> Tensor:

@@ -1,14 +1,18 @@
-"""One layer as an ONNX graph, for every library that reads one."""
+"""A layer or a model as an ONNX graph, for every library that reads one."""
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx
+import torch
 from onnx import NodeProto, TensorProto, helper, numpy_helper
-from torch import nn
+from torch import Tensor, nn
 
 from leanmark_kernels.convert.block import Block
 
@@ -51,6 +55,19 @@ def fp32(block: Block) -> Graph:
 def options(conv: nn.Conv2d) -> dict[str, Any]:
     """The attributes of the ONNX operator."""
     return {"pads": [*conv.padding, *conv.padding], "strides": list(conv.stride), "group": conv.groups}
+
+
+def exported(model: nn.Module, x: Tensor) -> Graph:
+    """``model`` as torch writes it, batch norm folded."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        # torch's newer exporter takes ten times as long, and no library runs its graph faster
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            model, (x,), file, dynamo=False, input_names=["x"], output_names=["y"], opset_version=20
+        )
+    graph = onnx.load_from_string(file.getvalue()).graph
+    return Graph(graph.node, {each.name: numpy_helper.to_array(each) for each in graph.initializer})
 
 
 def nbits(linear: nn.Linear, bits: int, block_size: int) -> Graph:

@@ -13,9 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kernel_table.cases import AnyCase
 from kernel_table.contenders import Call, Contender
-from kernel_table.inverted import InvertedCase
-from kernel_table.layers import Case
 from leanmark.statistics.stats import ratio_interval
 from leanmark_kernels.ceilings import Ceilings
 
@@ -73,7 +72,7 @@ class Line:
     over_ours: Ratio | None = None
 
 
-def sampled(case: Case | InvertedCase, rounds: int, order: int, with_compiled: bool) -> list[Sample]:
+def sampled(case: AnyCase, rounds: int, order: int, with_compiled: bool) -> list[Sample]:
     """``case`` in this process. ``order`` seeds that in which contenders take turns."""
     contenders, exact = case.contenders(with_compiled), case.exact()
     turns = random.Random(order).sample(contenders, len(contenders))
