@@ -19,11 +19,15 @@ from leanmark_kernels.convert.block import Block
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """From ``x`` to ``y``; ``values`` are its constants, ``weights`` is how those of the layer are stored."""
+    """From ``x`` to ``y``; ``values`` are its constants, ``weights`` is how those of the layer are stored.
+
+    Where ``weight_only``, activations must not be rounded to as few bits.
+    """
 
     nodes: Sequence[NodeProto]
     values: dict[str, np.ndarray]
     weights: str = "fp32"
+    weight_only: bool = False
 
     def bytes(self) -> int:
         return sum(array.nbytes for array in self.values.values())
@@ -70,8 +74,11 @@ def exported(model: nn.Module, x: Tensor) -> Graph:
     return Graph(graph.node, {each.name: numpy_helper.to_array(each) for each in graph.initializer})
 
 
-def nbits(linear: nn.Linear, bits: int, block_size: int) -> Graph:
-    """MatMulNBits at accuracy level 4, ONNX Runtime's fastest: 8-bit activations. OpenVINO has them too."""
+def nbits(linear: nn.Linear, bits: int, block_size: int, weight_only: bool = False) -> Graph:
+    """MatMulNBits, at accuracy level 4, ONNX Runtime's fastest: 8-bit activations. OpenVINO has them too.
+
+    With ``weight_only`` at accuracy level 1: float32 activations.
+    """
     assert linear.bias is not None
     groups = linear.weight.detach().view(linear.out_features, -1, block_size)
     most = 2 ** (bits - 1) - 1
@@ -79,8 +86,15 @@ def nbits(linear: nn.Linear, bits: int, block_size: int) -> Graph:
     levels = ((groups / scale[..., None]).round() + most + 1).numpy().astype(np.uint8)
     packed = levels if bits == 8 else levels[..., ::2] | levels[..., 1::2] << 4
     values = {"w": packed, "s": scale.flatten().numpy(), "b": linear.bias.detach().numpy()}
-    sizes = {"K": linear.in_features, "N": linear.out_features, "bits": bits, "block_size": block_size}
     node = helper.make_node(
-        "MatMulNBits", ["x", "w", "s", "", "", "b"], ["y"], domain="com.microsoft", accuracy_level=4, **sizes
+        "MatMulNBits",
+        ["x", "w", "s", "", "", "b"],
+        ["y"],
+        domain="com.microsoft",
+        accuracy_level=1 if weight_only else 4,
+        K=linear.in_features,
+        N=linear.out_features,
+        bits=bits,
+        block_size=block_size,
     )
-    return Graph([node], values, "w8" if bits == 8 else "w4a8")
+    return Graph([node], values, "w8" if bits == 8 else "w4a8", weight_only)

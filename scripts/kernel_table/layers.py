@@ -67,6 +67,7 @@ class Case:
         yield " int8 static", integer_graphs.static(self.block, x)
         yield " uint8 static", integer_graphs.static(self.block, x, unsigned=True)
         if isinstance(self.block.layer, nn.Linear):
+            yield " w8", graphs.nbits(self.block.layer, 8, 128, weight_only=True)
             yield " w8a8", graphs.nbits(self.block.layer, 8, 128)
             yield " w4a8", graphs.nbits(self.block.layer, 4, 32)
 

@@ -80,4 +80,6 @@ def in_openvino(graph: Graph, inputs: Sequence[int], outputs: Sequence[int]) -> 
         "ENABLE_CPU_PINNING": False,  # nobody else pins threads
         "INFERENCE_PRECISION_HINT": "f32",  # where the processor has bfloat16, that would be its default
     }
+    if graph.weight_only:
+        options["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0  # with VNNI it is 32 activations by default
     return core.compile_model(core.read_model(graph.serialized(inputs, outputs)), "CPU", options)

@@ -12,7 +12,8 @@ from kernel_table.rounds import Ratio, Sample
 
 DENSE = ("torch", "torch channels_last", "oneDNN prepacked", "torch.compile", "ONNX Runtime", "OpenVINO")
 TORCH = ("torch",)
-WEIGHT_ONLY = ("torch w8 (bf16)", "ONNX Runtime w8a8", "OpenVINO w8a8")
+WEIGHT_ONLY = ("torch w8 (bf16)", "ONNX Runtime w8", "OpenVINO w8")
+W8A8 = ("ONNX Runtime w8a8", "OpenVINO w8a8")
 SATURATING = ("ONNX Runtime int8 dynamic", "ONNX Runtime int8 static")
 WINOGRAD = ("winograd F(4x4)", "winograd F(2x2)")
 
@@ -49,7 +50,9 @@ TARGETS = (
     Target(r".*, 50% zeros in 4x1 blocks", ("sparse 4x1",), DENSE, 1.6),
     Target(r"linear [14]x\d+x\d+", ("packed w8",), TORCH, 1.9),
     Target(r"linear 1x\d+x\d+", ("packed w8",), WEIGHT_ONLY, 1.05),
+    Target(r"linear 1x\d+x\d+", ("packed w8",), W8A8, 1.05),
     Target(r"linear (4|8|32)x\d+x\d+", ("packed w8",), WEIGHT_ONLY, 1.4),
+    Target(r"linear (4|8|32)x\d+x\d+", ("packed w8",), W8A8, 1.4),
     Target(r"linear \d+x\d+x\d+", ("w4a8",), ("ONNX Runtime w4a8",), 1.8),
     Target(r"linear \d+x\d+x\d+", ("w4a8",), ("torch w4 (bf16)",), 3.8),
     Target(r"linear (4|8|32)x\d+x\d+", ("int7 exact",), SATURATING, 1.1),

@@ -169,6 +169,24 @@ def test_what_is_asked_is_held_against_the_fastest_rival(part: Any) -> None:
     assert outcomes("conv 1x1 256->1024@14 batch 1", 1, 50.0) == []
 
 
+def test_weight_only_kernels_of_libraries_leave_activations_as_they_are(part: Any) -> None:
+    import torch
+
+    graphs, runtimes, rounds = part("graphs"), part("runtimes"), part("rounds")
+    torch.manual_seed(0)
+    linear, x = torch.nn.Linear(256, 64), torch.randn(4, 256)
+    graph = graphs.nbits(linear, 8, 128, weight_only=True)
+    values = {name: torch.from_numpy(array).double() for name, array in graph.values.items()}
+    weight = ((values["w"] - 128) * values["s"].view(64, 2, 1)).flatten(1)
+    exact = torch.nn.functional.linear(x.double(), weight, values["b"])
+    found = list(runtimes.every(graph, x, (4, 64), " w8"))
+    assert found[0].name == "ONNX Runtime w8"
+    for one in found:
+        assert rounds.relative_error(one.output(), exact) < 1e-5, one.name
+    rounded = runtimes.onnxruntime(graphs.nbits(linear, 8, 128), x, (4, 64))
+    assert rounds.relative_error(rounded.output(), exact) > 1e-3
+
+
 def test_without_an_interval_nothing_is_met_or_missed(part: Any) -> None:
     rounds, targets = part("rounds"), part("targets")
     one = [
