@@ -85,7 +85,10 @@ def _table(threads: int, flops: dict[str, int], arguments: argparse.Namespace) -
     )
     samples = {title: [one.samples[title] for one in found] for title in flops}
     lines = {title: rounds.lines(samples[title], count, ceilings) for title, count in flops.items()}
-    asked = {title: list(targets.outcomes(title, samples[title], threads)) for title in flops}
+    asked = {
+        title: list(targets.outcomes(title, samples[title], count, ceilings))
+        for title, count in flops.items()
+    }
     table = report.Table(
         processes=arguments.processes, rounds=arguments.rounds, ceilings=ceilings, cases=lines, asked=asked
     )

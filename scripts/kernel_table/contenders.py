@@ -44,7 +44,9 @@ def rows_of_convert(block: Block, x: Tensor) -> Iterator[Contender]:
         yield of_module(row.name, module, row_major if plain else x, row.weights, row.operator is not None)
 
 
-def of_module(name: str, module: nn.Module, x: Tensor, weights: str = "fp32", ours: bool = False) -> Contender:
+def of_module(
+    name: str, module: nn.Module, x: Tensor, weights: str = "fp32", ours: bool = False
+) -> Contender:
     """``module`` on ``x``, with all that it holds read once."""
 
     def call() -> Tensor:

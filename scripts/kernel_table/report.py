@@ -26,19 +26,26 @@ from leanmark.statistics.stats import MIN_PROCESSES
 from leanmark_kernels.ceilings import Ceilings
 
 NOTES = """\
-{processes}, in each all contenders of a layer interleaved in {rounds} rounds, in
-an order of its own. A time is the median over the processes of their medians; with one thread it is CPU time,
-which other users of the machine do not count into, with more wall time. A ratio is library over ours: above
-1, ours is faster. It is taken in each round, and its interval is {interval}. The best library is the one with
-the smallest time among those whose weights are at least as precise (fp32, 16, 8, 4 bits; activations may be
-coarser: w8a8 and w4a8 have them in 8 bits); the row of a library holds it against the fastest of ours
-with weights as precise as its own. The error is the largest one over the largest output, against
-float64 with the weights as they were before they were stored in fewer bits; without VNNI, int8 sums of the
-libraries saturate, which shows there, and uint8 weights are their exact and slower way. FMA and read are
-shares of this machine's ceilings, the best of a probe in each process; above 100 % an algorithm saves
-arithmetic, or the weights lie in a cache. Losses stay in the table."""
+{processes}, in each all contenders of a layer interleaved in {rounds} rounds, in an order of its own. A time
+is the median over the processes of their medians; with one thread it is CPU time, which other users of the
+machine do not count into, with more wall time. A ratio is library over ours: above 1, ours is faster. It is
+taken in each round, and its interval is {interval}. The best library is the one with the smallest time among
+those whose weights are at least as precise (fp32, 16, 8, 4 bits; activations may be coarser: w8a8 and w4a8
+have them in 8 bits, but for OpenVINO's without VNNI); the row of a library holds it against the fastest of
+ours with weights as precise as its own. The error is the largest one over the largest output, against float64
+with the weights as they were before they were stored in fewer bits; without VNNI, int8 sums of the libraries
+saturate, which shows there, and uint8 weights are their exact and slower way. FMA and read are shares of this
+machine's ceilings, the best of a probe in each process; above 100 % an algorithm saves arithmetic, or the
+weights lie in a cache. Losses stay in the table."""
 
 ACROSS = "the 95 % t interval over the processes' medians, on the log scale"
+ASKED = """\
+What is asked of a machine with AVX2, and what was found: met or missed where the whole interval is on that
+side, or the error is too large, else near. Most is the ratio that a kernel would have which did the layer's
+multiply-adds in fp32 at this machine's ceiling: what is asked beyond it is out of reach of any of them.
+Kernels that save multiply-adds, or do them in fewer bits, have no such bound. Weight-only kernels leave
+activations as they are; those that round them to 8 bits too (w8a8) are another thing than is asked, and have
+rows of their own."""
 WITHIN = "of these processes alone (none after too few rounds): with two threads others can be twice as fast"
 
 
@@ -61,7 +68,8 @@ def text(table: Table) -> Iterable[str]:
     yield ""
     for title, outcomes in table.asked.items():
         for one in outcomes:
-            yield f"{one.verdict:<7}{title:<50}{one.ours:<20}{one.asked:>5}  {one.ratio} {one.ratio.against}"
+            asked, most, found, verdict = _outcome(one)
+            yield f"{title:<50}{one.ours:<20}{asked:>16}{most:>6}  {found:<45}{verdict}"
 
 
 def _lines_of(title: str, lines: Sequence[Line]) -> list[str]:
@@ -175,17 +183,24 @@ def _ceilings(ceilings: Ceilings) -> str:
 
 
 def _asked(table: Table) -> Iterable[str]:
-    yield (
-        "What is asked of a machine with AVX2, and what was found: met or missed where the whole interval is "
-        "on that side, else near."
-    )
+    yield textwrap.fill(ASKED, 110)
     yield ""
-    yield "| layer | ours | library / ours, asked with AVX2 | found | |"
-    yield "|---|---|---|---|---|"
+    yield "| layer | ours | library / ours, asked with AVX2 | most | found | |"
+    yield "|---|---|---|---|---|---|"
     for title, outcomes in table.asked.items():
         for one in outcomes:
-            cells = (title, one.ours, f"{one.asked:g}", _named(one.ratio), one.verdict)
-            yield f"| {' | '.join(cells)} |"
+            yield f"| {' | '.join((title, one.ours, *_outcome(one)))} |"
+
+
+def _outcome(one: Outcome) -> tuple[str, str, str, str]:
+    """What is asked, the most, what was found, the verdict."""
+    asked, most, found, verdict = f"{one.asked:g}", "", _named(one.ratio), str(one.verdict)
+    if one.limit is not None:
+        asked, found = f"{asked}, error {one.limit:.0e}", f"{found}, error {one.error:.1e}"
+    if one.most is not None:
+        most = f"{one.most:.2f}"
+        verdict += ", out of reach" if one.most < one.asked else ""
+    return asked, most, found, verdict
 
 
 def _in_short(table: Table) -> Iterable[str]:

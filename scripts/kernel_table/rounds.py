@@ -92,7 +92,7 @@ def sampled(case: AnyCase, rounds: int, order: int, with_compiled: bool) -> list
 
 def lines(processes: Sequence[Sequence[Sample]], flops: int, ceilings: Ceilings) -> list[Line]:
     """The samples of all ``processes``, contender by contender."""
-    by_name = times(processes)
+    by_name, wrong = times(processes), errors(processes)
     usual = typical(by_name)
     found = []
     for several in zip(*processes, strict=True):
@@ -104,7 +104,7 @@ def lines(processes: Sequence[Sequence[Sample]], flops: int, ceilings: Ceilings)
             weights=one.weights,
             time_us=usual[one.name],
             processes_us=tuple(float(np.median(sample.times_us)) for sample in several),
-            error=max(sample.error for sample in several),
+            error=wrong[one.name],
             flops_share=flops / seconds / ceilings.flops_per_s,
             read_share=one.bytes / seconds / ceilings.read_bytes_per_s if one.bytes else None,
         )
@@ -115,6 +115,14 @@ def lines(processes: Sequence[Sequence[Sample]], flops: int, ceilings: Ceilings)
 def times(processes: Sequence[Sequence[Sample]]) -> dict[str, list[Times]]:
     """Those of each contender, process by process."""
     return {several[0].name: [one.times_us for one in several] for several in zip(*processes, strict=True)}
+
+
+def errors(processes: Sequence[Sequence[Sample]]) -> dict[str, float]:
+    """The largest of each contender."""
+    return {
+        several[0].name: float(np.max([one.error for one in several]))
+        for several in zip(*processes, strict=True)
+    }
 
 
 def typical(times: Mapping[str, Sequence[Times]]) -> dict[str, float]:
