@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Our operators against the libraries, layer by layer; writes the table under results/<machine>/kernels/.
+"""Our operators against the libraries, in layers and models; writes the table to results/<machine>/kernels/.
 
 usage: kernel_bench.py [--isa avx2] [--threads N]... [--processes N] [--rounds N] [--no-compile] [--dry]
                        [FILTER ...]

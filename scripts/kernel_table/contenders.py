@@ -33,10 +33,13 @@ class Contender:
     bytes: int = 0
 
 
-def rows_of_convert(block: Block, x: Tensor) -> Iterator[Contender]:
-    """Every row of the table of ``leanmark_kernels.convert`` that can compute ``block``, any weights."""
+def rows_of_convert(block: Block, x: Tensor, coarse: bool = True) -> Iterator[Contender]:
+    """Every row of the table of ``leanmark_kernels.convert`` that can compute ``block``.
+
+    Those with weights of fewer bits only where ``coarse``.
+    """
     row_major = x.contiguous()
-    for row in ROWS:
+    for row in (row for row in ROWS if coarse or row.weights in ("fp32", "sparse")):
         if not isinstance(block.layer, row.layer) or row.why_not(block.layer) is not None:
             continue
         plain = row.name == "torch"  # with its own layout outside too: what torch does by itself

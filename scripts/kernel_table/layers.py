@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -38,12 +38,16 @@ AnyLayer = TypeVar("AnyLayer", nn.Conv2d, nn.Linear)
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """``block`` on an input of ``shape``; ``flops`` are those of computing it directly, zeros included."""
+    """``block`` on an input of ``shape``; ``flops`` are those of computing it directly, zeros included.
+
+    A ``pruned`` one is left in fp32: in fewer bits it takes as long as the same layer without zeros.
+    """
 
     title: str
     block: Block
     shape: tuple[int, ...]
     flops: int
+    pruned: bool = False
 
     def input(self) -> Tensor:
         x = torch.randn(self.shape, generator=torch.Generator().manual_seed(0))
@@ -51,10 +55,10 @@ class Case:
 
     def contenders(self, with_compiled: bool) -> list[Contender]:
         x = self.input()
-        found = list(contenders.rows_of_convert(self.block, x))
+        found = list(contenders.rows_of_convert(self.block, x, coarse=not self.pruned))
         for suffix, graph in self._graphs(x):
             found += runtimes.every(graph, x, tuple(self.block(x).shape), suffix)
-        if isinstance(self.block.layer, nn.Linear):
+        if isinstance(self.block.layer, nn.Linear) and not self.pruned:
             found += contenders.weight_only(self.block.layer, x)
         if with_compiled:
             found.append(contenders.compiled(self.block, x))
@@ -63,6 +67,8 @@ class Case:
     def _graphs(self, x: Tensor) -> Iterator[tuple[str, Graph]]:
         """What the libraries that read graphs are given, with what to call it."""
         yield "", graphs.fp32(self.block)
+        if self.pruned:
+            return
         yield " int8 dynamic", integer_graphs.dynamic(self.block)
         yield " int8 static", integer_graphs.static(self.block, x)
         yield " uint8 static", integer_graphs.static(self.block, x, unsigned=True)
@@ -92,8 +98,8 @@ def cases() -> Iterator[Case]:
     for share, block in SPARSE:
         zeros = f"{share:.0%} zeros" + (f" in {block}x1 blocks" if block > 1 else "")
         conv, linear = _pruned(_conv(256, 3), share, block), _pruned(nn.Linear(1024, 4096), share, block)
-        yield _convolution(f"conv 3x3 256@14 batch 1, {zeros}", 1, 14, conv)
-        yield _linear(f"linear 1x1024x4096, {zeros}", 1, linear)
+        yield replace(_convolution(f"conv 3x3 256@14 batch 1, {zeros}", 1, 14, conv), pruned=True)
+        yield replace(_linear(f"linear 1x1024x4096, {zeros}", 1, linear), pruned=True)
 
 
 def _conv(channels: int, kernel: int) -> nn.Conv2d:

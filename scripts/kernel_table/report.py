@@ -26,17 +26,19 @@ from leanmark.statistics.stats import MIN_PROCESSES
 from leanmark_kernels.ceilings import Ceilings
 
 NOTES = """\
-{processes}, in each all contenders of a layer interleaved in {rounds} rounds, in an order of its own. A time
-is the median over the processes of their medians; with one thread it is CPU time, which other users of the
-machine do not count into, with more wall time. A ratio is library over ours: above 1, ours is faster. It is
-taken in each round, and its interval is {interval}. The best library is the one with the smallest time among
-those whose weights are at least as precise (fp32, 16, 8, 4 bits; activations may be coarser: w8a8 and w4a8
-have them in 8 bits, but for OpenVINO's without VNNI); the row of a library holds it against the fastest of
-ours with weights as precise as its own. The error is the largest one over the largest output, against float64
-with the weights as they were before they were stored in fewer bits; without VNNI, int8 sums of the libraries
-saturate, which shows there, and uint8 weights are their exact and slower way. FMA and read are shares of this
-machine's ceilings, the best of a probe in each process; above 100 % an algorithm saves arithmetic, or the
-weights lie in a cache. Losses stay in the table."""
+{processes}, in each all contenders of a layer interleaved in {rounds} rounds, in an order of its own. A
+time is the median over the processes of their medians; with one thread it is CPU time, which other users
+of the machine do not count into, with more wall time. A ratio is library over ours: above 1, ours is
+faster. It is taken in each round, and its interval is {interval}. The best library is the one with the
+smallest time among those whose weights are at least as precise (fp32, 16, 8, 4 bits; activations may be
+coarser: w8a8 and w4a8 have them in 8 bits, but for OpenVINO's without VNNI); the row of a library holds
+it against the fastest of ours with weights as precise as its own. The error is the largest one over the
+largest output, against float64 with the weights as they were before they were stored in fewer bits;
+without VNNI, int8 sums of the libraries saturate, which shows there, and uint8 weights are their exact
+and slower way. FMA and read are shares of this machine's ceilings, the best of a probe in each process;
+above 100 % an algorithm saves arithmetic, or the weights lie in a cache. Layers with zeros are in fp32
+alone: in fewer bits they take as long as those without. Models have random weights; what ours are made of
+is chosen anew in every process. Losses stay in the table."""
 
 ACROSS = "the 95 % t interval over the processes' medians, on the log scale"
 ASKED = """\

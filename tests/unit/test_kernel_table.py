@@ -212,6 +212,19 @@ def test_weight_only_kernels_of_libraries_leave_activations_as_they_are(part: An
     assert rounds.relative_error(rounded.output(), exact) > 1e-3
 
 
+def test_layers_with_zeros_are_measured_in_fp32_alone(part: Any) -> None:
+    import torch
+
+    layers = part("layers")
+    [case] = [case for case in layers.cases() if case.title == "linear 1x1024x4096, 80% zeros"]
+    with torch.no_grad():
+        found = {one.name: one.weights for one in case.contenders(with_compiled=False)}
+    assert set(found.values()) == {"fp32", "sparse"}
+    assert {"torch", "oneDNN prepacked", "packed fp32", "sparse 1x1", "sparse 4x1", "ONNX Runtime"} <= set(
+        found
+    )
+
+
 def test_every_library_computes_what_a_model_does(part: Any) -> None:
     from leanmark.workloads.resnet import ResNet18
 
