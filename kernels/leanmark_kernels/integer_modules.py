@@ -204,9 +204,8 @@ class _OfImages(PackedLayer):
 class Int8WinogradConv2d(_OfImages):
     """A 3x3 convolution of stride 1 by :func:`leanmark_kernels.int8_winograd_conv2d`: exact products.
 
-    Weights are rounded per output channel, activations per image and call, both symmetrically to 8 bits. The
-    transformed weights take twice the memory of those in float32. Made from a trained layer with
-    :meth:`from_conv`; made directly it holds zeros, to load a state into.
+    Weights are rounded per output channel, activations per image and call, both symmetrically to 8 bits. Made
+    from a trained layer with :meth:`from_conv`; made directly it holds zeros, to load a state into.
     """
 
     layout = "int8_winograd_conv2d"

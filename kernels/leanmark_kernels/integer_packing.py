@@ -24,9 +24,6 @@ MOST_CHANNELS = 1820
 FOOTER = 32
 """int32 values behind the int8 weights of a panel: 16 column sums, the largest pair and quad, zeros."""
 
-WEIGHT_TRANSFORM = ((1, 0, 0), (1, 1, 1), (1, -1, 1), (1, 2, 4), (4, -2, 1), (0, 0, 1))
-"""The matrix G of F(4x4, 3x3) (Lavin and Gray, CVPR 2016) of integers, for 0, 1, -1, 2, -1/2 and infinity."""
-
 
 class Quantized(NamedTuple):
     """Integers that stand for (values - zero_point) * scale."""
@@ -189,10 +186,10 @@ def unpack_int8_linear(packed: Tensor, out_features: int, in_features: int) -> T
 
 
 def pack_int8_winograd(weight: Tensor) -> Tensor:
-    """The transformed weights of a 3x3 convolution, for :func:`leanmark_kernels.int8_winograd_conv2d`.
+    """The weights of a 3x3 convolution, for :func:`leanmark_kernels.int8_winograd_conv2d`.
 
-    ``weight`` is int8 [O, C, 3, 3]. Returns int16 [36, ceil(O / 16), ceil(C / 4) * 2, 16, 2], pairs of
-    channels together: 8 times the size of ``weight``.
+    ``weight`` is int8 [O, C, 3, 3]. Returns int8 [ceil(O / 16), ceil(C / 4) * 2, 9, 16, 2], pairs of channels
+    together. They are transformed in every call, since they have 8 times as many bytes then.
 
     Raises ``TypeError`` for another dtype, ``ValueError`` for another shape and for C above 1820.
     """
@@ -202,24 +199,15 @@ def pack_int8_winograd(weight: Tensor) -> Tensor:
             f"pack_int8_winograd: weight is {list(weight.shape)}; it must be [O, C, 3, 3] with O at least 1 "
             f"and C from 1 to {MOST_CHANNELS}, or a sum could leave 32 bits"
         )
-    g = torch.tensor(WEIGHT_TRANSFORM, dtype=torch.float64)
-    points = torch.einsum("ai,ocij,bj->aboc", g, weight.double(), g).to(torch.int16).flatten(0, 1)
-    filled = F.pad(points, (0, -weight.shape[1] % 4, 0, -weight.shape[0] % PANEL_WIDTH))
-    pairs: Tensor = filled.unflatten(2, (-1, 2)).unflatten(1, (-1, PANEL_WIDTH))
-    return pairs.transpose(2, 3).contiguous()
+    filled = F.pad(weight.flatten(2), (0, 0, 0, -weight.shape[1] % 4, 0, -weight.shape[0] % PANEL_WIDTH))
+    pairs: Tensor = filled.unflatten(1, (-1, 2)).unflatten(0, (-1, PANEL_WIDTH))
+    return pairs.permute(0, 2, 4, 1, 3).contiguous()
 
 
 def unpack_int8_winograd(packed: Tensor, out_channels: int, in_channels: int) -> Tensor:
     """The int8 [out_channels, in_channels, 3, 3] that :func:`pack_int8_winograd` packed."""
-    points = packed.transpose(2, 3).flatten(3, 4).flatten(1, 2)[:, :out_channels, :in_channels]
-    inverse = torch.tensor(
-        ((1, 0, 0, 0, 0, 0), (0, 0.5, -0.5, 0, 0, 0), (0, 0, 0, 0, 0, 1)),
-        dtype=torch.float64,
-        device=packed.device,
-    )
-    square = points.unflatten(0, (6, 6)).double()
-    weight: Tensor = torch.einsum("ia,aboc,jb->ocij", inverse, square, inverse)
-    return weight.round().to(torch.int8)
+    weight = packed.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+    return weight[:out_channels, :in_channels].reshape(out_channels, in_channels, 3, 3)
 
 
 def require(

@@ -113,7 +113,7 @@ def check_linear(draw: random.Random) -> None:
 
 def check_winograd(draw: random.Random) -> None:
     padding, relu = draw.choice([0, 1, 1, 2]), draw.random() < 0.5
-    channels, filters = (draw.choice([draw.randint(1, 20), 16, 64, 70]) for _ in range(2))
+    channels, filters = (draw.choice([draw.randint(1, 20), 16, 64, 70, 140]) for _ in range(2))
     batch = draw.choice([0, 1, 1, 2, 5])
     height, width = (max(3 - 2 * padding, draw.randint(1, 15)) for _ in "hw")
     dtype = draw.choice([torch.int8, torch.uint8])

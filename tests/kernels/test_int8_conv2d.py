@@ -42,8 +42,9 @@ def test_the_most_channels_fit() -> None:
         assert winograd(input, weights, zero_point).equal(expected.float().double())
 
 
-# The rows of the transform of pixels, for the points 0, 1, -1, 2, -1/2 and infinity.
-TRANSFORM = torch.tensor(
+# The rows of the transforms of pixels and weights, for the points 0, 1, -1, 2, -1/2 and infinity.
+OF_WEIGHTS = torch.tensor(((1, 0, 0), (1, 1, 1), (1, -1, 1), (1, 2, 4), (4, -2, 1), (0, 0, 1)))
+OF_PIXELS = torch.tensor(
     (
         (2, 3, -4, -3, 2, 0),
         (0, 2, 5, 1, -2, 0),
@@ -55,14 +56,17 @@ TRANSFORM = torch.tensor(
 )
 
 
+def added(rows: Tensor) -> Tensor:
+    """Whether a point [36] adds a value [1, n, n] or takes it off."""
+    return torch.einsum("ai,bj->abij", rows, rows).flatten(0, 1)[:, None] >= 0
+
+
 @pytest.mark.parametrize("high", [0, 255])
 @pytest.mark.parametrize("zero_point", [0, 100, 255])
 def test_the_largest_value_of_every_point_is_exact(high: int, zero_point: int) -> None:
-    """Images that have ``high`` where a point adds a pixel, and the other extreme where it takes one off."""
-    adds = torch.einsum("ai,bj->abij", TRANSFORM, TRANSFORM).reshape(36, 1, 6, 6) >= 0
-    input = torch.where(adds, high, 255 - high).to(torch.uint8).repeat(1, 8, 1, 1)
-    weights = torch.randint(-128, 128, (5, 8, 3, 3), dtype=torch.int8)
-    weights[0], weights[1] = -128, 127
+    """An image and an output for each point: one extreme where it adds, the other where it takes off."""
+    input = torch.where(added(OF_PIXELS), high, 255 - high).to(torch.uint8).repeat(1, 8, 1, 1)
+    weights = torch.where(added(OF_WEIGHTS), -128, 127).to(torch.int8).repeat(1, 8, 1, 1)
     expected = F.conv2d(input.double() - zero_point, weights.double(), padding=0)
     assert winograd(input, weights, zero_point, padding=0).equal(expected)
 
@@ -159,14 +163,14 @@ THREE = ((3, 3), (1, 1), (1, 1), (1, 1))
             {},
             {},
             ValueError,
-            r"weight is \[36, 2, 4, 16, 2\]; it must be \[36, 2, 2, 16,",
+            r"weight is \[2, 4, 9, 16, 2\]; it must be \[2, 2, 9, 16,",
         ),
-        ({}, {"weight": P.int()}, {}, TypeError, "weight is torch.int32; it must be torch.int16"),
+        ({}, {"weight": P.int()}, {}, TypeError, "weight is torch.int32; it must be torch.int8"),
         ({}, {"scale": S[:3]}, {}, ValueError, r"scale is \[3\]; it must be \[18\]"),
         ({}, {"scale": S.double()}, {}, TypeError, "scale is torch.float64; it must be torch.float32"),
         ({}, {"weight": P.to("meta")}, {}, ValueError, "weight is on meta; it must be on cpu"),
         ({}, {}, {"bias": S[:3]}, ValueError, r"bias is \[3\]; it must be \[18\] or None"),
-        ({}, {}, {"out_channels": 33}, ValueError, r"it must be \[36, 3, 4, 16, 2\]"),
+        ({}, {}, {"out_channels": 33}, ValueError, r"it must be \[3, 4, 9, 16, 2\]"),
         ({}, {}, {"residual": S}, ValueError, r"residual is \[18\]; it must be \[2, 18, 6, 7\]"),
         ({}, {}, {"padding": -1}, ValueError, "padding is -1; it must be 0 or more"),
         ({"values": X[:, :, :2]}, {}, {"padding": 0}, ValueError, "height and width must be at least 3"),
@@ -268,7 +272,8 @@ def test_what_cannot_be_packed_or_convolved(call, error: type[Exception], messag
         (X.int(), P, S, ONE, 0, S, None, 18, 1, True),
         (X[0], P, S, ONE, 0, S, None, 18, 1, True),
         (X[:, :4], P, S, ONE, 0, S, None, 18, 1, True),
-        (X, P[:9], S, ONE, 0, S, None, 18, 1, True),
+        (X, P[:, :, :8], S, ONE, 0, S, None, 18, 1, True),
+        (X, P.short(), S, ONE, 0, S, None, 18, 1, True),
         (X, P, S[:3], ONE, 0, S, None, 18, 1, True),
         (X, P, S, S[:3], 0, S, None, 18, 1, True),
         (X, P, S, ONE, 128, S, None, 18, 1, True),

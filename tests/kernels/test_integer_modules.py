@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from leanmark_kernels import Int8Conv2d, Int8Linear, Int8WinogradConv2d, W4A8Linear
 from leanmark_kernels import integer_packing as integers
-from leanmark_kernels.packed_state import PackedModule
+from leanmark_kernels.packed_state import VERSION, PackedModule
 
 
 def conv(**changed: object) -> nn.Conv2d:
@@ -146,7 +146,7 @@ def tampered(state: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("version", "its layout has version 3, and this code reads version 2"),
+        ("version", f"its layout has version {VERSION + 1}, and this code reads version {VERSION}"),
         ("operator", "it is packed for another operator than"),
         ("option", "and this layer is for"),
         ("bit", "do not match its checksum, so it is corrupt"),

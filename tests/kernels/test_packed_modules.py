@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from leanmark_kernels import PackedLinear, WinogradConv2d, packing, winograd_error
-from leanmark_kernels.packed_state import PackedModule
+from leanmark_kernels.packed_state import VERSION, PackedModule
 
 
 def conv(**changed: object) -> nn.Conv2d:
@@ -111,7 +111,7 @@ def tampered(state: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("version", "its layout has version 3, and this code reads version 2"),
+        ("version", f"its layout has version {VERSION + 1}, and this code reads version {VERSION}"),
         ("operator", "it is packed for another operator than"),
         ("length", "it is packed for another operator than"),
         ("option", "and this layer is for"),

@@ -161,14 +161,14 @@ def _check_geometry(shape: list[int], geometry: Geometry) -> None:
 
 
 def _check(input: Tensor, weight: Tensor, out_channels: int, padding: int) -> None:
-    if weight.dtype != torch.int16:
-        raise TypeError(f"int8_winograd_conv2d: weight is {weight.dtype}; it must be torch.int16")
+    if weight.dtype != torch.int8:
+        raise TypeError(f"int8_winograd_conv2d: weight is {weight.dtype}; it must be torch.int8")
     if input.dim() != 4 or not 0 < input.shape[1] <= MOST_CHANNELS:
         raise ValueError(
             f"int8_winograd_conv2d: input is {list(input.shape)}; it must be [N, C, H, W] with C from 1 to "
             f"{MOST_CHANNELS}"
         )
-    expected = (36, -(-out_channels // PANEL_WIDTH), -(-input.shape[1] // 4) * 2, PANEL_WIDTH, 2)
+    expected = (-(-out_channels // PANEL_WIDTH), -(-input.shape[1] // 4) * 2, 9, PANEL_WIDTH, 2)
     if out_channels < 1 or weight.shape != expected:
         raise ValueError(
             f"int8_winograd_conv2d: weight is {list(weight.shape)}; it must be {list(expected)}, as "

@@ -40,70 +40,79 @@ struct Schedule {
   const Plan& plan;
   const Phases& phases;
   int64_t block_tiles, blocks;
+  int64_t workers;
+  bool shared;  // all workers are on the same block
+  char* scratch;
 
-  int64_t input_bytes() const { return kPoints * plan.in_point_stride * int64_t(sizeof(int16_t)); }
-  int64_t scratch_bytes() const { return input_bytes() + kPoints * plan.out_point_stride * int64_t(sizeof(int32_t)); }
+  static constexpr int64_t kWeightBytes = kIn * kWeightStride * sizeof(int16_t);
 
-  Block block(int64_t index, char* scratch) const {
+  static int64_t bytes(const Plan& plan, int64_t workers, bool shared) {
+    return workers * (kWeightBytes + output_bytes(plan)) + (shared ? 1 : workers) * input_bytes(plan);
+  }
+  static int64_t input_bytes(const Plan& plan) { return kPoints * plan.in_point_stride * int64_t(sizeof(int16_t)); }
+  static int64_t output_bytes(const Plan& plan) { return kPoints * plan.out_point_stride * int64_t(sizeof(int32_t)); }
+
+  Block block(int64_t index, int64_t worker) const {
     const int64_t first = index * block_tiles;
-    return {first, std::min(block_tiles, plan.tiles - first), reinterpret_cast<int16_t*>(scratch),
-            reinterpret_cast<int32_t*>(scratch + input_bytes())};
+    char* own = scratch + worker * (kWeightBytes + output_bytes(plan));
+    char* inputs = scratch + workers * (kWeightBytes + output_bytes(plan)) + (shared ? 0 : worker) * input_bytes(plan);
+    return {first, std::min(block_tiles, plan.tiles - first), reinterpret_cast<int16_t*>(inputs),
+            reinterpret_cast<int16_t*>(own), reinterpret_cast<int32_t*>(own + kWeightBytes)};
   }
   int64_t inputs(const Block& b) const { return b.tiles * divide_up(plan.in_channels, kChunk); }
-  int64_t products() const { return kPoints * plan.panels; }
-  int64_t outputs(const Block& b) const { return b.tiles * divide_up(plan.out_channels, kChunk); }
+  int64_t products() const { return divide_up(plan.panels, kGroup) * plan.slices; }
 };
 
 // Many tiles: every thread takes whole blocks, and what it transforms stays in its own cache.
-void run_blocks(const Schedule& s, int64_t workers, char* scratch) {
+void run_blocks(const Schedule& s) {
   Items blocks(s.blocks);
-  torch::stable::parallel_for(0, workers, 1, [&](int64_t worker, int64_t) {
+  torch::stable::parallel_for(0, s.workers, 1, [&](int64_t worker, int64_t) {
     blocks.take_singly([&](int64_t index) {
-      const Block block = s.block(index, scratch + worker * s.scratch_bytes());
+      const Block block = s.block(index, worker);
       s.phases.transform_inputs(s.plan, block, 0, s.inputs(block));
       s.phases.multiply(s.plan, block, 0, s.products());
-      s.phases.transform_outputs(s.plan, block, 0, s.outputs(block));
     });
   });
 }
 
 // Few tiles: all threads work on one block, so that each reads its share of the weights only.
-void run_phases(const Schedule& s, int64_t workers, char* scratch) {
-  const Phase phases[] = {s.phases.transform_inputs, s.phases.multiply, s.phases.transform_outputs};
+void run_phases(const Schedule& s) {
   std::vector<Items> items;
-  items.reserve(3 * s.blocks);
+  items.reserve(2 * s.blocks);
   for (int64_t index = 0; index < s.blocks; ++index) {
-    const Block block = s.block(index, scratch);
-    for (const int64_t count : {s.inputs(block), s.products(), s.outputs(block)}) items.emplace_back(count);
+    items.emplace_back(s.inputs(s.block(index, 0)));
+    items.emplace_back(s.products());
   }
-  torch::stable::parallel_for(0, workers, 1, [&](int64_t, int64_t) {
-    for (int64_t i = 0; i < 3 * s.blocks; ++i) {
-      const Block block = s.block(i / 3, scratch);
-      items[i].take_and_wait(workers, [&](int64_t begin, int64_t end) {
-        phases[i % 3](s.plan, block, begin, end);
-      });
+  torch::stable::parallel_for(0, s.workers, 1, [&](int64_t worker, int64_t) {
+    for (int64_t i = 0; i < 2 * s.blocks; ++i) {
+      const Block block = s.block(i / 2, worker);
+      const Phase phase = i % 2 ? s.phases.multiply : s.phases.transform_inputs;
+      items[i].take_and_wait(s.workers, [&](int64_t begin, int64_t end) { phase(s.plan, block, begin, end); });
     }
   });
 }
 
 void run(Plan& plan, const Tensor& like) {
   const int64_t threads = torch::stable::get_num_threads();
-  const int64_t per_tile = kPoints * (plan.in_stride * int64_t(sizeof(int16_t)) + plan.out_stride * int64_t(sizeof(int32_t)));
-  const int64_t fits = std::max(kFewestTiles, kBlockBytes / per_tile);
+  const int64_t per_tile = kPoints * (plan.in_stride * int64_t(sizeof(int16_t)) + kOutStride * int64_t(sizeof(int32_t)));
+  const int64_t fits = std::max(kFewestTiles, (kBlockBytes - Schedule::kWeightBytes) / per_tile);
   const bool whole_blocks = threads == 1 || plan.tiles >= threads * kFewestTiles;
-  const int64_t workers = whole_blocks ? threads : 1;
+  const int64_t at_once = whole_blocks ? threads : 1;
   // Blocks of even size, as many for every worker, in whole steps.
-  const int64_t blocks = divide_up(std::max<int64_t>(1, (plan.tiles + fits / 2) / fits), workers) * workers;
+  const int64_t blocks = divide_up(std::max<int64_t>(1, (plan.tiles + fits / 2) / fits), at_once) * at_once;
   const int64_t block_tiles = divide_up(divide_up(plan.tiles, blocks), kTileStep) * kTileStep;
+  const int64_t slices = whole_blocks ? 1 : divide_up(threads, divide_up(plan.panels, kGroup));
+  plan.slice_tiles = divide_up(divide_up(block_tiles, slices), kTileStep) * kTileStep;
+  plan.slices = divide_up(block_tiles, plan.slice_tiles);
 
   // One cache line more, or the points of a tile would fall into few sets of the cache.
   plan.in_point_stride = block_tiles * plan.in_stride + kLine / int64_t(sizeof(int16_t));
-  plan.out_point_stride = block_tiles * plan.out_stride + kLine / int64_t(sizeof(int32_t));
-  const Schedule schedule{plan, phases(), block_tiles, divide_up(plan.tiles, block_tiles)};
-  const Tensor scratch = torch::stable::new_empty(like, {workers * schedule.scratch_bytes()}, ScalarType::Char);
-  char* memory = reinterpret_cast<char*>(scratch.mutable_data_ptr<int8_t>());
-  const auto run_all = whole_blocks ? run_blocks : run_phases;
-  run_all(schedule, threads, memory);
+  plan.out_point_stride = plan.slice_tiles * kOutStride + kLine / int64_t(sizeof(int32_t));
+  const Tensor scratch =
+      torch::stable::new_empty(like, {Schedule::bytes(plan, threads, !whole_blocks)}, ScalarType::Char);
+  const Schedule schedule{plan, phases(), block_tiles, divide_up(plan.tiles, block_tiles), threads, !whole_blocks,
+                          reinterpret_cast<char*>(scratch.mutable_data_ptr<int8_t>())};
+  whole_blocks ? run_blocks(schedule) : run_phases(schedule);
 }
 
 bool is_vector(const Tensor& values, int64_t length) {
@@ -117,11 +126,11 @@ void check(const Tensor& input, const Tensor& weight, int64_t zero_point, int64_
                   "int8_winograd_conv2d: input must be int8 or uint8 and [N, C, H, W]");
   STD_TORCH_CHECK(0 < input.size(1) && input.size(1) <= kMostChannels,
                   "int8_winograd_conv2d: input must have from 1 to 1820 channels");
-  STD_TORCH_CHECK(weight.scalar_type() == ScalarType::Short && weight.dim() == 5 && weight.size(0) == kPoints &&
-                      weight.size(2) == divide_up(input.size(1), 4) * 2 && weight.size(3) == kPanelWidth &&
-                      weight.size(4) == 2,
-                  "int8_winograd_conv2d: weight must be int16 [36, panels, pairs, 16, 2], packed for the C of input");
-  STD_TORCH_CHECK(out_channels > 0 && divide_up(out_channels, kPanelWidth) == weight.size(1),
+  STD_TORCH_CHECK(weight.scalar_type() == ScalarType::Char && weight.dim() == 5 &&
+                      weight.size(1) == divide_up(input.size(1), 4) * 2 && weight.size(2) == kWeights &&
+                      weight.size(3) == kPanelWidth && weight.size(4) == 2,
+                  "int8_winograd_conv2d: weight must be int8 [panels, pairs, 9, 16, 2], packed for the C of input");
+  STD_TORCH_CHECK(out_channels > 0 && divide_up(out_channels, kPanelWidth) == weight.size(0),
                   "int8_winograd_conv2d: out_channels must be that of the packed weight");
   STD_TORCH_CHECK(padding >= 0 && input.size(2) + 2 * padding >= 3 && input.size(3) + 2 * padding >= 3,
                   "int8_winograd_conv2d: padding must be >= 0 and the padded input at least 3 x 3");
@@ -157,10 +166,9 @@ Plan plan_for(const Tensor& input, const Tensor& weight, int64_t out_channels, i
   plan.tiles_high = divide_up(plan.out_height, kOut);
   plan.tiles_wide = divide_up(plan.out_width, kOut);
   plan.tiles = input.size(0) * plan.tiles_high * plan.tiles_wide;
-  plan.panels = weight.size(1);
-  plan.depth = weight.size(2) * 2;
+  plan.panels = weight.size(0);
+  plan.depth = weight.size(1) * 2;
   plan.in_stride = divide_up(plan.in_channels, kLanes) * kLanes;
-  plan.out_stride = plan.panels * kPanelWidth;
   return plan;
 }
 
@@ -180,7 +188,7 @@ Tensor int8_winograd_conv2d(const Tensor& input, const Tensor& weight, const Ten
                                         MemoryFormat::ChannelsLast);
   if (plan.tiles == 0) return y;
   plan.input = x.const_data_ptr();
-  plan.weight = w.const_data_ptr<int16_t>();
+  plan.weight = w.const_data_ptr<int8_t>();
   plan.scale = s.const_data_ptr<float>();
   plan.input_scale = xs.const_data_ptr<float>();
   plan.input_scale_step = xs.size(0) == 1 ? 0 : 1;

@@ -1,10 +1,10 @@
-// The three phases of a block of tiles, for any instruction set.
+// The two phases of a block of tiles, for any instruction set.
 //
 // An instruction set gives a structure `Isa` with
-//   kLanes                                          32-bit numbers of a vector, which holds twice as many of 16 bits
-//   widen(from)                                     2 * kLanes 8-bit values as 16-bit ones
-//   rounded(product)                                a product that no addition is fused with
-//   multiply(x, x_stride, w, depth, to, to_stride)  kTileStep rows of 16-bit values times a panel
+//   kLanes             32-bit numbers of a vector, which holds twice as many of 16 bits
+//   widen(from)        2 * kLanes 8-bit values as 16-bit ones
+//   rounded(product)   a product that no addition is fused with
+//   multiply(product)  what a `Product` says
 #pragma once
 
 #include <algorithm>
@@ -97,15 +97,25 @@ LEANMARK_INLINE void transform_inputs(const Plan& p, const Block& block, int64_t
                 : transform_inputs_of<Isa, int8_t>(p, block, begin, end);
 }
 
-template <class Isa>
-LEANMARK_INLINE void multiply(const Plan& p, const Block& block, int64_t begin, int64_t end) {
-  for (int64_t item = begin; item < end; ++item) {
-    const int64_t point = item / p.panels, panel = item % p.panels;
-    const int16_t* w = p.weight + item * p.depth * kPanelWidth;
-    const int16_t* x = block.inputs + point * p.in_point_stride;
-    int32_t* to = block.outputs + point * p.out_point_stride + panel * kPanelWidth;
-    for (int64_t tile = 0; tile < block.tiles; tile += kTileStep) {
-      Isa::multiply(x + tile * p.in_stride, p.in_stride, w, p.depth, to + tile * p.out_stride, p.out_stride);
+// The weights of pairs of channels, as 16-bit values that are transformed to row kRow of the points.
+template <class Isa, int kRow>
+LEANMARK_INLINE void transform_weights(const Plan& p, const Part& part, int16_t* to) {
+  using V = Short<Isa>;
+  for (int64_t panel = 0; panel < part.panels; ++panel) {
+    const int8_t* from = p.weight + ((part.panel + panel) * (p.depth / 2) + part.pair) * kWeights * kPairWidth;
+    int16_t* line = to + panel * kPairs * kPairWidth;
+    for (const int16_t* end = line + part.pairs * kPairWidth; line < end; line += kPairWidth) {
+      for (int64_t at = 0; at < kPairWidth; at += 2 * Isa::kLanes) {
+        V g[kWeights], row[kTaps], u[kIn];
+        #pragma GCC unroll 9
+        for (int e = 0; e < kWeights; ++e) g[e] = Isa::widen(from + e * kPairWidth + at);
+        #pragma GCC unroll 3
+        for (int j = 0; j < kTaps; ++j) row[j] = weight_of<kRow>(g[j], g[kTaps + j], g[2 * kTaps + j]);
+        transform_weight(row, u);
+        #pragma GCC unroll 6
+        for (int j = 0; j < kIn; ++j) store(u[j], line + j * kWeightStride + at);
+      }
+      from += kWeights * kPairWidth;
     }
   }
 }
@@ -137,20 +147,19 @@ LEANMARK_INLINE void finish(const Plan& p, const Unsigned (&y)[kOut * kOut], flo
   }
 }
 
+// The outputs of a group of panels, whose sums lie in block.outputs.
 template <class Isa>
-LEANMARK_INLINE void transform_outputs(const Plan& p, const Block& block, int64_t begin, int64_t end) {
+LEANMARK_INLINE void transform_outputs(const Plan& p, const Block& block, const Part& part) {
   using Unsigned = Vector<Isa::kLanes, uint32_t>;
-  const int64_t chunks = (p.out_channels + kChunk - 1) / kChunk;
-  for (int64_t item = begin; item < end; ++item) {
-    const int64_t tile = item / chunks, first = item % chunks * kChunk;
-    const Place place(p, block.first + tile);
+  const int64_t begin = part.panel * kPanelWidth, end = std::min(begin + part.panels * kPanelWidth, p.out_channels);
+  for (int64_t tile = 0; tile < part.tiles; ++tile) {
+    const Place place(p, block.first + part.tile + tile);
     const int64_t rows = std::min(kOut, p.out_height - place.top);
     const int64_t columns = std::min(kOut, p.out_width - place.left);
     const int64_t pixel = (place.image * p.out_height + place.top) * p.out_width + place.left;
     const float input_scale = p.input_scale[place.image * p.input_scale_step];
-    const int64_t last = std::min(first + kChunk, p.out_channels);
-    for (int64_t channel = first; channel < last; channel += Isa::kLanes) {
-      const int32_t* from = block.outputs + tile * p.out_stride + channel;
+    for (int64_t channel = begin; channel < end; channel += Isa::kLanes) {
+      const int32_t* from = block.outputs + tile * kOutStride + channel - begin;
       Unsigned m[kPoints], half[kOut * kIn], y[kOut * kOut];
       #pragma GCC unroll 36
       for (int e = 0; e < kPoints; ++e) m[e] = load<Unsigned>(from + e * p.out_point_stride);
@@ -160,6 +169,36 @@ LEANMARK_INLINE void transform_outputs(const Plan& p, const Block& block, int64_
       for (int i = 0; i < kOut; ++i) transform_output<1, 1>(half + i * kIn, y + i * kOut);
       finish<Isa>(p, y, input_scale, pixel * p.out_channels + channel, channel, rows, columns);
     }
+  }
+}
+
+// Row after row of the points, since the weights of one, which are transformed into scratch, stay in a core's first
+// cache. Transformed beforehand they would be 8 times as many bytes to read from memory.
+template <class Isa, int kRow = 0>
+LEANMARK_INLINE void multiply_part(const Plan& p, const Block& block, const Part& part) {
+  static constexpr int32_t kZeros[kOutStride] = {};
+  transform_weights<Isa, kRow>(p, part, block.weights);
+  for (int64_t j = 0; j < kIn; ++j) {
+    const int64_t point = kRow * kIn + j;
+    int32_t* to = block.outputs + point * p.out_point_stride;
+    Isa::multiply({block.inputs + point * p.in_point_stride + part.tile * p.in_stride + 2 * part.pair, p.in_stride,
+                   block.weights + j * kWeightStride, part.pairs, part.panels, part.tiles, part.pair ? to : kZeros,
+                   part.pair ? kOutStride : 0, to});
+  }
+  if constexpr (kRow + 1 < kIn) multiply_part<Isa, kRow + 1>(p, block, part);
+}
+
+template <class Isa>
+LEANMARK_INLINE void multiply(const Plan& p, const Block& block, int64_t begin, int64_t end) {
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t panel = item / p.slices * kGroup, tile = item % p.slices * p.slice_tiles;
+    Part part{panel, std::min(kGroup, p.panels - panel), tile, std::min(p.slice_tiles, block.tiles - tile), 0, 0};
+    if (part.tiles <= 0) continue;
+    for (; part.pair < p.depth / 2; part.pair += kPairs) {
+      part.pairs = std::min(kPairs, p.depth / 2 - part.pair);
+      multiply_part<Isa>(p, block, part);
+    }
+    transform_outputs<Isa>(p, block, part);
   }
 }
 

@@ -11,7 +11,7 @@
 
 namespace leanmark::int8_winograd {
 
-constexpr int64_t kOut = 4, kIn = 6;
+constexpr int64_t kOut = 4, kIn = 6, kTaps = 3;
 
 // Of the pixels less the zero point, 9 bits: they have 16 bits after both axes, at most 24990.
 template <int kStride, class V>
@@ -25,6 +25,27 @@ LEANMARK_INLINE void transform_input(V* d) {
   d[3 * kStride] = odd + 2 * even;
   d[4 * kStride] = 2 * odd - even;
   d[5 * kStride] = 2 * (d5 - d3) - 2 * odd - 3 * even;
+}
+
+// One of the six weights that three become. Of 8 bits, they have 14 after both axes, at most 6272.
+template <int kRow, class V>
+LEANMARK_INLINE V weight_of(V g0, V g1, V g2) {
+  if constexpr (kRow == 0) return g0;
+  if constexpr (kRow == 1) return g0 + g2 + g1;
+  if constexpr (kRow == 2) return g0 + g2 - g1;
+  if constexpr (kRow == 3) return g0 + (g1 << 1) + (g2 << 2);
+  if constexpr (kRow == 4) return (g0 << 2) - (g1 << 1) + g2;
+  return g2;
+}
+
+template <class V>
+LEANMARK_INLINE void transform_weight(const V (&g)[kTaps], V (&u)[kIn]) {
+  u[0] = weight_of<0>(g[0], g[1], g[2]);
+  u[1] = weight_of<1>(g[0], g[1], g[2]);
+  u[2] = weight_of<2>(g[0], g[1], g[2]);
+  u[3] = weight_of<3>(g[0], g[1], g[2]);
+  u[4] = weight_of<4>(g[0], g[1], g[2]);
+  u[5] = weight_of<5>(g[0], g[1], g[2]);
 }
 
 // 30 times the outputs, of unsigned numbers: modulo 2^32.

@@ -16,16 +16,17 @@ struct Portable {
     return wide;
   }
 
-  // Sums wrap around as those of the vector units do: a point's may, the output's do not.
-  static void multiply(const int16_t* x, int64_t x_stride, const int16_t* w, int64_t depth, int32_t* to,
-                       int64_t to_stride) {
-    for (int64_t r = 0; r < kTileStep; ++r) {
-      uint32_t totals[kPanelWidth] = {};
-      for (int64_t k = 0; k < depth; ++k) {
-        const int16_t* pairs = w + k / 2 * 2 * kPanelWidth + k % 2;
-        for (int c = 0; c < kPanelWidth; ++c) totals[c] += static_cast<uint32_t>(x[r * x_stride + k] * pairs[2 * c]);
+  static void multiply(const Product& of) {
+    for (int64_t i = 0; i < of.tiles * of.panels; ++i) {
+      const int64_t row = i / of.panels, panel = i % of.panels;
+      const int16_t* x = of.x + row * of.x_stride;
+      uint32_t totals[kPanelWidth];
+      std::memcpy(totals, of.from + row * of.from_stride + panel * kPanelWidth, sizeof(totals));
+      for (int64_t k = 0; k < 2 * of.pairs; ++k) {
+        const int16_t* w = of.w + (panel * kPairs + k / 2) * kPairWidth + k % 2;
+        for (int c = 0; c < kPanelWidth; ++c) totals[c] += static_cast<uint32_t>(x[k] * w[2 * c]);
       }
-      std::memcpy(to + r * to_stride, totals, sizeof(totals));
+      std::memcpy(of.to + row * kOutStride + panel * kPanelWidth, totals, sizeof(totals));
     }
   }
 };
@@ -38,14 +39,10 @@ void products(const Plan& p, const Block& block, int64_t begin, int64_t end) {
   multiply<Portable>(p, block, begin, end);
 }
 
-void outputs(const Plan& p, const Block& block, int64_t begin, int64_t end) {
-  transform_outputs<Portable>(p, block, begin, end);
-}
-
 }  // namespace
 
 const Phases& phases_portable() {
-  static constexpr Phases phases{inputs, products, outputs};
+  static constexpr Phases phases{inputs, products};
   return phases;
 }
 
