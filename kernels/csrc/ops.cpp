@@ -26,6 +26,8 @@ STABLE_TORCH_LIBRARY(leanmark, m) {
   m.def("sparse_conv2d(Tensor input, Tensor values, Tensor indices, Tensor starts, Tensor? bias, "
         "Tensor? residual, int out_channels, int[] kernel_size, int[] stride, int[] padding, int[] dilation, "
         "bool relu) -> Tensor");
+  m.def("direct_conv2d(Tensor input, Tensor weight, Tensor? bias, Tensor? residual, int out_channels, "
+        "int[] kernel_size, int[] stride, int[] padding, int activation) -> Tensor");
   m.def("depthwise_conv2d(Tensor input, Tensor weight, Tensor? bias, int stride, int padding, int activation) "
         "-> Tensor");
   m.def("inverted_residual(Tensor input, Tensor expand, Tensor? expand_bias, Tensor depthwise, "

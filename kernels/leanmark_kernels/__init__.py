@@ -6,10 +6,12 @@ Set ``LEANMARK_NATIVE=0`` to leave the native code out, when building and when r
 from leanmark_kernels._native import available, instruction_set, why_unavailable
 from leanmark_kernels.convert import convert
 from leanmark_kernels.depthwise_modules import DepthwiseConv2d, InvertedResidual
+from leanmark_kernels.direct_modules import DirectConv2d
 from leanmark_kernels.integer_modules import Int8Conv2d, Int8Linear, Int8WinogradConv2d, W4A8Linear
 from leanmark_kernels.modules import PackedLinear, WinogradConv2d, winograd_error
 from leanmark_kernels.ops import (
     depthwise_conv2d,
+    direct_conv2d,
     int8_conv2d,
     int8_dynamic_linear,
     int8_linear,
@@ -27,6 +29,7 @@ from leanmark_kernels.sparse_modules import SparseConv2d, SparseLinear
 
 __all__ = [
     "DepthwiseConv2d",
+    "DirectConv2d",
     "Int8Conv2d",
     "Int8Linear",
     "Int8WinogradConv2d",
@@ -39,6 +42,7 @@ __all__ = [
     "available",
     "convert",
     "depthwise_conv2d",
+    "direct_conv2d",
     "instruction_set",
     "int8_conv2d",
     "int8_dynamic_linear",

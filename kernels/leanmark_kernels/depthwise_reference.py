@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from leanmark_kernels.depthwise_packing import ACTIVATIONS, unpack_depthwise
+from leanmark_kernels.depthwise_packing import unpack_depthwise
 from leanmark_kernels.packing import unpack_linear
+from leanmark_kernels.reference import activated
 
 
 def depthwise_conv2d(
@@ -19,10 +20,7 @@ def depthwise_conv2d(
     """
     filters = unpack_depthwise(weight)
     output = F.conv2d(input, filters, bias, stride, padding, groups=input.shape[1])
-    activated = {"none": output, "relu": torch.relu(output), "relu6": F.relu6(output)}[
-        ACTIVATIONS[activation]
-    ]
-    return activated.contiguous(memory_format=torch.channels_last)
+    return activated(output, activation).contiguous(memory_format=torch.channels_last)
 
 
 def inverted_residual(

@@ -71,6 +71,24 @@ def unpack_linear(packed: Tensor, out_features: int, in_features: int) -> Tensor
     return packed.transpose(1, 2).flatten(0, 1)[:out_features]
 
 
+def pack_direct(weight: Tensor) -> Tensor:
+    """The weights of a convolution, for :func:`leanmark_kernels.direct_conv2d`.
+
+    ``weight`` is float32 [O, C, H, W]. Returns the same numbers as [ceil(O / 16), H * W * C, 16], the
+    channels of a pixel together.
+
+    Raises ``TypeError`` for another dtype, ``ValueError`` for another shape and for weights that are not
+    finite.
+    """
+    require_dtype("pack_direct", torch.float32, weight=weight)
+    if weight.dim() != 4 or 0 in weight.shape:
+        raise ValueError(
+            f"pack_direct: weight is {list(weight.shape)}; it must be [O, C, H, W], each at least 1"
+        )
+    require_finite("pack_direct", weight=weight)
+    return _panels(weight.detach().permute(0, 2, 3, 1).flatten(1))
+
+
 def linear_shape(out_features: int, in_features: int, dtype: torch.dtype) -> tuple[int, ...]:
     """The shape that :func:`pack_linear` gives to weights [out_features, in_features] of ``dtype``."""
     panels = -(-out_features // PANEL_WIDTH)

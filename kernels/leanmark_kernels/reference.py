@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from leanmark_kernels.depthwise_packing import ACTIVATIONS
 from leanmark_kernels.packing import unpack_linear
 from leanmark_kernels.winograd_forms import form_of
 
@@ -69,3 +72,35 @@ def winograd_conv2d(
     if relu:
         output = torch.relu(output)
     return output.contiguous(memory_format=torch.channels_last)
+
+
+def direct_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    out_channels: int,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    activation: int,
+) -> Tensor:
+    """A convolution, plus ``residual``, then the activation of that number.
+
+    ``input`` is [N, C, H, W], ``weight`` as :func:`leanmark_kernels.packing.pack_direct` makes it. Returns
+    [N, out_channels, H', W'] in channels_last.
+    """
+    rows = unpack_linear(weight, out_channels, weight.shape[1])
+    filters = rows.unflatten(1, (*kernel_size, -1)).permute(0, 3, 1, 2)
+    output = F.conv2d(input, filters, bias, tuple(stride), tuple(padding))
+    if residual is not None:
+        output = output + residual
+    return activated(output, activation).contiguous(memory_format=torch.channels_last)
+
+
+def activated(output: Tensor, activation: int) -> Tensor:
+    """``output`` after the activation of that number."""
+    name = ACTIVATIONS[activation]
+    if name == "none":
+        return output
+    return torch.relu(output) if name == "relu" else F.relu6(output)

@@ -1,4 +1,4 @@
-"""The sparse and depthwise operators on random shapes, as random_shapes.py: ``sparse_shapes.py COUNT``."""
+"""Sparse, depthwise and direct operators on random shapes, as random_shapes.py: sparse_shapes.py COUNT."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import leanmark_kernels
-from leanmark_kernels import depthwise_conv2d, inverted_residual, packing, sparse_conv2d, sparse_linear
+from leanmark_kernels import (
+    depthwise_conv2d,
+    direct_conv2d,
+    inverted_residual,
+    packing,
+    sparse_conv2d,
+    sparse_linear,
+)
 from leanmark_kernels.depthwise_packing import ACTIVATIONS, pack_depthwise
 from leanmark_kernels.ops.inverted_residual import InvertedResidualWeights
 from leanmark_kernels.sparse_few_rows import pack_few_rows
@@ -21,13 +28,19 @@ from leanmark_kernels.sparse_packing import pack_sparse, unpack_sparse
 def main(count: int) -> None:
     torch.use_deterministic_algorithms(True)
     assert torch.empty(100).isnan().all(), "memory is not poisoned"
-    checks = (check_sparse_linear, check_sparse_conv2d, check_depthwise, check_inverted_residual)
+    checks = (
+        check_sparse_linear,
+        check_sparse_conv2d,
+        check_depthwise,
+        check_inverted_residual,
+        check_direct,
+    )
     with torch.no_grad():
         check_wide_images()
         for seed in range(count):
             torch.manual_seed(seed)
-            torch.set_num_threads(1 + seed // 4 % 3)
-            checks[seed % 4](random.Random(seed))
+            torch.set_num_threads(1 + seed // len(checks) % 3)
+            checks[seed % len(checks)](random.Random(seed))
     print(leanmark_kernels.instruction_set(), count)
 
 
@@ -154,6 +167,46 @@ def check_depthwise(draw: random.Random) -> None:
         actual,
         {"none": exact, "relu": exact.relu(), "relu6": F.relu6(exact)}[activation],
         ROUNDING * 9 * size,
+    )
+
+
+def check_direct(draw: random.Random) -> None:
+    if draw.random() < 0.4:  # rows of pixels that do not end with those of the image
+        kernel, stride, padding = (1, 1), (1, 1), (0, 0)
+    else:
+        kernel, stride = (
+            (draw.choice([1, 1, 2, 3, 3, 5]), draw.choice([1, 1, 2, 3, 3, 7])),
+            (1 + draw.randint(0, 2), draw.choice([1, 2])),
+        )
+        padding = (draw.choice([0, 0, 1, 3]), draw.choice([0, 0, 1, 2]))
+    channels, filters = (draw.choice([1, 3, draw.randint(2, 40), 64]) for _ in "io")
+    if draw.random() < 0.1:
+        filters = draw.randint(120, 300)
+    height, width = (max(1, k - 2 * p, draw.randint(1, 20)) for k, p in zip(kernel, padding, strict=True))
+    input = strided(draw, draw.choice([0, 1, 1, 2, 3]), channels, height, width)
+    weight, bias = (
+        torch.randn(filters, channels, *kernel),
+        torch.randn(filters) if draw.random() < 0.7 else None,
+    )
+    exact = F.conv2d(input.double(), weight.double(), None, stride, padding)
+    size = F.conv2d(input.double().abs(), weight.double().abs(), None, stride, padding)
+    residual = strided(draw, *exact.shape) if draw.random() < 0.3 else None
+    activation = draw.choice(ACTIVATIONS)
+
+    actual = direct_conv2d(
+        input, packing.pack_direct(weight), bias, residual, out_channels=filters, kernel_size=kernel,
+        stride=stride, padding=padding, activation=activation,
+    )  # fmt: skip
+    for other in (None if bias is None else bias[:, None, None], residual):
+        if other is not None:
+            exact, size = exact + other, size + other.abs()
+    assert actual.shape == exact.shape
+    assert actual.is_contiguous(memory_format=torch.channels_last)
+    # An activation brings no two numbers further apart.
+    within(
+        actual,
+        {"none": exact, "relu": exact.relu(), "relu6": F.relu6(exact)}[activation],
+        ROUNDING * (4 + 2 * weight[0].numel() ** 0.5) * size,
     )
 
 

@@ -41,6 +41,10 @@ def same_depthwise(conv: nn.Conv2d) -> nn.Module:
     return lk.DepthwiseConv2d.from_conv(conv, activation="relu")
 
 
+def same_direct(conv: nn.Conv2d) -> nn.Module:
+    return lk.DirectConv2d.from_conv(conv, activation="relu")
+
+
 LAYERS: dict[str, tuple[nn.Module, Callable[[nn.Module], nn.Module], tuple[int, ...]]] = {
     "fp32": (linear(), lambda one: lk.PackedLinear.from_linear(one, relu=True), (2, 3, 19)),
     "winograd 2": (
@@ -53,6 +57,7 @@ LAYERS: dict[str, tuple[nn.Module, Callable[[nn.Module], nn.Module], tuple[int, 
     "sparse conv": (
         conv(3, stride=2), lambda one: lk.SparseConv2d.from_dense(one, block=4, relu=True), (2, 5, 6, 7)
     ),
+    "direct": (conv(3, stride=2, padding=1), same_direct, (2, 5, 6, 7)),
     "depthwise": (conv(3, (5, 5), stride=2, groups=5), same_depthwise, (2, 5, 6, 7)),
 }  # fmt: skip
 

@@ -68,6 +68,7 @@ def test_a_layer_whose_numbers_cannot_be_used_is_not_packed(name: str) -> None:
 PACKERS: dict[str, Callable[[Tensor], object]] = {
     "pack_linear": packing.pack_linear,
     "pack_winograd": lambda weight: packing.pack_winograd(weight, 4),
+    "pack_direct": packing.pack_direct,
     "quantize_int4": integer_packing.quantize_int4,
     "quantize_channels": integer_packing.quantize_channels,
     "pack_int8_linear": integer_packing.pack_int8_linear,

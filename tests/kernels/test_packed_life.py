@@ -39,6 +39,7 @@ LAYERS = {
     "int8 conv": lambda: lk.Int8Conv2d.from_conv(conv(1)),
     "sparse linear": lambda: lk.SparseLinear.from_dense(linear()),
     "sparse conv": lambda: lk.SparseConv2d.from_dense(conv()),
+    "direct": lambda: lk.DirectConv2d.from_conv(conv()),
     "depthwise": lambda: lk.DepthwiseConv2d.from_conv(conv(3, 5)),
     "inverted residual": block,
 }

@@ -12,7 +12,7 @@ PROGRAM = """
 import zlib
 import torch
 from leanmark_kernels import (
-    depthwise_conv2d, depthwise_packing, integer_packing, packed_linear, packing, w4a8_linear
+    depthwise_conv2d, depthwise_packing, direct_conv2d, integer_packing, packed_linear, packing, w4a8_linear
 )
 
 generator = torch.Generator().manual_seed(1)
@@ -21,12 +21,14 @@ rows, weight, image, taps = draw(9, 512), draw(300, 512), draw(2, 130, 20, 20), 
 integers, scale = integer_packing.quantize_channels(weight)
 int4 = integer_packing.pack_int4(integer_packing.quantize_int4(weight))
 packed, depthwise = packing.pack_linear(integers), depthwise_packing.pack_depthwise(taps)
+direct = packing.pack_direct(draw(9, 130, 3, 3))
 for threads in (1, 2, 3, 1, 2):
     torch.set_num_threads(threads)
     outputs = (
         packed_linear(rows, packed, scale, out_features=300),
         w4a8_linear(rows, *int4, out_features=300),
         depthwise_conv2d(image, depthwise),
+        direct_conv2d(image, direct, out_channels=9, kernel_size=(3, 3), padding=(1, 1)),
     )
     print([zlib.crc32(output.contiguous().numpy().tobytes()) for output in outputs])
 """

@@ -97,11 +97,22 @@ struct Product {
   template <bool kPrefetch, int kAsked = kPanels>
   LEANMARK_INLINE void run(const float* a, int64_t a_stride, const Value* b, int64_t b_stride, int64_t depth,
                            int64_t ahead) {
+    clear();
+    add<kPrefetch, kAsked>(a, a_stride, b, b_stride, depth, ahead);
+  }
+
+  LEANMARK_INLINE void clear() {
     #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
       #pragma GCC unroll 16
       for (int v = 0; v < kVectors; ++v) sums[r][v] = V{};
     }
+  }
+
+  // To what is there already: of a product whose depth lies in several places.
+  template <bool kPrefetch, int kAsked = kPanels>
+  LEANMARK_INLINE void add(const float* a, int64_t a_stride, const Value* b, int64_t b_stride, int64_t depth,
+                           int64_t ahead) {
     const int64_t whole = depth - depth % kStep;
     int64_t k = 0;
     for (; k < whole; k += kStep) {

@@ -62,11 +62,15 @@ inline std::optional<torch::stable::Tensor> row_major(const std::optional<torch:
 }
 
 // NHWC in memory, as torch.channels_last.
-inline torch::stable::Tensor channels_last(const torch::stable::Tensor& tensor) {
+inline bool is_channels_last(const torch::stable::Tensor& tensor) {
   const int64_t channels = tensor.size(1), height = tensor.size(2), width = tensor.size(3);
-  const bool already = tensor.stride(1) == 1 && tensor.stride(3) == channels &&
-                       tensor.stride(2) == width * channels && tensor.stride(0) == height * width * channels;
-  return already ? tensor : torch::stable::contiguous(tensor, torch::headeronly::MemoryFormat::ChannelsLast);
+  return tensor.stride(1) == 1 && tensor.stride(3) == channels && tensor.stride(2) == width * channels &&
+         tensor.stride(0) == height * width * channels;
+}
+
+inline torch::stable::Tensor channels_last(const torch::stable::Tensor& tensor) {
+  if (is_channels_last(tensor)) return tensor;
+  return torch::stable::contiguous(tensor, torch::headeronly::MemoryFormat::ChannelsLast);
 }
 
 }  // namespace leanmark

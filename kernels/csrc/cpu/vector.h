@@ -57,4 +57,12 @@ LEANMARK_INLINE V relu(const V& vector) {
   return vector < V{} ? V{} : vector;
 }
 
+// Keeps NaN, too.
+template <class V>
+LEANMARK_INLINE V clamp(V value, float low, float high) {
+  const V lowest = V{} + low, highest = V{} + high;
+  value = value < lowest ? lowest : value;
+  return value > highest ? highest : value;
+}
+
 }  // namespace leanmark

@@ -17,6 +17,7 @@ from leanmark_kernels.convert.block import Block, Layer
 from leanmark_kernels.convert.candidates import Candidate, Shape
 from leanmark_kernels.depthwise_modules import DepthwiseConv2d
 from leanmark_kernels.depthwise_packing import Activation
+from leanmark_kernels.direct_modules import DirectConv2d
 from leanmark_kernels.integer_modules import Int8Conv2d, Int8Linear, Int8WinogradConv2d, W4A8Linear
 from leanmark_kernels.modules import PackedLinear, WinogradConv2d
 from leanmark_kernels.sparse_modules import SparseConv2d, SparseLinear
@@ -170,6 +171,10 @@ def _depthwise(conv: nn.Conv2d, activation: str | None, _: Shape) -> nn.Module:
     return DepthwiseConv2d.from_conv(conv, activation=cast(Activation, activation or "none"))
 
 
+def _direct(conv: nn.Conv2d, activation: str | None, _: Shape) -> nn.Module:
+    return DirectConv2d.from_conv(conv, activation=cast(Activation, activation or "none"))
+
+
 def _sparse(layer: Layer, activation: str | None, _: Shape, block: int) -> nn.Module:
     relu = activation is not None
     if isinstance(layer, nn.Linear):
@@ -215,6 +220,17 @@ _FP32 = (
     ),
     *linear_and_pointwise(
         "packed fp32", "fp32", "leanmark::packed_linear", partial(_packed, dtype=torch.float32)
+    ),
+)
+
+_DIRECT = (
+    Candidate(
+        "direct",
+        nn.Conv2d,
+        _direct,
+        DirectConv2d.why_not,
+        "leanmark::direct_conv2d",
+        fuses=("relu", "relu6", "residual"),
     ),
 )
 
@@ -276,5 +292,5 @@ _SPARSE = tuple(
     for layer, operator in ((nn.Linear, "leanmark::sparse_linear"), (nn.Conv2d, "leanmark::sparse_conv2d"))
 )
 
-ROWS: tuple[Candidate, ...] = (*_LIBRARIES, *_FP32, *_DEPTHWISE, *_WEIGHT_ONLY, *_INTEGER, *_SPARSE)
+ROWS: tuple[Candidate, ...] = (*_LIBRARIES, *_FP32, *_DIRECT, *_DEPTHWISE, *_WEIGHT_ONLY, *_INTEGER, *_SPARSE)
 """The first row of a layer is the one that is never refused."""

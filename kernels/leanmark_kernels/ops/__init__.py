@@ -6,6 +6,7 @@ everything that is float32, weights as they are packed included; those that roun
 """
 
 from leanmark_kernels.ops.depthwise_conv2d import depthwise_conv2d
+from leanmark_kernels.ops.direct_conv2d import direct_conv2d
 from leanmark_kernels.ops.int8_conv2d import int8_conv2d, int8_winograd_conv2d
 from leanmark_kernels.ops.int8_linear import int8_dynamic_linear, int8_linear, quantize_int8
 from leanmark_kernels.ops.inverted_residual import inverted_residual
@@ -18,6 +19,7 @@ from leanmark_kernels.ops.winograd_conv2d import winograd_conv2d
 
 __all__ = [
     "depthwise_conv2d",
+    "direct_conv2d",
     "int8_conv2d",
     "int8_dynamic_linear",
     "int8_linear",

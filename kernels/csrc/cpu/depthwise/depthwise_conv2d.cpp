@@ -4,9 +4,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
-#include <limits>
 #include <optional>
-#include <string>
 
 #include "cpu/depthwise/plan.h"
 #include "cpu/tensors.h"
@@ -42,9 +40,8 @@ Tensor depthwise_conv2d(const Tensor& input, const Tensor& weight, const std::op
   const int64_t out_height = (height + 2 * padding - 3) / stride + 1;
   const Tensor x = channels_last(input), w = row_major(weight);
   const std::optional<Tensor> b = row_major(bias);
-  Plan plan{w.const_data_ptr<float>(), values_or_null(b), channels, width, (width + 2 * padding - 3) / stride + 1,
-            stride, padding, 0, 0};
-  set_activation(plan, activation, "depthwise_conv2d");
+  const Plan plan{w.const_data_ptr<float>(), values_or_null(b), channels, width,
+                  (width + 2 * padding - 3) / stride + 1, stride, padding, range_of(activation, "depthwise_conv2d")};
   const Tensor y = allocate_channels_last({batch, channels, out_height, plan.out_width});
   if (batch == 0 || channels == 0) return y;
 
@@ -83,14 +80,6 @@ Kernel kernel() {
   if (capability() >= Capability::kAvx2) return kernel_avx2();
 #endif
   return kernel_portable();
-}
-
-void set_activation(Plan& plan, int64_t activation, const char* name) {
-  STD_TORCH_CHECK(activation >= 0 && activation <= 2,
-                  std::string(name) + ": activation must be 0 (none), 1 (ReLU) or 2 (ReLU6)");
-  const float infinity = std::numeric_limits<float>::infinity();
-  plan.low = activation == 0 ? -infinity : 0.0f;
-  plan.high = activation == 2 ? 6.0f : infinity;
 }
 
 STABLE_TORCH_LIBRARY_IMPL(leanmark, CPU, m) { m.impl("depthwise_conv2d", TORCH_BOX(&depthwise_conv2d)); }

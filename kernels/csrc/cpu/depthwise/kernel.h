@@ -46,13 +46,6 @@ struct Tile {
   }
 };
 
-template <class V>
-LEANMARK_INLINE V clamp(V value, float low, float high) {
-  const V lowest = V{} + low, highest = V{} + high;
-  value = value < lowest ? lowest : value;
-  return value > highest ? highest : value;
-}
-
 // kColumns outputs from column `at` on, for channels [begin, end), whole vectors of them.
 template <int kLanes, int kStride, int kRows, int kColumns>
 LEANMARK_TARGET LEANMARK_OUTLINE void inner(const Plan& p, const Rows& rows, int64_t at, int64_t begin,
@@ -60,7 +53,7 @@ LEANMARK_TARGET LEANMARK_OUTLINE void inner(const Plan& p, const Rows& rows, int
   using V = Vector<kLanes>;
   constexpr int kIn = (kRows - 1) * kStride + 3;
   const int64_t channels = p.channels, corner = (at * kStride - p.padding) * channels, to = at * channels;
-  const float low = p.low, high = p.high;
+  const float low = p.kept.low, high = p.kept.high;
   const float *weight = p.weight, *bias = p.bias;
   const float* x[4];
   for (int i = 0; i < kIn; ++i) x[i] = rows.input[i] ? rows.input[i] + corner : nullptr;
@@ -111,14 +104,14 @@ LEANMARK_TARGET LEANMARK_OUTLINE void border(const Plan& p, const Rows& rows, in
     for (; c + kLanes <= end; c += kLanes) {
       V sum = p.bias ? load<V>(p.bias + c) : V{};
       for (int i = 0; i < taps.count; ++i) sum += load<V>(taps.pixels[i] + c) * load<V>(taps.weights[i] + c);
-      store(clamp(sum, p.low, p.high), to + c);
+      store(clamp(sum, p.kept.low, p.kept.high), to + c);
     }
     if (c == end) continue;
     V sum = p.bias ? load_first<V>(p.bias + c, end - c) : V{};
     for (int i = 0; i < taps.count; ++i) {
       sum += load_first<V>(taps.pixels[i] + c, end - c) * load_first<V>(taps.weights[i] + c, end - c);
     }
-    store_first(clamp(sum, p.low, p.high), to + c, end - c);
+    store_first(clamp(sum, p.kept.low, p.kept.high), to + c, end - c);
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "cpu/activation.h"
 #include "cpu/capability.h"
 
 namespace leanmark::depthwise {
@@ -22,7 +23,7 @@ struct Plan {
   const float* bias;    // [channels], or null
   int64_t channels, width, out_width;
   int64_t stride, padding;
-  float low, high;  // the activation: outputs are kept between them
+  Range kept;  // by the activation
 };
 
 // Channels [begin, end) of `rows`.
@@ -37,8 +38,5 @@ Kernel kernel_avx512();
 
 // Rows of output computed together: neighbours share input, unless the stride leaves little of it.
 inline int64_t rows_at_once(int64_t stride) { return stride == 1 ? 2 : 1; }
-
-// Where ReLU, ReLU6 or nothing (1, 2, 0) keep outputs.
-void set_activation(Plan& plan, int64_t activation, const char* name);
 
 }  // namespace leanmark::depthwise

@@ -1,0 +1,107 @@
+"""Convolutions of any window, as products with its pixels where they lie."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from leanmark_kernels import packing, reference
+from leanmark_kernels.depthwise_packing import Activation, activation_number
+from leanmark_kernels.ops.arguments import (
+    require_device,
+    require_float32,
+    require_pairs,
+    require_shape,
+    require_vector,
+)
+from leanmark_kernels.ops.registration import empty_images, register, with_gradient
+
+Pair = tuple[int, int]
+
+
+def direct_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    *,
+    out_channels: int,
+    kernel_size: Pair,
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    activation: Activation = "none",
+) -> Tensor:
+    """``conv2d(input, w, bias, stride, padding) + residual`` and an activation in one pass; differentiable.
+
+    ``input`` is float32 [N, C, H, W], fastest in ``torch.channels_last``; ``weight`` is what
+    :func:`leanmark_kernels.packing.pack_direct` made of w [out_channels, C, *kernel_size]; ``bias`` is
+    float32 [out_channels], ``residual`` float32 of the shape of the output. Returns float32
+    [N, out_channels, H', W'] in channels_last, with the sizes of ``torch.nn.Conv2d``.
+
+    For few input channels, for 1x1 with a stride, and for 1x1 with a residual or ReLU6: elsewhere libraries
+    or other forms are as fast.
+
+    Numerics: those of a direct float32 convolution. NaN and infinity pass through.
+
+    Raises ``TypeError`` for a dtype other than float32, ``ValueError`` for shapes, steps or devices that do
+    not fit.
+    """
+    require_float32("direct_conv2d", input=input, weight=weight, bias=bias, residual=residual)
+    shape = _output_shape(input, out_channels, kernel_size, stride, padding)
+    expected = packing.linear_shape(out_channels, input.shape[1] * math.prod(kernel_size), torch.float32)
+    if out_channels < 1 or weight.shape != expected:
+        raise ValueError(
+            f"direct_conv2d: weight is {list(weight.shape)}; it must be {list(expected)}, as pack_direct "
+            f"makes it, since input is {list(input.shape)}, out_channels {out_channels} and kernel_size "
+            f"{kernel_size}"
+        )
+    require_vector("direct_conv2d", out_channels, bias=bias)
+    require_shape("direct_conv2d", shape, residual=residual)
+    require_device("direct_conv2d", input, weight=weight, bias=bias, residual=residual)
+    number = activation_number("direct_conv2d", activation)
+    arguments = (input, weight, bias, residual, out_channels, kernel_size, stride, padding, number)
+    output: Tensor = torch.ops.leanmark.direct_conv2d.default(*arguments)
+    return with_gradient(reference.direct_conv2d, output, *arguments)
+
+
+def _output_shape(
+    input: Tensor, out_channels: int, kernel_size: Pair, stride: Pair, padding: Pair
+) -> tuple[int, ...]:
+    if input.dim() != 4:
+        raise ValueError(f"direct_conv2d: input is {list(input.shape)}; it must be [N, C, H, W]")
+    require_pairs("direct_conv2d", 1, kernel_size=kernel_size, stride=stride)
+    require_pairs("direct_conv2d", 0, padding=padding)
+    padded = [size + 2 * p for size, p in zip(input.shape[2:], padding, strict=True)]
+    if padded[0] < kernel_size[0] or padded[1] < kernel_size[1]:
+        raise ValueError(
+            f"direct_conv2d: input is {list(input.shape)}; with padding {padding} its height and width must "
+            f"be at least {[max(1, k - 2 * p) for k, p in zip(kernel_size, padding, strict=True)]}"
+        )
+    sizes = [(size - k) // step + 1 for size, k, step in zip(padded, kernel_size, stride, strict=True)]
+    return (input.shape[0], out_channels, *sizes)
+
+
+def _shape(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    out_channels: int,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    activation: int,
+) -> Tensor:
+    pairs = [(pair[0], pair[1]) for pair in (kernel_size, stride, padding)]
+    return empty_images(input, _output_shape(input, out_channels, *pairs))
+
+
+register(
+    "direct_conv2d(Tensor input, Tensor weight, Tensor? bias, Tensor? residual, int out_channels, "
+    "int[] kernel_size, int[] stride, int[] padding, int activation) -> Tensor",
+    reference.direct_conv2d,
+    _shape,
+)
