@@ -30,6 +30,8 @@ STABLE_TORCH_LIBRARY(leanmark, m) {
         "int[] kernel_size, int[] stride, int[] padding, int activation) -> Tensor");
   m.def("depthwise_conv2d(Tensor input, Tensor weight, Tensor? bias, int stride, int padding, int activation) "
         "-> Tensor");
+  m.def("max_pool2d(Tensor input, int[] kernel_size, int[] stride, int[] padding) -> Tensor");
+  m.def("mean_pool2d(Tensor input) -> Tensor");
   m.def("inverted_residual(Tensor input, Tensor expand, Tensor? expand_bias, Tensor depthwise, "
         "Tensor? depthwise_bias, Tensor project, Tensor? project_bias, int out_channels, int stride, "
         "bool residual) -> Tensor");

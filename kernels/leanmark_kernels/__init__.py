@@ -18,6 +18,8 @@ from leanmark_kernels.ops import (
     int8_winograd_conv2d,
     inverted_residual,
     linear_relu,
+    max_pool2d,
+    mean_pool2d,
     packed_linear,
     quantize_int8,
     sparse_conv2d,
@@ -25,6 +27,7 @@ from leanmark_kernels.ops import (
     w4a8_linear,
     winograd_conv2d,
 )
+from leanmark_kernels.pooling_modules import MaxPool2d, MeanPool2d
 from leanmark_kernels.sparse_modules import SparseConv2d, SparseLinear
 
 __all__ = [
@@ -34,6 +37,8 @@ __all__ = [
     "Int8Linear",
     "Int8WinogradConv2d",
     "InvertedResidual",
+    "MaxPool2d",
+    "MeanPool2d",
     "PackedLinear",
     "SparseConv2d",
     "SparseLinear",
@@ -50,6 +55,8 @@ __all__ = [
     "int8_winograd_conv2d",
     "inverted_residual",
     "linear_relu",
+    "max_pool2d",
+    "mean_pool2d",
     "packed_linear",
     "quantize_int8",
     "sparse_conv2d",

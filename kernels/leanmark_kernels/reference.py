@@ -98,6 +98,19 @@ def direct_conv2d(
     return activated(output, activation).contiguous(memory_format=torch.channels_last)
 
 
+def max_pool2d(
+    input: Tensor, kernel_size: Sequence[int], stride: Sequence[int], padding: Sequence[int]
+) -> Tensor:
+    """The largest under each window; ``input`` is [N, C, H, W]. Returns [N, C, H', W'] in channels_last."""
+    output = F.max_pool2d(input, tuple(kernel_size), tuple(stride), tuple(padding))
+    return output.contiguous(memory_format=torch.channels_last)
+
+
+def mean_pool2d(input: Tensor) -> Tensor:
+    """The mean over all pixels, [N, C, H, W] -> [N, C, 1, 1] in channels_last."""
+    return input.mean((2, 3), keepdim=True).contiguous(memory_format=torch.channels_last)
+
+
 def activated(output: Tensor, activation: int) -> Tensor:
     """``output`` after the activation of that number."""
     name = ACTIVATIONS[activation]

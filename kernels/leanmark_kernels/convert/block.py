@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 Layer: TypeAlias = nn.Conv2d | nn.Linear
 
+Pool: TypeAlias = nn.MaxPool2d | nn.AdaptiveAvgPool2d
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
     "relu6": F.relu6,
@@ -45,6 +47,8 @@ class Block(nn.Module):
 def describe(block: Block, shape: tuple[int, ...]) -> str:
     """What ``block`` does to an input of ``shape``: equal words, equal work."""
     layer = block.layer
+    if isinstance(layer, Pool):
+        return f"{layer} of {_by(shape)}"
     if isinstance(layer, nn.Conv2d):
         what = f"conv {layer.in_channels}->{layer.out_channels} {_by(layer.kernel_size)}"
         for name, default in (("stride", (1, 1)), ("padding", (0, 0)), ("dilation", (1, 1)), ("groups", 1)):

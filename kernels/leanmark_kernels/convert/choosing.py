@@ -52,14 +52,14 @@ class _Seat:
 
     @property
     def weight(self) -> Tensor:
-        weight = self.block.layer.weight
-        assert isinstance(weight, Tensor)
-        return weight
+        """Of a pool, which has none, nothing on the device of what it pools."""
+        weight = getattr(self.block.layer, "weight", None)
+        return self.arguments[0].new_empty(0) if weight is None else weight
 
     @property
     def what(self) -> str:
         words = describe(self.block, self.shape)
-        zeros = float((self.weight == 0).float().mean())
+        zeros = float((self.weight == 0).float().sum()) / max(1, self.weight.numel())
         if self.weight.dtype != torch.float32:
             words += f" in {str(self.weight.dtype).removeprefix('torch.')}"
         return words if zeros < SPARSE else f"{words}, {zeros:.2f} zeros"

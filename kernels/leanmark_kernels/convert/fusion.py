@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, fx, nn
@@ -13,7 +13,8 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from leanmark_kernels.convert.block import Block
+from leanmark_kernels.convert import place
+from leanmark_kernels.convert.block import Block, Pool
 from leanmark_kernels.convert.triples import join
 
 Arguments = tuple[Any, ...]
@@ -116,12 +117,21 @@ def _fuse_graph(traced: fx.GraphModule) -> fx.GraphModule:
 
 
 def _put_into_blocks(traced: fx.GraphModule) -> None:
-    """The layers that are called more than once, unless the code also reads their parameters."""
+    """Pools, and the layers that are called more than once, unless the code also reads their parameters."""
     read = {str(node.target).rpartition(".")[0] for node in traced.graph.nodes if node.op == "get_attr"}
     for node in traced.graph.nodes:
         layer = _module(traced, node)
-        if layer is not None and type(layer) in _NORMS and str(node.target) not in read:
+        if layer is None or str(node.target) in read:
+            continue
+        if type(layer) in _NORMS or (type(layer) in get_args(Pool) and _pools_images(traced, node)):
             _set_module(traced, node, Block(layer))
+
+
+def _pools_images(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether ``node`` is given what operators of ours pool: float32 [N, C, H, W] on a processor."""
+    on_gpu = any(place.is_gpu(parameter.device) for parameter in traced.parameters())
+    given = node.args[0].meta.get("tensor_meta") if node.args and isinstance(node.args[0], fx.Node) else None
+    return not on_gpu and given is not None and len(given.shape) == 4 and given.dtype == torch.float32
 
 
 def _fold_norm(traced: fx.GraphModule, node: fx.Node) -> None:

@@ -20,6 +20,7 @@ from leanmark_kernels.depthwise_packing import Activation
 from leanmark_kernels.direct_modules import DirectConv2d
 from leanmark_kernels.integer_modules import Int8Conv2d, Int8Linear, Int8WinogradConv2d, W4A8Linear
 from leanmark_kernels.modules import PackedLinear, WinogradConv2d
+from leanmark_kernels.pooling_modules import MaxPool2d, MeanPool2d
 from leanmark_kernels.sparse_modules import SparseConv2d, SparseLinear
 
 
@@ -234,6 +235,25 @@ _DIRECT = (
     ),
 )
 
+_POOLING = (
+    Candidate("torch", nn.MaxPool2d, lambda pool, *_: copy.deepcopy(pool), anything),
+    Candidate(
+        "max pool",
+        nn.MaxPool2d,
+        lambda pool, *_: MaxPool2d.from_pool(pool),
+        MaxPool2d.why_not,
+        "leanmark::max_pool2d",
+    ),
+    Candidate("torch", nn.AdaptiveAvgPool2d, lambda pool, *_: copy.deepcopy(pool), anything),
+    Candidate(
+        "mean pool",
+        nn.AdaptiveAvgPool2d,
+        lambda *_: MeanPool2d(),
+        MeanPool2d.why_not,
+        "leanmark::mean_pool2d",
+    ),
+)
+
 _DEPTHWISE = (
     Candidate(
         "depthwise",
@@ -292,5 +312,14 @@ _SPARSE = tuple(
     for layer, operator in ((nn.Linear, "leanmark::sparse_linear"), (nn.Conv2d, "leanmark::sparse_conv2d"))
 )
 
-ROWS: tuple[Candidate, ...] = (*_LIBRARIES, *_FP32, *_DIRECT, *_DEPTHWISE, *_WEIGHT_ONLY, *_INTEGER, *_SPARSE)
+ROWS: tuple[Candidate, ...] = (
+    *_LIBRARIES,
+    *_FP32,
+    *_DIRECT,
+    *_DEPTHWISE,
+    *_POOLING,
+    *_WEIGHT_ONLY,
+    *_INTEGER,
+    *_SPARSE,
+)
 """The first row of a layer is the one that is never refused."""

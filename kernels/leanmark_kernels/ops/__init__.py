@@ -12,6 +12,7 @@ from leanmark_kernels.ops.int8_linear import int8_dynamic_linear, int8_linear, q
 from leanmark_kernels.ops.inverted_residual import inverted_residual
 from leanmark_kernels.ops.linear_relu import linear_relu
 from leanmark_kernels.ops.packed_linear import packed_linear
+from leanmark_kernels.ops.pooling import max_pool2d, mean_pool2d
 from leanmark_kernels.ops.sparse_conv2d import sparse_conv2d
 from leanmark_kernels.ops.sparse_linear import sparse_linear
 from leanmark_kernels.ops.w4a8_linear import w4a8_linear
@@ -26,6 +27,8 @@ __all__ = [
     "int8_winograd_conv2d",
     "inverted_residual",
     "linear_relu",
+    "max_pool2d",
+    "mean_pool2d",
     "packed_linear",
     "quantize_int8",
     "sparse_conv2d",

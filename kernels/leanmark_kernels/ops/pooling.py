@@ -1,0 +1,86 @@
+"""Pooling of images in channels_last."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from leanmark_kernels import reference
+from leanmark_kernels.ops.arguments import require_float32, require_pairs
+from leanmark_kernels.ops.registration import empty_images, register, with_gradient
+
+Pair = tuple[int, int]
+
+MOST_TAPS = 64
+"""Of a window."""
+
+
+def max_pool2d(input: Tensor, kernel_size: Pair, stride: Pair, padding: Pair = (0, 0)) -> Tensor:
+    """``torch.nn.functional.max_pool2d(input, kernel_size, stride, padding)``; differentiable.
+
+    ``input`` is float32 [N, C, H, W], fastest in ``torch.channels_last``; a window has at most 64 pixels.
+    Returns float32 [N, C, H', W'] in channels_last. The padding is never the largest; NaN passes through.
+
+    Raises ``TypeError`` for a dtype other than float32, ``ValueError`` for shapes and steps that do not fit.
+    """
+    require_float32("max_pool2d", input=input)
+    _output_shape(input, kernel_size, stride, padding)
+    output: Tensor = torch.ops.leanmark.max_pool2d.default(input, kernel_size, stride, padding)
+    return with_gradient(reference.max_pool2d, output, input, kernel_size, stride, padding)
+
+
+def mean_pool2d(input: Tensor) -> Tensor:
+    """The mean over all pixels, float32 [N, C, H, W] -> [N, C, 1, 1]; differentiable.
+
+    ``input`` is fastest in ``torch.channels_last``. Numerics: sums of 64 pixels are added up.
+
+    Raises ``TypeError`` for a dtype other than float32, ``ValueError`` for an image without pixels.
+    """
+    require_float32("mean_pool2d", input=input)
+    if input.dim() != 4 or 0 in input.shape[2:]:
+        raise ValueError(
+            f"mean_pool2d: input is {list(input.shape)}; it must be [N, C, H, W], H and W at least 1"
+        )
+    output: Tensor = torch.ops.leanmark.mean_pool2d.default(input)
+    return with_gradient(reference.mean_pool2d, output, input)
+
+
+def _output_shape(input: Tensor, kernel_size: Pair, stride: Pair, padding: Pair) -> tuple[int, ...]:
+    if input.dim() != 4:
+        raise ValueError(f"max_pool2d: input is {list(input.shape)}; it must be [N, C, H, W]")
+    require_pairs("max_pool2d", 1, kernel_size=kernel_size, stride=stride)
+    require_pairs("max_pool2d", 0, padding=padding)
+    if math.prod(kernel_size) > MOST_TAPS:
+        raise ValueError(f"max_pool2d: kernel_size is {kernel_size}; it must have at most {MOST_TAPS} pixels")
+    if any(2 * p > k for p, k in zip(padding, kernel_size, strict=True)):
+        raise ValueError(f"max_pool2d: padding is {padding}; it must be at most half of {kernel_size}")
+    padded = [size + 2 * p for size, p in zip(input.shape[2:], padding, strict=True)]
+    if padded[0] < kernel_size[0] or padded[1] < kernel_size[1] or 0 in input.shape[2:]:
+        raise ValueError(
+            f"max_pool2d: input is {list(input.shape)}; with padding {padding} its height and width must be "
+            f"at least {[max(1, k - 2 * p) for k, p in zip(kernel_size, padding, strict=True)]}"
+        )
+    sizes = [(size - k) // step + 1 for size, k, step in zip(padded, kernel_size, stride, strict=True)]
+    return (input.shape[0], input.shape[1], *sizes)
+
+
+def _shape(
+    input: Tensor, kernel_size: Sequence[int], stride: Sequence[int], padding: Sequence[int]
+) -> Tensor:
+    pairs = [(pair[0], pair[1]) for pair in (kernel_size, stride, padding)]
+    return empty_images(input, _output_shape(input, *pairs))
+
+
+def _one_pixel(input: Tensor) -> Tensor:
+    return empty_images(input, (*input.shape[:2], 1, 1))
+
+
+register(
+    "max_pool2d(Tensor input, int[] kernel_size, int[] stride, int[] padding) -> Tensor",
+    reference.max_pool2d,
+    _shape,
+)
+register("mean_pool2d(Tensor input) -> Tensor", reference.mean_pool2d, _one_pixel)
