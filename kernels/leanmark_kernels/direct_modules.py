@@ -23,6 +23,7 @@ class DirectConv2d(PackedLayer):
 
     layout = "direct_conv2d"
     takes_residual = True
+    takes_any_layout = True
 
     def __init__(
         self,

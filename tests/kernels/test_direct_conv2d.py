@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 import leanmark_kernels
 from leanmark_kernels import DirectConv2d, direct_conv2d, packing
+from leanmark_kernels.convert import Recipe, choosing, convert
 
 needs_native = pytest.mark.skipif(
     not leanmark_kernels.available(), reason=f"{leanmark_kernels.why_unavailable()}"
@@ -166,3 +167,22 @@ def test_direct_calls_never_read_stray_memory(changed: dict[int, object]) -> Non
         arguments[position] = value
     with pytest.raises(RuntimeError, match="direct_conv2d: "):
         torch.ops.leanmark.direct_conv2d(*arguments)
+
+
+@pytest.mark.parametrize("fastest", ["direct", "torch channels_last"])
+def test_images_change_their_layout_only_for_a_first_layer_that_wants_it(
+    fastest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def timed(calls: dict[str, object], rounds: int) -> dict[str, float]:
+        return {name: 1e-6 if name == fastest else 2e-6 for name in calls}
+
+    monkeypatch.setattr(choosing, "interleaved", timed)
+    model = nn.Sequential(conv(in_channels=3), nn.ReLU(), conv(in_channels=20)).eval()
+    input = image(2, 3, 9, 8)
+    converted = convert(model, input, Recipe(cache=None))
+    seen: list[bool] = []
+    first = next(part for part in converted.modules() if not list(part.children()))
+    first.register_forward_pre_hook(lambda _, given: seen.append(given[0].is_contiguous()))
+    with torch.no_grad():
+        torch.testing.assert_close(converted(input), model(input), atol=1e-5, rtol=0)
+    assert seen == [fastest == "direct"]

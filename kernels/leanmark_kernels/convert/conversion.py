@@ -73,19 +73,18 @@ class Converted(nn.Module):
         self.choices: tuple[Choice, ...] = ()
         self.untraced: tuple[Untraced, ...] = ()
         self.error = 0.0
+        self.takes_any_layout = False
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """As the original's; images [N, C, H, W] go on in channels_last.
+        """As the original's; images [N, C, H, W] go on in channels_last where a layer wants that.
 
         Raises ``TypeError`` where torch.fx traces it: what images are is not known then.
         """
         # a graph's own __call__ costs as much as a small layer, and there are no hooks for it to run
         body = self.body.forward if isinstance(self.body, fx.GraphModule) else self.body
-        try:
-            given = [_channels_last(each) for each in inputs]
-        except fx.proxy.TraceError as error:
-            raise TypeError("a converted model cannot be traced by torch.fx; its .body can") from error
-        output: Tensor = body(*given)
+        if not self.takes_any_layout:
+            inputs = _in_channels_last(inputs)
+        output: Tensor = body(*inputs)
         return for_inference("a converted model", output) if output.requires_grad else output
 
     def train(self, mode: bool = True) -> Self:
@@ -129,6 +128,7 @@ def convert(model: nn.Module, example: Example, recipe: Recipe | None = None) ->
             model, relative_error(_first_output(found, inputs), exact), max(map(place.rounding, weights))
         )
         found.choices = choose(found, _copies(inputs), recipe)
+        found.takes_any_layout = _takes_any_layout(body, _copies(inputs))
         found.error = relative_error(found(*_copies(inputs)), exact)
     _require_same(model, found.error, max(map(recipe.limit, weights)))
     return found
@@ -174,8 +174,23 @@ def _exact(model: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
     return output
 
 
-def _channels_last(input: Tensor) -> Tensor:
-    return input.contiguous(memory_format=torch.channels_last) if input.dim() == 4 else input
+def _takes_any_layout(body: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
+    """Whether every layer that is called with an input itself does, and there is one."""
+    called = first_inputs(body, inputs).items()
+    readers = [
+        module
+        for module, arguments in called
+        if any(each is input for each in arguments for input in inputs) and not list(module.children())
+    ]
+    return bool(readers) and all(getattr(one, "takes_any_layout", False) for one in readers)
+
+
+def _in_channels_last(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    images = torch.channels_last
+    try:
+        return tuple(x.contiguous(memory_format=images) if x.dim() == 4 else x for x in inputs)
+    except fx.proxy.TraceError as error:
+        raise TypeError("a converted model cannot be traced by torch.fx; its .body can") from error
 
 
 def _require_one_place(model: nn.Module, inputs: tuple[Tensor, ...], weights: str) -> None:

@@ -73,6 +73,14 @@ void check_residual(const std::optional<Tensor>& residual, const Sizes& shape) {
   }
 }
 
+// One row of an image whose channels lie apart.
+template <int kChannels>
+void interleave(const float* from, int64_t plane, int64_t width, float* __restrict to) {
+  for (int64_t x = 0; x < width; ++x) {
+    for (int c = 0; c < kChannels; ++c) to[x * kChannels + c] = from[x + c * plane];
+  }
+}
+
 // The pixels of one row, channels together.
 void copy_row(const Tensor& input, const float* from, float* to) {
   const int64_t channels = input.size(1), width = input.size(3), plane = input.stride(1), pixel = input.stride(3);
@@ -80,6 +88,7 @@ void copy_row(const Tensor& input, const float* from, float* to) {
     std::memcpy(to, from, width * channels * sizeof(float));
     return;
   }
+  if (pixel == 1 && channels == 3) return interleave<3>(from, plane, width, to);  // as images come
   for (int64_t x = 0; x < width; ++x) {
     for (int64_t c = 0; c < channels; ++c) *to++ = from[x * pixel + c * plane];
   }
