@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Self, cast
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from leanmark_kernels import packing
 from leanmark_kernels.depthwise_packing import Activation, activation_number
+from leanmark_kernels.ops.arguments import require_pairs
 from leanmark_kernels.ops.direct_conv2d import Pair, direct_conv2d
-from leanmark_kernels.packed_layer import PackedLayer, own_bias, require_layer
+from leanmark_kernels.packed_layer import PackedLayer, own_bias, padding_of, pair, require_layer
 
 _direct_conv2d = torch.ops.leanmark.direct_conv2d.default
 
@@ -36,6 +37,8 @@ class DirectConv2d(PackedLayer):
         bias: bool = True,
         activation: Activation = "none",
     ) -> None:
+        require_pairs("DirectConv2d", 0, padding=padding)
+        require_pairs("DirectConv2d", 1, kernel_size=kernel_size, stride=stride)
         height, width = kernel_size
         super().__init__(
             in_channels=in_channels, out_channels=out_channels, kernel_height=height, kernel_width=width
@@ -70,16 +73,12 @@ class DirectConv2d(PackedLayer):
         reason = cls.why_not(conv)
         if reason is not None:
             raise ValueError(f"{cls.__name__} cannot replace {conv}: {reason}. Keep torch's layer.")
-        kernel_size = cast(Pair, conv.kernel_size)
-        padding = conv.padding
-        if isinstance(padding, str):
-            padding = (0, 0) if padding == "valid" else (kernel_size[0] // 2, kernel_size[1] // 2)
         layer = cls(
             conv.in_channels,
             conv.out_channels,
-            kernel_size,
-            stride=cast(Pair, conv.stride),
-            padding=cast(Pair, padding),
+            pair(conv.kernel_size),
+            stride=pair(conv.stride),
+            padding=padding_of(conv),
             bias=conv.bias is not None,
             activation=activation,
         )
