@@ -10,6 +10,7 @@ Each cell is the error of the energy of one step; of the GPU, the worst of 20 se
 
 from __future__ import annotations
 
+import argparse
 import os
 import random
 import tempfile
@@ -34,6 +35,7 @@ JOULES_PER_KWH = 3.6e6
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
     print("# What three readers make of the same joules (fakes on a virtual clock; truth is exact)\n")
     clock = VirtualClock()
     library = FakeNvml([board(Switched(IDLE_W), 0.1, 0.0)], clock)

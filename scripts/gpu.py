@@ -180,7 +180,11 @@ def _do_all(options: argparse.Namespace, on: Target) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        usage=argparse.SUPPRESS,  # it is in the docstring
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
     names = [*PIECES, *(one.name for one in REHEARSED)]
     parser.add_argument("pieces", nargs="*", choices=[*names, []], metavar="PIECE", help=", ".join(PIECES))
     parser.add_argument("--folder", type=Path, default=Path("results"))

@@ -98,7 +98,11 @@ def main() -> int:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        usage=argparse.SUPPRESS,  # it is in the docstring
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
     parser.add_argument("filters", nargs="*", metavar="FILTER")
     parser.add_argument("--folder", type=Path, default=Path("results"))
     parser.add_argument("--seconds", type=float, default=300.0)

@@ -7,8 +7,8 @@ reached where the whole interval does.
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,11 @@ HEAD = """\
 
 
 def main() -> None:
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "results") / "gpu-kernels"
-    print("\n".join(lines(folder)))
+    parser = argparse.ArgumentParser(
+        usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("results"), metavar="DIR")
+    print("\n".join(lines(parser.parse_args().folder / "gpu-kernels")))
 
 
 def lines(folder: Path) -> Iterator[str]:

@@ -13,6 +13,7 @@ window is over, and shown beside it.
 
 from __future__ import annotations
 
+import argparse
 import os
 import tempfile
 import time
@@ -66,6 +67,7 @@ class Control:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         tree = FakePowercap(Path(folder) / "powercap", SERVER, time.perf_counter)
         tree.write()
