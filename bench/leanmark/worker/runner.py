@@ -145,8 +145,10 @@ def _sleep_until(moment: float) -> None:
 def warm_up(step: Step, limit_s: float, block_s: float, device: Accelerator = HOST) -> WarmUp:
     """Run until two successive windows of blocks agree, and size the blocks on the way.
 
-    The block size is found from several blocks, since one early call misjudges the step badly. Two windows
-    agree where their medians differ by less than 2 %, or by less than their own scatter.
+    The block size is found from several blocks, since one early call misjudges the step badly, and from the
+    fastest of them: what disturbs one variant's warming up must not make its blocks shorter than those of its
+    rivals, for a busy machine would interrupt them less often. Two windows agree where their medians differ
+    by less than 2 %, or by less than their own scatter.
     """
     target_s = max(block_s, MIN_BLOCK_S)
     deadline = time.perf_counter() + limit_s
@@ -155,7 +157,7 @@ def warm_up(step: Step, limit_s: float, block_s: float, device: Accelerator = HO
     while True:
         current = [run_block(step, loops, device).wall_s / loops for _ in range(_WINDOW)]
         step_s = median(current)
-        fitting = max(1, round(target_s / step_s))
+        fitting = max(1, round(target_s / min(current)))
         sized = loops >= fitting // 4  # a quarter of a block is long enough to warm up with
         steady = sized and bool(previous) and _agree(previous, current)
         if steady or time.perf_counter() > deadline:
