@@ -15,6 +15,7 @@ from leanmark.store import Records
 from . import synthetic
 
 CASE = Case(workload="mlp", technique="bf16", phase="training")
+OTHER = replace(CASE, technique="prune")
 FAST, SLOW = (1.0, 1.1, 0.9, 1.05, 0.95), (2.0, 2.2, 1.8, 2.1, 1.9)
 
 
@@ -91,6 +92,18 @@ def test_a_target_that_is_no_longer_reached_is_told() -> None:
     assert compared.reason == f"{CASE.id}: 97 % was not reached"
     [(_, verdict, reason)] = rulings(run(FAST), newer, "worse:latency")
     assert (verdict, reason) == ("inconclusive", f"training to its target: {compared.reason}")
+
+
+def test_a_run_that_failed_this_time_is_invalid() -> None:
+    newer = run(SLOW, id="8a4b")
+    failed = replace(newer.measurements[0], status="failed", reason="its accuracy was nan", series=())
+    newer = replace(newer, measurements=(failed, synthetic.to_target(OTHER, SLOW, run="8a4b")))
+    older = run(FAST)
+    older = replace(older, measurements=(*older.measurements, synthetic.to_target(OTHER, FAST)))
+    assert rulings(older, newer, "worse:latency") == [
+        ("latency", "invalid", "failed: its accuracy was nan"),
+        ("latency", "worse", "training to its target"),
+    ]
 
 
 def test_too_wide_an_interval_says_how_many_seeds_would_do() -> None:

@@ -43,9 +43,10 @@ def compare_counts(a: Records, b: Records) -> tuple[Counted, ...]:
 
 def lost(a: Records, b: Records) -> Iterator[tuple[Case, str]]:
     """The cases that A measured and that failed or turned out invalid in B, each with the reason."""
-    sound = {one.case for one in a.measurements if one.pass_name == "latency" and one.status == "ok"}
+    sound = {(one.case, one.pass_name) for one in a.measurements if one.status == "ok"}
     for one in merged(b.measurements):
-        if one.pass_name == "latency" and one.status in ("failed", "invalid") and one.case in sound:
+        broken = one.status in ("failed", "invalid") and one.pass_name in ("latency", "quality_run")
+        if broken and (one.case, one.pass_name) in sound:
             yield one.case, f"{one.status}: {one.reason}"
 
 
