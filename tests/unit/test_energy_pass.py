@@ -12,7 +12,7 @@ from leanmark.meters.base import Meter, Reading, Stopped
 from leanmark.plan import FULL, QUICK
 from leanmark.protocol import messages
 from leanmark.reading.compare import ESTIMATED, Side, compare_series
-from leanmark.record import Measurement, Provenance
+from leanmark.record import DOMAIN_LOST, Finding, Measurement, Provenance
 from leanmark.statistics.merge import merged
 from leanmark.testing.nvml import LOST, GpuFault
 from leanmark.testing.power import Constant
@@ -49,6 +49,19 @@ def test_turns_are_in_random_order_that_the_seed_repeats(tmp_path: Path) -> None
         orders.append([block.order for block in found[0].find("energy_j").blocks])
     assert orders[0] == orders[1] != orders[2]
     assert set(orders[0]) == {0, 1}
+
+
+def test_a_part_that_told_nothing_on_one_side_leaves_no_ratio(tmp_path: Path) -> None:
+    stage = processor(tmp_path)
+    below, above = stage.play(stage.entrants(*HALF))
+    lost = (Finding(code=DOMAIN_LOST, message="it is stuck", without="package-0/dram"),)
+    one_sided = compared(replace(below, findings=lost), above)
+    assert (one_sided.ratio, one_sided.verdict) == (None, "inconclusive")
+    assert one_sided.reason == (
+        "the energies are not of the same parts: the reference's is without package-0/dram"
+    )
+    assert compared(replace(below, findings=lost), replace(above, findings=lost)).verdict == "better"
+    assert compared(replace(below, findings=lost), above, "window_step_s").ratio is not None
 
 
 def test_every_window_states_an_uncertainty_that_holds_the_truth(tmp_path: Path) -> None:
