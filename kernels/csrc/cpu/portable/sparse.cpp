@@ -18,7 +18,7 @@ LEANMARK_TARGET void planes(const float* from, int64_t pixels, int64_t channels,
 }  // namespace
 
 Kernel kernel_portable(int64_t block) {
-  if (block == 4) return {work<4, true>, work<4, false>, planes, 4, 96, INT32_MAX};
+  if (block == 4) return {work<4, true>, work<4, false>, planes, 4, 104, INT32_MAX};
   return {work<1, true>, work<1, false>, planes, 4, 64, INT32_MAX};
 }
 

@@ -10,7 +10,7 @@
 
 namespace leanmark::sparse {
 
-// `count` floats that lie together on both sides.
+// `count` floats: on the grid's side they lie together, on the other a step apart.
 struct Run {
   int64_t from, to, count;
 };
@@ -21,13 +21,23 @@ struct Runs {
   int64_t out_end;  // behind the tile's last output
 };
 
+// Rows that meet on both sides become one run.
+inline void add_run(const Run& run, int64_t step, std::vector<Run>& runs) {
+  Run* last = runs.empty() ? nullptr : &runs.back();
+  if (last && last->from + last->count * step == run.from && last->to + last->count == run.to) {
+    last->count += run.count;
+  } else {
+    runs.push_back(run);
+  }
+}
+
 // What `count` positions of a grid's row, from column `first` of the input on, read of the input's row `y`.
 inline void add_input_run(const Grid& g, int64_t y, int64_t first, int64_t count, int64_t to, std::vector<Run>& in) {
   const int64_t step = g.stride[1];
   const int64_t before = first < 0 ? std::min(count, (step - 1 - first) / step) : 0;
   const int64_t inside = first < g.width ? std::min(count, (g.width - first + step - 1) / step) : 0;
   if (y < 0 || inside <= before) return;
-  in.push_back({y * g.width + first + before * step, to + before, inside - before});
+  add_run({y * g.width + first + before * step, to + before, inside - before}, step, in);
 }
 
 inline void find_runs(const Plan& p, int64_t tile, Runs& runs) {
@@ -48,7 +58,7 @@ inline void find_runs(const Plan& p, int64_t tile, Runs& runs) {
   int64_t y = first_row, column = first_column;
   for (int64_t at = first; at < last; ++y, column = 0) {
     const int64_t count = std::min(g.out_width - column, last - at), to = y * g.out_width + column;
-    if (count > 0) runs.out.push_back({at - first, to, count});
+    if (count > 0) add_run({at - first, to, count}, 1, runs.out);
     at += g.grid_width - column;
   }
   runs.out_end = runs.out.empty() ? 0 : runs.out.back().to + runs.out.back().count;

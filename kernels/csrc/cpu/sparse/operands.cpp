@@ -72,7 +72,7 @@ const Kernel& kernel_of_far_offsets(int64_t block) {
 bool cut(Plan& plan, const Kernel& kernel) {
   // Linear layers are transposed by eights.
   const int64_t multiple = std::max<int64_t>(8, kernel.lanes);
-  const bool wide = plan.grid.halo > 0 && !plan.grid.aligned;
+  const bool wide = plan.grid.halo > 0 && (plan.weights.block > 1 || !plan.grid.shifted);
   const int64_t tiles = divide_up(plan.columns, wide ? 2 * kernel.widest : kernel.widest);
   plan.tile = divide_up(divide_up(plan.columns, tiles), multiple) * multiple;
   plan.tiles = divide_up(plan.columns, plan.tile);

@@ -25,13 +25,13 @@ struct Weights {
 };
 
 // The image, the filter's steps, and the grid of output positions with room for the filter's width.
-// Phases are the remainders of input positions by the stride, each with a plane of its own; in an aligned grid,
-// columns of the filter have each their own, in which they are shifted to where vectors begin.
+// Phases are the remainders of input positions by the stride, each with a plane of its own; in a shifted grid,
+// columns of the filter have each their own, so that no column of the grid is there for the filter's width alone.
 struct Grid {
   int64_t height, width;
   int64_t out_height, out_width, grid_width;
   int64_t stride[2], padding[2];
-  bool aligned;
+  bool shifted;
   int64_t phases, phase[kIndices][2];
   int64_t taps, tap_phase[kIndices], tap_offset[kIndices];  // where in its phase a tap begins
   int64_t halo;   // floats that the taps read beyond a tile
@@ -79,7 +79,7 @@ struct Kernel {
   Tiles linear, convolution;
   Planes planes;
   int64_t lanes, widest;  // columns of a tile: a multiple of lanes, at most widest, or twice that with a halo that
-                          // is not aligned
+                          // is copied once or that blocks share
   int64_t most_offset;
 };
 

@@ -49,7 +49,7 @@ void check(const Tensor& input, const Window& w) {
 
 // Adds a tap that reads (y, x) pixels behind the window's corner, and its phase if it is the first one there.
 void add_tap(Grid& g, int64_t y, int64_t x) {
-  const int64_t within = g.aligned ? 0 : x / g.stride[1];
+  const int64_t within = g.shifted ? 0 : x / g.stride[1];
   const int64_t wanted[2] = {y % g.stride[0], x - within * g.stride[1]};
   int64_t phase = 0;
   while (phase < g.phases && (g.phase[phase][0] != wanted[0] || g.phase[phase][1] != wanted[1])) ++phase;
@@ -62,17 +62,22 @@ void add_tap(Grid& g, int64_t y, int64_t x) {
   g.tap_offset[g.taps++] = y / g.stride[0] * g.grid_width + within;
 }
 
-// Whether rows of the grid begin where vectors do, and taps of one column have a phase of their own: their loads
-// then cross no cache lines, which would halve their speed. Narrow rows would have too many columns for nothing, and
-// blocks load too seldom to gain.
+// How many columns rows of the grid have, and whether taps of one column have a phase of their own. Single entries
+// gain where rows then begin where vectors do: their loads cross no cache lines, which would halve their speed. Narrow
+// rows would have too many columns for nothing. Blocks load seldom, and gain where narrow rows have fewer columns.
 void choose_width(Grid& g, const Window& w, const Kernel& kernel, int64_t block) {
   const int64_t reach = (w.size[1] - 1) * w.dilation[1] / g.stride[1];
   g.grid_width = g.out_width + reach;
-  if (block > 1 || w.size[1] == 1 || w.size[1] > kMostCopies) return;
+  if (w.size[1] == 1 || w.size[1] > kMostCopies) return;
+  if (block > 1) {
+    g.shifted = 8 * reach > g.out_width;
+    if (g.shifted) g.grid_width = g.out_width;
+    return;
+  }
   for (int64_t multiple = kernel.lanes; multiple >= kLeastAlignment; multiple /= 2) {
     const int64_t width = divide_up(g.out_width, multiple) * multiple;
     if (4 * width > 5 * g.out_width) continue;
-    g.aligned = true;
+    g.shifted = true;
     g.grid_width = width;
     return;
   }
@@ -96,7 +101,7 @@ void lay_out(Plan& plan, const Tensor& input, const Window& w, const Kernel& ker
   }
   choose_width(g, w, kernel, plan.weights.block);
   const int64_t reach[2] = {(w.size[0] - 1) * w.dilation[0], (w.size[1] - 1) * w.dilation[1]};
-  g.halo = reach[0] / g.stride[0] * g.grid_width + (g.aligned ? 0 : reach[1] / g.stride[1]);
+  g.halo = reach[0] / g.stride[0] * g.grid_width + (g.shifted ? 0 : reach[1] / g.stride[1]);
   STD_TORCH_CHECK(g.halo < (1 << 20), "sparse_conv2d: dilation must be smaller: the filter reaches too far");
   for (int64_t tap = 0; tap < taps; ++tap) {
     add_tap(g, tap / w.size[1] * w.dilation[0], tap % w.size[1] * w.dilation[1]);
