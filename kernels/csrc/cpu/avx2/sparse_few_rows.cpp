@@ -11,11 +11,11 @@ namespace leanmark::sparse {
 namespace {
 
 // For each mask of 8 lanes, which of the next values each lane takes; -1 for those that take none.
-constexpr auto kSpread = [] {
-  std::array<std::array<int8_t, 8>, 256> table{};
+alignas(32) constexpr auto kSpread = [] {
+  std::array<std::array<int32_t, 8>, 256> table{};
   for (int mask = 0; mask < 256; ++mask) {
     int next = 0;
-    for (int lane = 0; lane < 8; ++lane) table[mask][lane] = int8_t(mask >> lane & 1 ? next++ : -1);
+    for (int lane = 0; lane < 8; ++lane) table[mask][lane] = mask >> lane & 1 ? next++ : -1;
   }
   return table;
 }();
@@ -43,8 +43,7 @@ struct Avx2 {
   };
 
   LEANMARK_TARGET LEANMARK_INLINE static __m256 spread(uint32_t mask, const float* values) {
-    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kSpread[mask].data()));
-    const __m256i from = _mm256_cvtepi8_epi32(bytes);
+    const __m256i from = _mm256_load_si256(reinterpret_cast<const __m256i*>(kSpread[mask].data()));
     const __m256 spread = _mm256_permutevar8x32_ps(_mm256_loadu_ps(values), from);
     return _mm256_blendv_ps(spread, _mm256_setzero_ps(), _mm256_castsi256_ps(from));
   }
