@@ -1,4 +1,4 @@
-"""Sparse, depthwise and direct operators on random shapes, as random_shapes.py: sparse_shapes.py COUNT."""
+"""As random_shapes.py, for sparse, depthwise and direct operators and pools: ``sparse_shapes.py COUNT``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from leanmark_kernels import (
     depthwise_conv2d,
     direct_conv2d,
     inverted_residual,
+    max_pool2d,
+    mean_pool2d,
     packing,
     sparse_conv2d,
     sparse_linear,
@@ -34,6 +36,7 @@ def main(count: int) -> None:
         check_depthwise,
         check_inverted_residual,
         check_direct,
+        check_pooling,
     )
     with torch.no_grad():
         check_wide_images()
@@ -208,6 +211,25 @@ def check_direct(draw: random.Random) -> None:
         {"none": exact, "relu": exact.relu(), "relu6": F.relu6(exact)}[activation],
         ROUNDING * (4 + 2 * weight[0].numel() ** 0.5) * size,
     )
+
+
+def check_pooling(draw: random.Random) -> None:
+    kernel, stride = ((draw.randint(1, 5), draw.randint(1, 8)), (draw.randint(1, 3), draw.randint(1, 3)))
+    padding = tuple(draw.randint(0, k // 2) for k in kernel)
+    height, width = (max(1, k - 2 * p, draw.randint(1, 16)) for k, p in zip(kernel, padding, strict=True))
+    channels = draw.choice([1, draw.randint(2, 20), 64, draw.randint(60, 140)])
+    input = strided(draw, draw.choice([0, 1, 1, 2, 3]), channels, height, width)
+    if input.numel() and draw.random() < 0.3:
+        input = input.clone()
+        input[:, draw.randrange(channels), draw.randrange(height)] = draw.choice([torch.nan, -torch.inf])
+
+    largest = max_pool2d(input, kernel, stride, padding)
+    exact = F.max_pool2d(input, kernel, stride, padding) if len(input) else torch.empty(largest.shape)
+    torch.testing.assert_close(largest, exact, atol=0, rtol=0, equal_nan=True)
+    assert largest.is_contiguous(memory_format=torch.channels_last)
+    finite = input.nan_to_num(1.0, neginf=-1.0)
+    size = ROUNDING * 30 * finite.double().abs().mean((2, 3), keepdim=True)
+    within(mean_pool2d(finite), finite.double().mean((2, 3), keepdim=True), size)
 
 
 def check_inverted_residual(draw: random.Random) -> None:
