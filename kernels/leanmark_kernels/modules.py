@@ -34,8 +34,9 @@ class WinogradConv2d(PackedLayer):
     """A 3x3 or 7x7 convolution by :func:`leanmark_kernels.winograd_conv2d`, whose numerics it shares.
 
     At ``stride`` 1, ``tile`` is 4 for F(4x4, 3x3), usually the fastest, or 2 for F(2x2, 3x3), as exact as a
-    direct convolution; at stride 2 it is 2 for 3x3, just as exact, and 3 for 7x7. Made from a trained layer
-    with :meth:`from_conv`; made directly it holds zeros, to load a state into.
+    direct convolution; at stride 2 it is 2 for 3x3, just as exact, and 3 for 7x7. With ``as_stored``, for
+    ``tile`` 4 at stride 1, it holds weights in a quarter of the memory and transforms them in every call.
+    Made from a trained layer with :meth:`from_conv`; made directly it holds zeros, to load a state into.
     """
 
     layout = "winograd_conv2d"
@@ -52,13 +53,16 @@ class WinogradConv2d(PackedLayer):
         padding: int = 1,
         bias: bool = True,
         relu: bool = False,
+        as_stored: bool = False,
     ) -> None:
         require_whole("WinogradConv2d", 0, padding=padding)
         super().__init__(tile=tile, stride=stride, in_channels=in_channels, out_channels=out_channels)
+        if as_stored:  # else no option, as in the states of layers that were saved before it was one
+            self.options["as_stored"] = 1
         self.padding, self.relu = padding, relu
         zeros = torch.zeros(out_channels, in_channels, kernel_size, kernel_size)
         self.hold(
-            weight=packing.pack_winograd(zeros, tile, stride),
+            weight=packing.pack_winograd(zeros, tile, stride, as_stored=as_stored),
             bias=torch.zeros(out_channels) if bias else None,
         )
 
@@ -84,7 +88,9 @@ class WinogradConv2d(PackedLayer):
         return None
 
     @classmethod
-    def from_conv(cls, conv: nn.Conv2d, *, tile: int = 4, relu: bool = False) -> Self:
+    def from_conv(
+        cls, conv: nn.Conv2d, *, tile: int = 4, relu: bool = False, as_stored: bool = False
+    ) -> Self:
         """The layer that computes what ``conv`` does, with a ReLU behind it if asked for.
 
         Raises ``ValueError`` with :meth:`why_not` where it cannot, and for weights that are not finite.
@@ -102,9 +108,10 @@ class WinogradConv2d(PackedLayer):
             padding=padding_of(conv)[0],
             bias=conv.bias is not None,
             relu=relu,
+            as_stored=as_stored,
         )
         layer.hold(
-            weight=packing.pack_winograd(conv.weight, tile, conv.stride[0]),
+            weight=packing.pack_winograd(conv.weight, tile, conv.stride[0], as_stored=as_stored),
             bias=own_bias(conv),
         )
         return layer

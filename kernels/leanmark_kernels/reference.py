@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from leanmark_kernels.depthwise_packing import ACTIVATIONS
-from leanmark_kernels.packing import unpack_linear
-from leanmark_kernels.winograd_forms import form_of
+from leanmark_kernels.packing import unpack_linear, unpack_winograd
+from leanmark_kernels.winograd_forms import AS_STORED, form_of
 
 
 def linear_relu(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -53,13 +53,16 @@ def winograd_conv2d(
     ``input`` is [N, C, H, W], ``weight`` U as :func:`leanmark_kernels.packing.pack_winograd` makes it.
     Returns [N, out_channels, H', W'] in channels_last.
     """
-    form = form_of(weight.shape[0], stride)
+    form = form_of(weight.shape, stride)
     assert form is not None
     height, width = (form.size(size, padding) for size in input.shape[2:])
     b, a = (input.new_tensor(matrix) for matrix in (form.input, form.output))
     transformed = torch.einsum("ai,nchwij,bj->abnchw", b, form.tiles(input, padding), b)
     rows = len(form.weights)
-    u = weight.transpose(2, 3).reshape(rows, rows, -1, weight.shape[2])[:, :, :out_channels]
+    if weight.dim() == AS_STORED:
+        u = form.transformed(unpack_winograd(weight, out_channels)).unflatten(0, (rows, rows))
+    else:
+        u = weight.transpose(2, 3).reshape(rows, rows, -1, weight.shape[2])[:, :, :out_channels]
     meets = torch.tensor(form.meets, device=u.device)
     products = torch.einsum("aboc,abnchw->abnohw", u[meets][:, meets], transformed)
     squares = torch.einsum("pa,abnohw,qb->nohpwq", a, products, a)

@@ -133,7 +133,13 @@ def form_for(kernel: int, stride: int, tile: int) -> Form | None:
     return next(found, None)
 
 
-def form_of(weights: int, stride: int) -> Form | None:
-    """The form whose packed weights have that leading size."""
-    found = (form for form in FORMS if form.stride == stride and len(form.weights) ** 2 == weights)
-    return next(found, None)
+AS_STORED = 5
+"""Dimensions of packed weights that are not transformed, for F(4x4, 3x3): [panels, C, 3, 3, 16]."""
+
+
+def form_of(shape: Sequence[int], stride: int) -> Form | None:
+    """The form whose packed weights have that ``shape``."""
+    if len(shape) == AS_STORED:
+        return form_for(3, stride, 4) if list(shape[2:4]) == [3, 3] else None
+    found = (form for form in FORMS if form.stride == stride and len(form.weights) ** 2 == shape[0])
+    return next(found, None) if len(shape) == 4 else None

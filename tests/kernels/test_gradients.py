@@ -50,6 +50,11 @@ LAYERS: dict[str, tuple[nn.Module, Callable[[nn.Module], nn.Module], tuple[int, 
     "winograd 2": (
         conv(3, padding=1), lambda one: lk.WinogradConv2d.from_conv(one, tile=2, relu=True), (2, 5, 6, 7)
     ),
+    "winograd as stored": (
+        conv(3, padding=1),
+        lambda one: lk.WinogradConv2d.from_conv(one, as_stored=True, relu=True),
+        (2, 5, 6, 7),
+    ),
     "winograd 4": (
         conv(3, padding=2), lambda one: lk.WinogradConv2d.from_conv(one, tile=4, relu=True), (2, 5, 6, 7)
     ),
@@ -141,6 +146,16 @@ def test_transformed_weights_have_a_gradient(form: Form) -> None:
     points = packed.grad.double().transpose(2, 3).flatten(1, 2)[:, :18]
     through = torch.func.vjp(form.transformed, dense.weight.detach().double())[1]
     check(through(points)[0], exact.weight.grad)
+
+
+def test_weights_as_they_are_stored_have_the_gradient_of_the_convolution() -> None:
+    dense, input = conv(3), rand(2, 5, 9, 10)
+    packed = packing.pack_winograd(dense.weight, 4, as_stored=True).requires_grad_()
+    output = lk.winograd_conv2d(input, packed, dense.bias, out_channels=18, padding=0)
+    output.square().sum().backward()
+    exact = copy.deepcopy(dense).double()
+    exact(input.double()).square().sum().backward()
+    check(packing.unpack_winograd(packed.grad, 18), exact.weight.grad)
 
 
 def test_parts_of_a_block_have_a_gradient() -> None:

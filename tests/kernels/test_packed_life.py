@@ -29,6 +29,7 @@ def block() -> lk.InvertedResidual:
 
 LAYERS = {
     "winograd": lambda: lk.WinogradConv2d.from_conv(conv()),
+    "winograd as stored": lambda: lk.WinogradConv2d.from_conv(conv(), as_stored=True),
     "fp32": lambda: lk.PackedLinear.from_linear(linear()),
     "fp16": lambda: lk.PackedLinear.from_linear(linear(), dtype=torch.float16),
     "bf16": lambda: lk.PackedLinear.from_linear(linear(), dtype=torch.bfloat16),

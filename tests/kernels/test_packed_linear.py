@@ -161,6 +161,11 @@ NAN = torch.full((18, 5), float("nan"))
         ),
         (lambda: packing.pack_winograd(torch.zeros(0, 2, 3, 3), 2), ValueError, "O and C at least 1"),
         (
+            lambda: packing.pack_winograd(torch.zeros(2, 2, 3, 3), 2, as_stored=True),
+            ValueError,
+            "as_stored is given with tile 2 and stride 1; they must be 4 and 1",
+        ),
+        (
             lambda: packing.pack_winograd(torch.zeros(2, 2, 3, 3), 3),
             ValueError,
             "tile is 3, stride 1; tile must be 2 with stride 1 or 4 with stride 1 or 2 with stride 2",

@@ -23,6 +23,7 @@ def linear(bias: bool = True) -> nn.Linear:
 LAYERS = {
     "winograd 2": lambda: WinogradConv2d.from_conv(conv(), tile=2, relu=True),
     "winograd 4": lambda: WinogradConv2d.from_conv(conv(bias=False)),
+    "winograd as stored": lambda: WinogradConv2d.from_conv(conv(), as_stored=True),
     "winograd 7x7": lambda: WinogradConv2d.from_conv(conv(kernel_size=7, stride=2, padding=3), tile=3),
     "linear fp32": lambda: PackedLinear.from_linear(linear()),
     "linear fp16": lambda: PackedLinear.from_linear(linear(), dtype=torch.float16),
@@ -32,6 +33,7 @@ LAYERS = {
 EMPTY = {
     "winograd 2": lambda: WinogradConv2d(4, 6, tile=2, relu=True),
     "winograd 4": lambda: WinogradConv2d(4, 6, bias=False),
+    "winograd as stored": lambda: WinogradConv2d(4, 6, as_stored=True),
     "winograd 7x7": lambda: WinogradConv2d(4, 6, tile=3, kernel_size=7, stride=2, padding=3),
     "linear fp32": lambda: PackedLinear(10, 20),
     "linear fp16": lambda: PackedLinear(10, 20, dtype=torch.float16),
@@ -197,6 +199,15 @@ def test_weights_without_values_are_refused(name: str) -> None:
         with torch.set_grad_enabled(enabled), pytest.raises(ValueError, match="on meta; it must be on cpu"):
             layer(example(layer))
         assert layer(example(layer).to("meta")).device.type == "meta"
+
+
+def test_weights_as_they_are_stored_take_a_quarter_of_the_memory_and_are_no_others() -> None:
+    ahead, as_stored = (WinogradConv2d.from_conv(conv(), as_stored=one) for one in (False, True))
+    assert as_stored.weight.nbytes * 4 == ahead.weight.nbytes
+    for one, other in ((ahead, as_stored), (as_stored, ahead)):
+        with pytest.raises(RuntimeError, match="is refused: it is packed for another operator"):
+            one.load_state_dict(other.state_dict())
+    assert len(ahead.format) == 7  # as in the states that were saved before there was a choice
 
 
 def test_the_layer_shows_its_options() -> None:

@@ -10,9 +10,15 @@ from torch.nn import functional as F
 
 import leanmark_kernels
 from leanmark_kernels import packing, reference, winograd_conv2d
-from leanmark_kernels.winograd_forms import FORMS, Form
+from leanmark_kernels.winograd_forms import FORMS, Form, form_for
 
 TILES = (2, 4)
+each_form_and_as_stored = pytest.mark.parametrize(
+    ("form", "as_stored"),
+    [*((form, False) for form in FORMS), (form_for(3, 1, 4), True)],
+    ids=lambda one: f"{one.kernel}/{one.stride} in {one.tile}" if isinstance(one, Form) else str(one),
+)
+as_stored_or_ahead = pytest.mark.parametrize("as_stored", [False, True], ids=["ahead", "as stored"])
 each_form = pytest.mark.parametrize(
     "form", FORMS, ids=lambda form: f"{form.kernel}/{form.stride} in {form.tile}"
 )
@@ -40,6 +46,17 @@ def test_error_is_what_the_docstring_states(tile: int, bound: float, channels: i
     packed = packing.pack_winograd(weight, tile)
     actual = winograd_conv2d(input, packed, bias, out_channels=channels)
     assert (actual - exact).abs().max() <= bound * exact.abs().max()
+
+
+@pytest.mark.parametrize(("channels", "size"), [(16, 32), (64, 28), (128, 14), (512, 7)])
+def test_weights_that_are_transformed_when_used_are_as_exact(channels: int, size: int) -> None:
+    input, weight, bias = tensors(channels, channels, size, seed=1)
+    exact = F.conv2d(input.double(), weight.double(), bias.double(), padding=1)
+    packed = packing.pack_winograd(weight, 4, as_stored=True)
+    assert packed.shape == (channels // 16, channels, 3, 3, 16)
+    assert packing.unpack_winograd(packed, channels).equal(weight)
+    actual = winograd_conv2d(input, packed, bias, out_channels=channels)
+    assert (actual - exact).abs().max() <= 2e-5 * exact.abs().max()
 
 
 @pytest.mark.parametrize(
@@ -76,15 +93,24 @@ def test_known_values_at_stride_2() -> None:
         torch.testing.assert_close(output[0, 0], torch.tensor(expected, dtype=torch.float32))
 
 
-@pytest.mark.parametrize("tile", TILES)
-def test_known_values(tile: int) -> None:
+@pytest.mark.parametrize(("tile", "as_stored"), [(2, False), (4, False), (4, True)])
+def test_known_values(tile: int, as_stored: bool) -> None:
     """Ones under a window of ones: nine in the middle, six at an edge, four in a corner."""
-    packed = packing.pack_winograd(torch.ones(1, 1, 3, 3), tile)
+    packed = packing.pack_winograd(torch.ones(1, 1, 3, 3), tile, as_stored=as_stored)
     bias, residual = torch.tensor([-5.0]), torch.zeros(1, 1, 3, 3)
     residual[0, 0, 1, 1] = 0.5
     output = winograd_conv2d(torch.ones(1, 1, 3, 3), packed, bias, residual, out_channels=1, relu=True)
     expected = torch.tensor([[[[0.0, 1.0, 0.0], [1.0, 4.5, 1.0], [0.0, 1.0, 0.0]]]])
     torch.testing.assert_close(output, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("padding", [0, 1, 3])
+def test_reference_is_a_convolution_by_weights_as_they_are_stored(padding: int) -> None:
+    input, weight, bias = (t.double() for t in tensors(5, 20, 9, seed=2, batch=2))
+    packed = packing.pack_winograd(weight.float(), 4, as_stored=True).double()
+    actual = reference.winograd_conv2d(input, packed, bias, None, 20, padding, 1, True)
+    exact = F.conv2d(input, weight.float().double(), bias, padding=padding).relu()
+    torch.testing.assert_close(actual, exact, atol=1e-12, rtol=0)
 
 
 @each_form
@@ -98,12 +124,12 @@ def test_reference_is_a_convolution(form: Form, padding: int) -> None:
 
 
 @needs_native
-@each_form
+@each_form_and_as_stored
 @pytest.mark.parametrize("size", [7, 40, 75])
-def test_threads_do_not_change_a_bit(form: Form, size: int) -> None:
+def test_threads_do_not_change_a_bit(form: Form, as_stored: bool, size: int) -> None:
     """Small images are shared out within a block of tiles, large ones block by block."""
     input, weight, bias = tensors(40, 48, size, seed=3, kernel=form.kernel)
-    packed = packing.pack_winograd(weight, form.tile, form.stride)
+    packed = packing.pack_winograd(weight, form.tile, form.stride, as_stored=as_stored)
     before = torch.get_num_threads()
     outputs = []
     try:
@@ -139,25 +165,28 @@ def test_callers_at_the_same_time_do_not_wait_for_one_another() -> None:
     assert all(one.equal(exact) for many, exact in zip(found, expected, strict=True) for one in many)
 
 
-def test_nan_reaches_the_tiles_it_touches_and_no_others() -> None:
+@as_stored_or_ahead
+def test_nan_reaches_the_tiles_it_touches_and_no_others(as_stored: bool) -> None:
     input, weight, bias = tensors(3, 4, 12, seed=4)
     input[0, 1, 0, 0] = float("nan")
-    output = winograd_conv2d(input, packing.pack_winograd(weight, 4), bias, out_channels=4, relu=True)
+    packed = packing.pack_winograd(weight, 4, as_stored=as_stored)
+    output = winograd_conv2d(input, packed, bias, out_channels=4, relu=True)
     assert output[:, :, :2, :2].isnan().all()
     assert not output[:, :, 4:, :].isnan().any()
     assert not output[:, :, :, 4:].isnan().any()
 
 
-@each_form
-def test_registration_is_complete(form: Form) -> None:
+@each_form_and_as_stored
+def test_registration_is_complete(form: Form, as_stored: bool) -> None:
     input, weight, bias = tensors(5, 18, 6, seed=5, batch=2, kernel=form.kernel)
-    packed = packing.pack_winograd(weight, form.tile, form.stride)
+    packed = packing.pack_winograd(weight, form.tile, form.stride, as_stored=as_stored)
     residual = torch.zeros(2, 18, *[form.size(6, 1)] * 2)
     arguments = (input, packed, bias, residual, 18, 1, form.stride, True)
     torch.library.opcheck(torch.ops.leanmark.winograd_conv2d.default, arguments)
 
 
 X, U, B = torch.zeros(2, 5, 6, 7), packing.pack_winograd(torch.zeros(18, 5, 3, 3), 4), torch.zeros(18)
+W = packing.pack_winograd(torch.zeros(18, 5, 3, 3), 4, as_stored=True)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +198,10 @@ X, U, B = torch.zeros(2, 5, 6, 7), packing.pack_winograd(torch.zeros(18, 5, 3, 3
         ({"input": X[0]}, ValueError, r"input is \[5, 6, 7\]; it must be \[N, 5, H, W\]"),
         ({"input": X[:, :4]}, ValueError, "it must be .* since weight was packed for 5 channels"),
         ({"weight": U[:9]}, ValueError, r"weight is \[9, 2, 5, 16\]; it must be \[16 or 36, panels, C, 16\]"),
+        ({"weight": W[:, :, :2]}, ValueError, r"it must be .* or, with stride 1, \[panels, C, 3, 3, 16\]"),
+        ({"weight": W, "stride": 2}, ValueError, r"weight is \[2, 5, 3, 3, 16\]; it must be"),
+        ({"weight": W[:, :4]}, ValueError, "it must be .* since weight was packed for 4 channels"),
+        ({"weight": W[:1]}, ValueError, "out_channels is 18; it must be from 1 to 16"),
         ({"stride": 3}, ValueError, "stride is 3; it must be 1 or 2"),
         ({"stride": 2}, ValueError, r"it must be \[N, 1, H, W\], since .* for 1 channels and stride 2"),
         ({"out_channels": 33}, ValueError, "out_channels is 33; it must be from 17 to 32"),
@@ -201,6 +234,12 @@ def test_mistakes_are_explained(
         (X[:, :, :2], U, B, None, 18, 0, 1, True),
         (X, U, B, None, 18, 1, 2, True),
         (X, U, B, None, 18, 1, 0, True),
+        (X, W[:, :, :2], B, None, 18, 1, 1, True),
+        (X, W[..., :8], B, None, 18, 1, 1, True),
+        (X, W[:, :4], B, None, 18, 1, 1, True),
+        (X, W[:1], B, None, 18, 1, 1, True),
+        (X, W, B, None, 18, 1, 2, True),
+        (X, W[None], B, None, 18, 1, 1, True),
     ],
 )
 def test_direct_calls_never_read_stray_memory(arguments: tuple[Tensor | int | None, ...]) -> None:

@@ -1,6 +1,8 @@
 // The three phases of a block of Winograd tiles, for any vector width.
 #pragma once
 
+#include <utility>
+
 #include "cpu/panels.h"
 #include "cpu/vector.h"
 #include "cpu/winograd/plan.h"
@@ -57,7 +59,8 @@ LEANMARK_INLINE void transform_inputs(const Plan& p, const Block& block, int64_t
   for (int64_t item = begin; item < end; ++item) {
     const int64_t tile = item / chunks, channel = item % chunks * kChunk;
     const int64_t channels = std::min(kChunk, p.in_channels - channel);
-    const Place place(p, block.first + tile, Tile::kOut);
+    // Behind the last tile it again, where a group of tiles is filled up.
+    const Place place(p, block.first + std::min(tile, block.tiles - 1), Tile::kOut);
     constexpr int kStride = Tile::kStep / Tile::kOut;
     const int64_t top = place.top * kStride - p.padding, left = place.left * kStride - p.padding;
     const float* image = p.input + place.image * p.height * p.width * p.in_channels;
@@ -69,9 +72,10 @@ LEANMARK_INLINE void transform_inputs(const Plan& p, const Block& block, int64_t
     const int64_t pixel = straight ? p.in_channels : kChunk;
     const int64_t row = straight ? p.width * p.in_channels : kIn * kChunk;
 
-    float* to = block.inputs + tile * p.in_stride + channel;
+    float* to = block.inputs + p.inputs.at(tile, channel);
     for (int64_t c = 0; c < channels; c += kLanes) {
-      transform_input<kLanes, Tile>(from + c, row, pixel, to + c, p.in_point_stride);
+      float* lanes = to + c / kPanelWidth * p.inputs.channels + c % kPanelWidth;
+      transform_input<kLanes, Tile>(from + c, row, pixel, lanes, p.inputs.point);
     }
   }
 }
@@ -136,9 +140,9 @@ LEANMARK_INLINE void multiply(const Plan& p, const Block& block, int64_t begin, 
     const int64_t weights = item / groups, panel = item % groups * kPanels;
     const float* b = p.weight + (weights * p.panels + panel) * p.depth * kPanelWidth;
     for (int64_t point = p.first[weights]; point < p.first[weights + 1]; ++point) {
-      const float* a = block.inputs + point * p.in_point_stride;
-      float* to = block.outputs + point * p.out_point_stride + panel * kPanelWidth;
-      const Operands o{a, p.in_stride, b, p.depth, to, p.out_stride, 0};
+      const float* a = block.inputs + point * p.inputs.point;
+      float* to = block.outputs + point * p.outputs.point + panel * kPanelWidth;
+      const Operands o{a, p.inputs.tile, b, p.depth, to, p.outputs.tile, 0};
       if (panel + kPanels > p.panels) {
         multiply_panels<kLanes, kMostRows, 1>(block, o);
       } else {
@@ -156,7 +160,7 @@ LEANMARK_INLINE void transform_output(const Plan& p, const float* from, int64_t 
   using V = Vector<kLanes>;
   V m[kIn * kIn], half[kOut * kIn], y[kOut * kOut];
   #pragma GCC unroll 36
-  for (int e = 0; e < kIn * kIn; ++e) m[e] = load<V>(from + kOrder<Tile>.place[e] * p.out_point_stride);
+  for (int e = 0; e < kIn * kIn; ++e) m[e] = load<V>(from + kOrder<Tile>.place[e] * p.outputs.point);
   #pragma GCC unroll 6
   for (int j = 0; j < kIn; ++j) Tile::template output<kIn, kIn>(m + j, half + j);
   #pragma GCC unroll 4
@@ -183,12 +187,11 @@ LEANMARK_INLINE void transform_output(const Plan& p, const float* from, int64_t 
   }
 }
 
-// Asks for the memory of an item's output pixels. They lie too far apart for the processor to see a pattern, and in a
+// Asks for the memory of a tile's output pixels. They lie too far apart for the processor to see a pattern, and in a
 // whole model what is written to has left the caches since it was last used.
 template <class Tile>
-LEANMARK_INLINE void expect_outputs(const Plan& p, const Block& block, int64_t item, int64_t chunks) {
-  const Place place(p, block.first + item / chunks, Tile::kOut);
-  const int64_t first = item % chunks * kChunk, last = std::min(first + kChunk, p.out_channels);
+LEANMARK_INLINE void expect_outputs(const Plan& p, const Block& block, int64_t tile, int64_t first, int64_t last) {
+  const Place place(p, block.first + tile, Tile::kOut);
   const int64_t rows = std::min<int64_t>(Tile::kOut, p.out_height - place.top);
   const int64_t columns = std::min<int64_t>(Tile::kOut, p.out_width - place.left);
   const int64_t pixel = (place.image * p.out_height + place.top) * p.out_width + place.left;
@@ -203,21 +206,34 @@ LEANMARK_INLINE void expect_outputs(const Plan& p, const Block& block, int64_t i
   }
 }
 
+// Channels `first` to `last` of a tile, of which `from` holds the points.
+template <int kLanes, class Tile>
+LEANMARK_INLINE void write_tile(const Plan& p, const Block& block, int64_t tile, int64_t first, int64_t last,
+                                const float* from) {
+  const Place place(p, block.first + tile, Tile::kOut);
+  const int64_t rows = std::min<int64_t>(Tile::kOut, p.out_height - place.top);
+  const int64_t columns = std::min<int64_t>(Tile::kOut, p.out_width - place.left);
+  const int64_t pixel = (place.image * p.out_height + place.top) * p.out_width + place.left;
+  for (int64_t channel = first; channel < last; channel += kLanes, from += kLanes) {
+    transform_output<kLanes, Tile>(p, from, pixel * p.out_channels + channel, channel, rows, columns);
+  }
+}
+
 template <int kLanes, class Tile>
 LEANMARK_INLINE void transform_outputs(const Plan& p, const Block& block, int64_t begin, int64_t end) {
   const int64_t chunks = (p.out_channels + kChunk - 1) / kChunk;
+  const auto channels = [&](int64_t item) {
+    const int64_t first = item % chunks * kChunk;
+    return std::pair(first, std::min(first + kChunk, p.out_channels));
+  };
   for (int64_t item = begin; item < end; ++item) {
-    const int64_t tile = item / chunks, first = item % chunks * kChunk;
-    const Place place(p, block.first + tile, Tile::kOut);
-    const int64_t rows = std::min<int64_t>(Tile::kOut, p.out_height - place.top);
-    const int64_t columns = std::min<int64_t>(Tile::kOut, p.out_width - place.left);
-    const int64_t pixel = (place.image * p.out_height + place.top) * p.out_width + place.left;
-    const int64_t last = std::min(first + kChunk, p.out_channels);
-    if (item + kItemsAhead < end) expect_outputs<Tile>(p, block, item + kItemsAhead, chunks);
-    for (int64_t channel = first; channel < last; channel += kLanes) {
-      const float* from = block.outputs + tile * p.out_stride + channel;
-      transform_output<kLanes, Tile>(p, from, pixel * p.out_channels + channel, channel, rows, columns);
+    if (const int64_t next = item + kItemsAhead; next < end) {
+      const auto [first, last] = channels(next);
+      expect_outputs<Tile>(p, block, next / chunks, first, last);
     }
+    const auto [first, last] = channels(item);
+    const float* from = block.outputs + p.outputs.at(item / chunks, first);
+    write_tile<kLanes, Tile>(p, block, item / chunks, first, last, from);
   }
 }
 

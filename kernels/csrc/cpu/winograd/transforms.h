@@ -69,6 +69,30 @@ struct F4 : Alone<6> {
   }
 };
 
+// F(4, 3) of weights that are transformed when they are used: in two steps and none of their factors, which are 1/4,
+// -1/6, -1/6, 1/24, 1/24 and 1. The output transform multiplies by these.
+struct F4AsStored : F4 {
+  // Row kRow; `tap` gives the three weights.
+  template <int kRow, class Tap>
+  static LEANMARK_INLINE auto weights(const Tap& tap) {
+    if constexpr (kRow == 0) return tap(0);
+    if constexpr (kRow == 1) return tap(0) + tap(2) + tap(1);
+    if constexpr (kRow == 2) return tap(0) + tap(2) - tap(1);
+    if constexpr (kRow == 3) return tap(0) + 4.0f * tap(2) + 2.0f * tap(1);
+    if constexpr (kRow == 4) return tap(0) + 4.0f * tap(2) - 2.0f * tap(1);
+    if constexpr (kRow == 5) return tap(2);
+  }
+
+  template <int kStride, int kOutStride, class V>
+  static LEANMARK_INLINE void output(const V* m, V* y) {
+    V scaled[kIn];
+    constexpr float kFactors[] = {1 / 4.0f, -1 / 6.0f, -1 / 6.0f, 1 / 24.0f, 1 / 24.0f, 1.0f};
+    #pragma GCC unroll 6
+    for (int i = 0; i < kIn; ++i) scaled[i] = kFactors[i] * m[i * kStride];
+    F4::output<1, kOutStride>(scaled, y);
+  }
+};
+
 // F(3, 4), on the points of F(4, 3).
 struct F3 : Alone<6> {
   static constexpr int kOut = 3, kStep = 3;

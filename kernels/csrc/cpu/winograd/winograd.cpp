@@ -53,12 +53,15 @@ Sizes sizes_of(Form form) {
   switch (form) {
     case Form::kF2: return sizes<F2>(3, 1);
     case Form::kF4: return sizes<F4>(3, 1);
+    case Form::kF4AsStored: return sizes<F4>(3, 1);
     case Form::kF3: return sizes<F3>(7, 2);
     default: return sizes<Stride2>(3, 2);
   }
 }
 
-Form form_of(int64_t weights, int64_t stride) {
+Form form_of(const Tensor& weight, int64_t stride) {
+  if (weight.dim() == 5) return Form::kF4AsStored;
+  const int64_t weights = weight.size(0);
   if (stride == 1) return weights == 36 ? Form::kF4 : Form::kF2;
   return weights == 36 ? Form::kF3 : Form::kStride2;
 }
@@ -66,44 +69,54 @@ Form form_of(int64_t weights, int64_t stride) {
 struct Schedule {
   const Plan& plan;
   const Phases& phases;
-  int64_t points, weights, block_tiles, blocks;
+  int64_t weights, block_tiles, blocks;
+  int64_t input_floats, output_floats;  // of one block
 
-  int64_t scratch_floats() const { return points * (plan.in_point_stride + plan.out_point_stride); }
-
-  Block block(int64_t index, float* scratch) const {
+  Block block(int64_t index, float* inputs, float* outputs) const {
     const int64_t first = index * block_tiles;
-    return {first, std::min(block_tiles, plan.tiles - first), scratch, scratch + points * plan.in_point_stride};
+    return {first, std::min(block_tiles, plan.tiles - first), inputs, outputs};
   }
-  int64_t inputs(const Block& b) const { return b.tiles * divide_up(plan.in_channels, kChunk); }
+  int64_t inputs(const Block& b) const {
+    const int64_t together = plan.inputs.together;
+    return divide_up(b.tiles, together) * together * divide_up(plan.in_channels, kChunk);
+  }
   int64_t products() const { return weights * divide_up(plan.panels, phases.panels_at_once); }
-  int64_t outputs(const Block& b) const { return b.tiles * divide_up(plan.out_channels, kChunk); }
+  int64_t outputs(const Block& b) const {
+    return phases.transform_outputs ? b.tiles * divide_up(plan.out_channels, kChunk) : 0;
+  }
 };
 
 // Many tiles: every thread takes whole blocks, and what it transforms stays in its own cache.
 void run_blocks(const Schedule& s, int64_t workers, float* scratch) {
   Items blocks(s.blocks);
   torch::stable::parallel_for(0, workers, 1, [&](int64_t worker, int64_t) {
+    float* inputs = scratch + worker * (s.input_floats + s.output_floats);
     blocks.take_singly([&](int64_t index) {
-      const Block block = s.block(index, scratch + worker * s.scratch_floats());
+      const Block block = s.block(index, inputs, inputs + s.input_floats);
       s.phases.transform_inputs(s.plan, block, 0, s.inputs(block));
       s.phases.multiply(s.plan, block, 0, s.products());
-      s.phases.transform_outputs(s.plan, block, 0, s.outputs(block));
+      if (s.phases.transform_outputs) s.phases.transform_outputs(s.plan, block, 0, s.outputs(block));
     });
   });
 }
 
-// Few tiles: all threads work on one block, so that each reads its share of the weights only.
+// Few tiles: all threads work on one block, so that each reads its share of the weights only. Where the products of
+// a panel become outputs at once, every thread has memory of its own for them.
 void run_phases(const Schedule& s, int64_t workers, float* scratch) {
   const Phase phases[] = {s.phases.transform_inputs, s.phases.multiply, s.phases.transform_outputs};
+  const auto block_for = [&](int64_t worker, int64_t index) {
+    const int64_t own = s.phases.transform_outputs ? 0 : worker * s.output_floats;
+    return s.block(index, scratch, scratch + s.input_floats + own);
+  };
   std::vector<Items> items;
   items.reserve(3 * s.blocks);
   for (int64_t index = 0; index < s.blocks; ++index) {
-    const Block block = s.block(index, scratch);
+    const Block block = block_for(0, index);
     for (const int64_t count : {s.inputs(block), s.products(), s.outputs(block)}) items.emplace_back(count);
   }
-  torch::stable::parallel_for(0, workers, 1, [&](int64_t, int64_t) {
+  torch::stable::parallel_for(0, workers, 1, [&](int64_t worker, int64_t) {
     for (int64_t i = 0; i < 3 * s.blocks; ++i) {
-      const Block block = s.block(i / 3, scratch);
+      const Block block = block_for(worker, i / 3);
       items[i].take_and_wait(workers, [&](int64_t begin, int64_t end) {
         phases[i % 3](s.plan, block, begin, end);
       });
@@ -111,24 +124,52 @@ void run_phases(const Schedule& s, int64_t workers, float* scratch) {
   });
 }
 
+// One row of channels per tile, the points apart by one cache line more, or they would fall into few sets of a cache.
+Layout by_point(int64_t tiles, int64_t channels) {
+  const int64_t row = divide_up(channels, kAlign) * kAlign;
+  return {1, row, row, kPanelWidth, tiles * row + kAlign};
+}
+
+// In the order of the products with weights as they are stored, so that all strides but one are constants there.
+Layout by_group(int64_t together, int64_t points, int64_t channels) {
+  const int64_t panel = points * together * kPanelWidth;
+  return {together, divide_up(channels, kPanelWidth) * panel, kPanelWidth, panel, together * kPanelWidth};
+}
+
 void run(Plan& plan, Form form) {
   const auto [kernel, stride, side, points, weights, first] = sizes_of(form);
+  const Phases& steps = phases(form);
   plan.first = first;
+  const bool ahead = form != Form::kF4AsStored;
   const int64_t threads = torch::stable::get_num_threads();
-  const int64_t per_tile = points * (plan.in_stride + plan.out_stride);
+  const int64_t out_channels = ahead ? plan.out_channels : kPanelWidth;  // whose products are there at a time
+  const int64_t per_tile = points * (divide_up(plan.depth, kAlign) + divide_up(out_channels, kAlign)) * kAlign;
   const int64_t fits = std::max(kFewestTiles, kBlockFloats / per_tile);
   const bool whole_blocks = threads == 1 || plan.tiles >= threads * kFewestTiles;
   const int64_t workers = whole_blocks ? threads : 1;
   // Blocks of even size, as many for every worker.
   const int64_t blocks = divide_up(std::max<int64_t>(1, (plan.tiles + fits / 2) / fits), workers) * workers;
-  const int64_t block_tiles = divide_up(plan.tiles, blocks);
+  const int64_t together = steps.tiles_together;
+  const int64_t block_tiles = divide_up(divide_up(plan.tiles, blocks), together) * together;
 
-  // One cache line more, or the points of a tile would fall into few sets of the cache.
-  plan.in_point_stride = block_tiles * plan.in_stride + kAlign;
-  plan.out_point_stride = block_tiles * plan.out_stride + kAlign;
-  const Schedule schedule{plan, phases(form), points, weights, block_tiles, divide_up(plan.tiles, block_tiles)};
-  const int64_t floats = workers * schedule.scratch_floats(), together = 1;
-  const Tensor scratch = allocate({&floats, 1}, &together);
+  const auto lay_out = [&](int64_t channels) {
+    return ahead ? by_point(block_tiles, channels) : by_group(together, points, channels);
+  };
+  const auto floats = [&](const Layout& layout) {
+    return ahead ? points * layout.point : block_tiles / together * layout.group;
+  };
+  plan.inputs = lay_out(plan.depth);
+  plan.outputs = lay_out(out_channels);
+  const Schedule schedule{plan,
+                          steps,
+                          ahead ? weights : 1,
+                          block_tiles,
+                          divide_up(plan.tiles, block_tiles),
+                          floats(plan.inputs),
+                          floats(plan.outputs)};
+  const int64_t inputs = whole_blocks ? threads : 1, outputs = whole_blocks || !ahead ? threads : 1;
+  const int64_t all = inputs * schedule.input_floats + outputs * schedule.output_floats, stride_of_all = 1;
+  const Tensor scratch = allocate({&all, 1}, &stride_of_all);
   const auto run_all = whole_blocks ? run_blocks : run_phases;
   run_all(schedule, threads, scratch.mutable_data_ptr<float>());
 }
@@ -140,14 +181,15 @@ void check(const Tensor& input, const Tensor& weight, const std::optional<Tensor
                   "winograd_conv2d: input and weight must be float32");
   STD_TORCH_CHECK(input.dim() == 4, "winograd_conv2d: input must be [N, C, H, W]");
   STD_TORCH_CHECK(stride == 1 || stride == 2, "winograd_conv2d: stride must be 1 or 2");
-  STD_TORCH_CHECK(weight.dim() == 4 && (weight.size(0) == 16 || weight.size(0) == 36) &&
-                      weight.size(3) == kPanelWidth,
-                  "winograd_conv2d: weight must be [16 or 36, panels, C, 16]");
-  const Form form = form_of(weight.size(0), stride);
+  const bool ahead = weight.dim() == 4 && (weight.size(0) == 16 || weight.size(0) == 36);
+  const bool as_stored = weight.dim() == 5 && weight.size(2) == 3 && weight.size(3) == 3 && stride == 1;
+  STD_TORCH_CHECK((ahead || as_stored) && weight.size(weight.dim() - 1) == kPanelWidth,
+                  "winograd_conv2d: weight must be [16 or 36, panels, C, 16], or [panels, C, 3, 3, 16] at stride 1");
+  const Form form = form_of(weight, stride);
   const int64_t kernel = sizes_of(form).kernel, pixels = form == Form::kF3 ? kSquare : 1;
-  STD_TORCH_CHECK(weight.size(2) == pixels * input.size(1) && input.size(1) > 0,
+  STD_TORCH_CHECK(weight.size(ahead ? 2 : 1) == pixels * input.size(1) && input.size(1) > 0,
                   "winograd_conv2d: weight must be packed for the C of input");
-  STD_TORCH_CHECK(out_channels > 0 && divide_up(out_channels, kPanelWidth) == weight.size(1),
+  STD_TORCH_CHECK(out_channels > 0 && divide_up(out_channels, kPanelWidth) == weight.size(ahead ? 1 : 0),
                   "winograd_conv2d: out_channels must be that of the packed weight");
   STD_TORCH_CHECK(padding >= 0 && input.size(2) + 2 * padding >= kernel && input.size(3) + 2 * padding >= kernel,
                   "winograd_conv2d: padding must be >= 0 and the padded input at least as large as the kernel");
@@ -169,7 +211,9 @@ Plan plan_for(const Tensor& input, const Tensor& weight, int64_t out_channels, i
   plan.height = input.size(2);
   plan.width = input.size(3);
   plan.in_channels = input.size(1);
-  plan.depth = weight.size(2);
+  const int64_t panels_at = form == Form::kF4AsStored ? 0 : 1;
+  plan.panels = weight.size(panels_at);
+  plan.depth = weight.size(panels_at + 1);
   plan.out_height = (plan.height + 2 * padding - sizes.kernel) / sizes.stride + 1;
   plan.out_width = (plan.width + 2 * padding - sizes.kernel) / sizes.stride + 1;
   plan.out_channels = out_channels;
@@ -177,9 +221,6 @@ Plan plan_for(const Tensor& input, const Tensor& weight, int64_t out_channels, i
   plan.tiles_high = divide_up(plan.out_height, sizes.side);
   plan.tiles_wide = divide_up(plan.out_width, sizes.side);
   plan.tiles = input.size(0) * plan.tiles_high * plan.tiles_wide;
-  plan.panels = weight.size(1);
-  plan.in_stride = divide_up(plan.depth, kAlign) * kAlign;
-  plan.out_stride = plan.panels * kPanelWidth;
   return plan;
 }
 
@@ -187,7 +228,8 @@ Plan plan_for(const Tensor& input, const Tensor& weight, int64_t out_channels, i
 Tensor take_squares(Plan& plan, int64_t batch) {
   const Squares squares{plan.input, plan.height, plan.width, plan.in_channels, plan.padding,
                         plan.tiles_high * F3::kStep + F3::kIn - F3::kStep,
-                        plan.tiles_wide * F3::kStep + F3::kIn - F3::kStep, plan.in_stride};
+                        plan.tiles_wide * F3::kStep + F3::kIn - F3::kStep,
+                        divide_up(plan.depth, kAlign) * kAlign};
   const Tensor image = allocate_channels_last({batch, squares.channels, squares.high, squares.wide});
   float* to = image.mutable_data_ptr<float>();
   const int64_t rows = batch * squares.high;
@@ -205,7 +247,7 @@ Tensor winograd_conv2d(const Tensor& input, const Tensor& weight, const std::opt
                        const std::optional<Tensor>& residual, int64_t out_channels, int64_t padding,
                        int64_t stride, bool relu) {
   check(input, weight, bias, out_channels, padding, stride);
-  const Form form = form_of(weight.size(0), stride);
+  const Form form = form_of(weight, stride);
   Plan plan = plan_for(input, weight, out_channels, padding, form);
   const std::array<int64_t, 4> shape{input.size(0), out_channels, plan.out_height, plan.out_width};
   if (residual) check_residual(*residual, shape);
