@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from functools import partial
 
 import numpy as np
 import pytest
@@ -76,19 +77,20 @@ def no_counter(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_instructions_are_per_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Instructions, "unavailable", lambda self: None)
     monkeypatch.setattr(Instructions, "start", lambda self: 0)
-    monkeypatch.setattr(Instructions, "stop", lambda self, token: Reading(value=8004.0, duration_s=1.0))
+    read = partial(Reading, value=8004.0, duration_s=1.0)
+    monkeypatch.setattr(Instructions, "stop", lambda self, token: read)
     executable = Fake()
     assert counting.count(executable, 1).counts == {"flops": 3, "instructions": 1000}
     assert executable.steps == counting.STEPS == 8
 
 
 def test_a_counter_that_fails_costs_no_other_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stuck(self: Instructions, token: object) -> Reading:
+    def stuck() -> Reading:
         raise StuckCounter("it stood still")
 
     monkeypatch.setattr(Instructions, "unavailable", lambda self: None)
     monkeypatch.setattr(Instructions, "start", lambda self: 0)
-    monkeypatch.setattr(Instructions, "stop", stuck)
+    monkeypatch.setattr(Instructions, "stop", lambda self, token: stuck)
     assert counting.count(Fake(), 1) == Counted(
         counts={"flops": 3}, missing={"instructions": "it stood still"}
     )
