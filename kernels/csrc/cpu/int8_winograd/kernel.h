@@ -101,12 +101,18 @@ LEANMARK_INLINE void transform_inputs(const Plan& p, const Block& block, int64_t
 template <class Isa, int kRow>
 LEANMARK_INLINE void transform_weights(const Plan& p, const Part& part, int16_t* to) {
   using V = Short<Isa>;
+  constexpr int64_t kPairBytes = kWeights * kPairWidth;
+  // What is asked of memory, a sixth for each row: the next part of the panel, or the first of the group behind.
+  const bool last = part.pair + part.pairs == p.depth / 2;
+  const int64_t skipped = last ? (part.panels - 1) * (p.depth / 2) : 0;
+  const int64_t ahead = (part.pairs + skipped) * kPairBytes + kRow * kPairBytes / kIn;
   for (int64_t panel = 0; panel < part.panels; ++panel) {
-    const int8_t* from = p.weight + ((part.panel + panel) * (p.depth / 2) + part.pair) * kWeights * kPairWidth;
+    const int8_t* from = p.weight + ((part.panel + panel) * (p.depth / 2) + part.pair) * kPairBytes;
     int16_t* line = to + panel * kPairs * kPairWidth;
     for (const int16_t* end = line + part.pairs * kPairWidth; line < end; line += kPairWidth) {
       for (int64_t at = 0; at < kPairWidth; at += 2 * Isa::kLanes) {
         V g[kWeights], row[kTaps], u[kIn];
+        if (at == 0) __builtin_prefetch(from + ahead);
         #pragma GCC unroll 9
         for (int e = 0; e < kWeights; ++e) g[e] = Isa::widen(from + e * kPairWidth + at);
         #pragma GCC unroll 3
@@ -115,7 +121,7 @@ LEANMARK_INLINE void transform_weights(const Plan& p, const Part& part, int16_t*
         #pragma GCC unroll 6
         for (int j = 0; j < kIn; ++j) store(u[j], line + j * kWeightStride + at);
       }
-      from += kWeights * kPairWidth;
+      from += kPairBytes;
     }
   }
 }
