@@ -9,9 +9,10 @@ import json
 import sys
 from dataclasses import asdict
 
+from triton_compile import compile_launch
 from triton_problems import Example, large
 
-from leanmark_kernels.triton import ahead, device_limits
+from leanmark_kernels.triton import device_limits
 from leanmark_kernels.triton.configuration import Config
 from leanmark_kernels.triton.device_limits import SHARED_BYTES
 
@@ -26,7 +27,7 @@ def main(share: int, shares: int) -> None:
     for capability, example, kernel, config in work[share::shares]:
         limits = device_limits.on_paper(capability)
         launch = kernel.launches(example.problem, config, limits)[0]
-        found = ahead.compile_launch(launch, capability)
+        found = compile_launch(launch, capability)
         name = f"{kernel.name} {example.name} sm_{capability[0]}{capability[1]} {config}"
         facts = {**asdict(found), "limit": limits.shared_bytes, "block_m": dict(config.blocks).get("BLOCK_M")}
         print(json.dumps({"name": name, "kernel": kernel.name, "capability": capability[0], **facts}))

@@ -44,10 +44,6 @@ class Compiled:
     stack_bytes: int
     counts: Mapping[str, int]
 
-    def count(self, *names: str) -> int:
-        """How often the program text has any of these instructions."""
-        return sum(self.counts[name] for name in names)
-
 
 def compile_launch(launch: Launch, capability: tuple[int, int]) -> Compiled:
     """``launch`` compiled for ``capability`` as its first call there would be.
