@@ -24,7 +24,7 @@ using torch::stable::Tensor;
 
 // Scratch that one block may take: with the panels in use, about what a core's own cache holds.
 constexpr int64_t kBlockBytes = 768 * 1024;
-// Weights are read once per block, so a block has at least this many tiles, even where they overflow a cache.
+// Weights are transformed in every block, so one has at least this many tiles, even where they overflow a cache.
 constexpr int64_t kFewestTiles = 32;
 constexpr int64_t kLine = 64;
 
@@ -54,8 +54,9 @@ struct Schedule {
 
   Block block(int64_t index, int64_t worker) const {
     const int64_t first = index * block_tiles;
-    char* own = scratch + worker * (kWeightBytes + output_bytes(plan));
-    char* inputs = scratch + workers * (kWeightBytes + output_bytes(plan)) + (shared ? 0 : worker) * input_bytes(plan);
+    const int64_t own_bytes = kWeightBytes + output_bytes(plan);
+    char* own = scratch + worker * own_bytes;
+    char* inputs = scratch + workers * own_bytes + (shared ? 0 : worker) * input_bytes(plan);
     return {first, std::min(block_tiles, plan.tiles - first), reinterpret_cast<int16_t*>(inputs),
             reinterpret_cast<int16_t*>(own), reinterpret_cast<int32_t*>(own + kWeightBytes)};
   }
@@ -94,7 +95,8 @@ void run_phases(const Schedule& s) {
 
 void run(Plan& plan, const Tensor& like) {
   const int64_t threads = torch::stable::get_num_threads();
-  const int64_t per_tile = kPoints * (plan.in_stride * int64_t(sizeof(int16_t)) + kOutStride * int64_t(sizeof(int32_t)));
+  const int64_t per_tile =
+      kPoints * (plan.in_stride * int64_t(sizeof(int16_t)) + kOutStride * int64_t(sizeof(int32_t)));
   const int64_t fits = std::max(kFewestTiles, (kBlockBytes - Schedule::kWeightBytes) / per_tile);
   const bool whole_blocks = threads == 1 || plan.tiles >= threads * kFewestTiles;
   const int64_t at_once = whole_blocks ? threads : 1;

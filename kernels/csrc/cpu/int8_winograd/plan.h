@@ -1,8 +1,8 @@
 // One exact 8-bit convolution by Winograd's F(4x4, 3x3), and how its output tiles are cut into blocks.
 //
 // Every transform is of integers: inputs grow to 16 bits, weights to 14, so that 16-bit operands will do. Their sums
-// are taken modulo 2^32, in which 900 times the convolution determines it, see transforms.h, and in which the order of
-// additions is of no matter: the input channels may come in several parts.
+// are taken modulo 2^32, in which 900 times the convolution determines it, see transforms.h, and in which it does not
+// matter that a sum is made in parts, one for each chunk of input channels.
 #pragma once
 
 #include <cstdint>
