@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from leanmark_kernels.convert import WEIGHTS, Converted, Recipe, choosing, convert
+from leanmark_kernels.convert import WEIGHTS, Converted, Recipe, choosing, convert, timing
 from leanmark_kernels.packed_state import PackedModule
 
 UNCACHED = Recipe(rounds=1, cache=None)
@@ -111,7 +111,7 @@ def test_computes_the_same_for_any_batch_with_everything_folded() -> None:
 def test_an_inverted_residual_is_measured_as_one_operator_too(
     out: int, residual: str, fastest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def timed(calls: Mapping[str, object], rounds: int) -> dict[str, float]:
+    def timed(calls: Mapping[str, object], rounds: int, beside: int = 0) -> dict[str, float]:
         return {name: 1e-6 if name in (fastest, "depthwise") else 2e-6 for name in calls}
 
     monkeypatch.setattr(choosing, "interleaved", timed)
@@ -354,7 +354,7 @@ def test_a_model_that_counts_on_changes_in_place_is_refused() -> None:
 def test_timings_of_three_one_by_one_hold_only_for_what_the_three_became(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def timed(calls: Mapping[str, object], rounds: int) -> dict[str, float]:
+    def timed(calls: Mapping[str, object], rounds: int, beside: int = 0) -> dict[str, float]:
         return {name: 1e-6 if name in ("torch", "one by one") else 2e-6 for name in calls}
 
     monkeypatch.setattr(choosing, "interleaved", timed)
@@ -372,6 +372,30 @@ def test_timings_of_three_one_by_one_hold_only_for_what_the_three_became(
     again = convert(model, images(), recipe).choices
     assert [choice.chosen for choice in again] == ["oneDNN prepacked"] * 3 + ["one by one"]
     assert [choice.cached for choice in again] == [True, True, True, False]
+
+
+def test_layers_are_timed_beside_the_rest_of_their_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read between two calls: 32 KiB of the other weights, and 8 KiB, each with a few biases."""
+    seen = []
+
+    def timed(calls: Mapping[str, object], rounds: int, beside: int = 0) -> dict[str, float]:
+        seen.append(beside)
+        return dict.fromkeys(calls, 1e-6)
+
+    monkeypatch.setattr(choosing, "interleaved", timed)
+    convert(trained(nn.Sequential(nn.Linear(32, 64), nn.Linear(64, 128))), torch.randn(1, 32), UNCACHED)
+    assert seen == [32 << 10, 8 << 10]
+    convert(trained(nn.Sequential(nn.Linear(8, 8, bias=False))), torch.randn(1, 8), UNCACHED)
+    assert seen[2:] == [0]
+
+
+def test_timing_reads_what_is_beside_a_call_but_no_more_than_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, ones = [], torch.ones
+    monkeypatch.setattr(torch, "ones", lambda count: asked.append(count) or ones(1))
+    calls = {"first": lambda: None, "second": lambda: None}
+    assert list(timing.interleaved(calls, 1, beside=4096)) == ["first", "second"]
+    timing.interleaved(calls, 1, beside=1 << 40)
+    assert asked == [1024, timing.MOST_BESIDE // 4]
 
 
 def test_a_converted_model_is_for_inference() -> None:

@@ -19,7 +19,7 @@ from leanmark_kernels.convert.candidates import Candidate
 from leanmark_kernels.convert.choices import Choice, Timing, TimingCache
 from leanmark_kernels.convert.fusion import first_inputs
 from leanmark_kernels.convert.rows import WEIGHTS, candidates
-from leanmark_kernels.convert.timing import interleaved
+from leanmark_kernels.convert.timing import MOST_BESIDE, interleaved
 from leanmark_kernels.convert.triples import Triple
 
 SPARSE = 0.25
@@ -45,6 +45,13 @@ class _Seat:
     name: str
     block: Block
     arguments: tuple[Tensor, ...]
+    model_bytes: int
+
+    @property
+    def beside(self) -> int:
+        """Bytes of the rest of the model, as a power of two: the timings of a layer serve similar models."""
+        rest = self.model_bytes - self.weight.nbytes
+        return min(MOST_BESIDE, 1 << max(0, rest).bit_length() >> 1)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -70,10 +77,13 @@ def choose(converted: nn.Module, inputs: tuple[Tensor, ...], rules: Rules) -> tu
     captured = first_inputs(converted, inputs)
     device = next((each.device for each in converted.parameters()), torch.device("cpu"))
     cache = TimingCache(rules.cache, place.machine(device))
+    model_bytes = sum(each.nbytes for each in converted.parameters())
     choices: dict[str, Choice] = {}
     for name, block in list(converted.named_modules()):
         if isinstance(block, Block) and block in captured:
-            module, choices[name] = _choose_one(_Seat(name, block, captured[block]), rules, cache)
+            module, choices[name] = _choose_one(
+                _Seat(name, block, captured[block], model_bytes), rules, cache
+            )
             _put(converted, name, module)
     for name, triple in list(converted.named_modules()):
         if isinstance(triple, Triple):
@@ -140,9 +150,9 @@ def _choose_one(seat: _Seat, rules: Rules, cache: TimingCache) -> tuple[nn.Modul
     failed = _failed(rows, modules, seat) if device.type == "cuda" else {}
     rows = [row for row in rows if row.name not in failed]
     modules = {row.name: modules[row.name] for row in rows}
-    key = f"{rules.weights}: {seat.what}"
+    key = f"{rules.weights}: {seat.what}, beside {seat.beside} bytes"
     known = cache.get(key, list(modules))
-    times = known or _timed(modules, seat.arguments, rules.rounds)
+    times = known or _timed(modules, seat.arguments, rules.rounds, seat.beside)
     cache.put(key, times)
     preferred = [row for row in rows if row.weights != "fp32"] if WEIGHTS[rules.weights].always else []
     order = sorted(rows, key=lambda row: (row not in preferred, times[row.name]))
@@ -178,12 +188,14 @@ def _failed(rows: list[Candidate], modules: Mapping[str, nn.Module], seat: _Seat
     return failed
 
 
-def _timed(modules: Mapping[str, nn.Module], arguments: tuple[Tensor, ...], rounds: int) -> dict[str, float]:
+def _timed(
+    modules: Mapping[str, nn.Module], arguments: tuple[Tensor, ...], rounds: int, beside: int = 0
+) -> dict[str, float]:
     calls: dict[str, Callable[[], object]] = {
         name: partial(module, *arguments) for name, module in modules.items()
     }
     if arguments[0].device.type != "cuda":
-        return interleaved(calls, rounds)
+        return interleaved(calls, rounds, beside)
     from leanmark_kernels.convert import gpu_timing
 
     with torch.cuda.device(arguments[0].device):

@@ -12,23 +12,35 @@ SLICE_NS = 1_000_000
 """How long one call is repeated for, at least: long against the clock's own cost."""
 
 
-def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+MOST_BESIDE = 32 << 20
+"""Bytes that are read between two calls, at most: about a last-level cache."""
+
+
+def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int, beside: int = 0) -> dict[str, float]:
     """Median seconds per call over ``rounds``, forward and backward in turn.
 
-    With one thread this is CPU time of the process, which other users of the machine do not count into.
+    With ``beside``, so many bytes are read before every call, as the rest of a model is between two calls of
+    a layer: weights that a cache would hold by then for this layer alone come from memory again. That is not
+    timed. With one thread this is CPU time of the process, which other users of the machine do not count
+    into.
     """
     clock = time.process_time_ns if torch.get_num_threads() == 1 else time.perf_counter_ns
+    others = torch.ones(min(beside, MOST_BESIDE) // 4)  # of zeros, the system would give one page many times
 
     def timed(call: Callable[[], object], repeats: int) -> float:
-        begin = clock()
+        spent = 0
         for _ in range(repeats):
+            others.sum()
+            begin = clock()
             call()
-        return (clock() - begin) / repeats
+            spent += clock() - begin
+        return spent / repeats
 
+    between = timed(others.sum, 1)
     repeats = {}
     for name, call in calls.items():
         call()  # packs, allocates
-        repeats[name] = max(1, round(SLICE_NS / max(timed(call, 2), 100.0)))
+        repeats[name] = max(1, round((SLICE_NS + 2 * between) / max(timed(call, 2) + between, 100.0)))
     found: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(rounds):
         for name in list(calls)[:: 1 if turn % 2 == 0 else -1]:
