@@ -17,7 +17,7 @@ COMPILED = ("torch.compile", "ONNX Runtime", "OpenVINO")
 WEIGHT_ONLY = ("torch w8 (bf16)", "ONNX Runtime w8", "OpenVINO w8")
 W8A8 = ("ONNX Runtime w8a8", "OpenVINO w8a8")
 SATURATING = ("ONNX Runtime int8 dynamic", "ONNX Runtime int8 static")
-WINOGRAD = ("winograd F(4x4)", "winograd F(2x2)")
+WINOGRAD = ("winograd F(4x4)", "winograd F(4x4) as stored", "winograd F(2x2)")
 
 DIRECT = ("packed fp32", "packed w8", "inverted residual")
 """Those of ours that do every multiply-add of a layer, in fp32."""

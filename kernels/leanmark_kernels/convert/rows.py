@@ -164,8 +164,16 @@ def _int8_conv(conv: nn.Conv2d, activation: str | None, _: Shape) -> nn.Module:
     return Int8Conv2d.from_conv(conv, relu=activation is not None)
 
 
-def _winograd(conv: nn.Conv2d, activation: str | None, _: Shape, tile: int) -> nn.Module:
-    return WinogradConv2d.from_conv(conv, tile=tile, relu=activation is not None)
+def _winograd(
+    conv: nn.Conv2d, activation: str | None, _: Shape, tile: int, as_stored: bool = False
+) -> nn.Module:
+    return WinogradConv2d.from_conv(conv, tile=tile, relu=activation is not None, as_stored=as_stored)
+
+
+def _as_stored_why_not(conv: nn.Conv2d) -> str | None:
+    if conv.kernel_size != (3, 3) or conv.stride != (1, 1):
+        return f"kernel_size is {conv.kernel_size}, stride {conv.stride}; they must be 3 and 1"
+    return WinogradConv2d.why_not(conv, tile=4)
 
 
 def _depthwise(conv: nn.Conv2d, activation: str | None, _: Shape) -> nn.Module:
@@ -218,6 +226,14 @@ _FP32 = (
             fuses=("relu", "residual"),
         )
         for tile in (4, 3, 2)
+    ),
+    Candidate(
+        "winograd F(4x4) as stored",
+        nn.Conv2d,
+        partial(_winograd, tile=4, as_stored=True),
+        _as_stored_why_not,
+        "leanmark::winograd_conv2d",
+        fuses=("relu", "residual"),
     ),
     *linear_and_pointwise(
         "packed fp32", "fp32", "leanmark::packed_linear", partial(_packed, dtype=torch.float32)
