@@ -111,7 +111,9 @@ def test_computes_the_same_for_any_batch_with_everything_folded() -> None:
 def test_an_inverted_residual_is_measured_as_one_operator_too(
     out: int, residual: str, fastest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def timed(calls: Mapping[str, object], rounds: int, beside: int = 0) -> dict[str, float]:
+    def timed(
+        calls: Mapping[str, object], rounds: int, beside: int = 0, inputs: object = ()
+    ) -> dict[str, float]:
         return {name: 1e-6 if name in (fastest, "depthwise") else 2e-6 for name in calls}
 
     monkeypatch.setattr(choosing, "interleaved", timed)
@@ -354,7 +356,9 @@ def test_a_model_that_counts_on_changes_in_place_is_refused() -> None:
 def test_timings_of_three_one_by_one_hold_only_for_what_the_three_became(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def timed(calls: Mapping[str, object], rounds: int, beside: int = 0) -> dict[str, float]:
+    def timed(
+        calls: Mapping[str, object], rounds: int, beside: int = 0, inputs: object = ()
+    ) -> dict[str, float]:
         return {name: 1e-6 if name in ("torch", "one by one") else 2e-6 for name in calls}
 
     monkeypatch.setattr(choosing, "interleaved", timed)
@@ -378,7 +382,9 @@ def test_layers_are_timed_beside_the_rest_of_their_model(monkeypatch: pytest.Mon
     """What is read between two calls: 32 KiB of the other weights, and 8 KiB, each with a few biases."""
     seen = []
 
-    def timed(calls: Mapping[str, object], rounds: int, beside: int = 0) -> dict[str, float]:
+    def timed(
+        calls: Mapping[str, object], rounds: int, beside: int = 0, inputs: object = ()
+    ) -> dict[str, float]:
         seen.append(beside)
         return dict.fromkeys(calls, 1e-6)
 

@@ -30,7 +30,9 @@ def test_small_models_are_converted_with_every_kernel() -> None:
 def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
     """This processor as a GPU: the operators run their reference, and every form of ours is the fastest."""
 
-    def timed(calls: dict[str, object], rounds: int, beside: int = 0) -> dict[str, float]:
+    def timed(
+        calls: dict[str, object], rounds: int, beside: int = 0, inputs: object = ()
+    ) -> dict[str, float]:
         return {name: 2e-6 if name.startswith("torch") else 1e-6 for name in calls}
 
     monkeypatch.setattr(place, "is_gpu", lambda device: True)

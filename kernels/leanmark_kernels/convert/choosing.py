@@ -195,7 +195,7 @@ def _timed(
         name: partial(module, *arguments) for name, module in modules.items()
     }
     if arguments[0].device.type != "cuda":
-        return interleaved(calls, rounds, beside)
+        return interleaved(calls, rounds, beside, arguments)
     from leanmark_kernels.convert import gpu_timing
 
     with torch.cuda.device(arguments[0].device):

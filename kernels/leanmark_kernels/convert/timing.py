@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
 import torch
+from torch import Tensor
 
 SLICE_NS = 1_000_000
 """How long one call is repeated for, at least: long against the clock's own cost."""
@@ -16,13 +17,16 @@ MOST_BESIDE = 32 << 20
 """Bytes that are read between two calls, at most: about a last-level cache."""
 
 
-def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int, beside: int = 0) -> dict[str, float]:
+def interleaved(
+    calls: Mapping[str, Callable[[], object]], rounds: int, beside: int = 0, inputs: Sequence[Tensor] = ()
+) -> dict[str, float]:
     """Median seconds per call over ``rounds``, forward and backward in turn.
 
     With ``beside``, so many bytes are read before every call, as the rest of a model is between two calls of
-    a layer: weights that a cache would hold by then for this layer alone come from memory again. That is not
-    timed. With one thread this is CPU time of the process, which other users of the machine do not count
-    into.
+    a layer: weights that a cache would hold by then for this layer alone come from memory again. ``inputs``
+    are read after that, as the layer before has just written them. Neither is timed.
+
+    With one thread this is CPU time of the process, which other users of the machine do not count into.
     """
     clock = time.process_time_ns if torch.get_num_threads() == 1 else time.perf_counter_ns
     others = torch.ones(min(beside, MOST_BESIDE) // 4)  # of zeros, the system would give one page many times
@@ -30,7 +34,8 @@ def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int, beside: 
     def timed(call: Callable[[], object], repeats: int) -> float:
         spent = 0
         for _ in range(repeats):
-            others.sum()
+            for each in (others, *inputs):
+                each.sum()
             begin = clock()
             call()
             spent += clock() - begin
