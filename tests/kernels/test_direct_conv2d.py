@@ -173,7 +173,9 @@ def test_direct_calls_never_read_stray_memory(changed: dict[int, object]) -> Non
 def test_images_change_their_layout_only_for_a_first_layer_that_wants_it(
     fastest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def timed(calls: dict[str, object], rounds: int) -> dict[str, float]:
+    def timed(
+        calls: dict[str, object], rounds: int, beside: int = 0, inputs: object = ()
+    ) -> dict[str, float]:
         return {name: 1e-6 if name == fastest else 2e-6 for name in calls}
 
     monkeypatch.setattr(choosing, "interleaved", timed)

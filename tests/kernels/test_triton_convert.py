@@ -98,7 +98,7 @@ def test_a_kernel_that_cannot_be_compiled_costs_only_itself() -> None:
     block = choosing.Block(nn.Linear(4, 4))
     rows = list(choosing.candidates(block, "w8", gpu_rows.ROWS))
     forms = {row.name: block for row in rows} | {"fused linear": Broken()}
-    seat = choosing._Seat("head", block, (torch.ones(1, 4),))
+    seat = choosing._Seat("head", block, (torch.ones(1, 4),), model_bytes=0)
     with pytest.warns(
         UserWarning, match=r"head: linear 4->4 .* fused linear cannot run here: RuntimeError: no"
     ):

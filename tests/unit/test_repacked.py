@@ -72,7 +72,9 @@ def pretend(monkeypatch: pytest.MonkeyPatch, fastest: str) -> None:
     """The timings of every layer, whatever this machine does meanwhile."""
     from leanmark_kernels.convert import choosing
 
-    def timed(calls: Mapping[str, object], rounds: int) -> dict[str, float]:
+    def timed(
+        calls: Mapping[str, object], rounds: int, beside: int = 0, inputs: object = ()
+    ) -> dict[str, float]:
         return {name: 1e-6 if name.startswith(fastest) else 2e-6 for name in calls}
 
     monkeypatch.setattr(choosing, "interleaved", timed)
