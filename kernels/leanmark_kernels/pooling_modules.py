@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from typing import Self, cast
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from leanmark_kernels.ops.pooling import MOST_TAPS, Pair, max_pool2d, mean_pool2d
+
+fx.wrap("max_pool2d")  # nodes of a graph that torch.fx traces: their checks need a tensor
+fx.wrap("mean_pool2d")
 
 
 class MaxPool2d(nn.Module):

@@ -82,9 +82,7 @@ class Converted(nn.Module):
         """
         # a graph's own __call__ costs as much as a small layer, and there are no hooks for it to run
         body = self.body.forward if isinstance(self.body, fx.GraphModule) else self.body
-        if not self.takes_any_layout:
-            inputs = _in_channels_last(inputs)
-        output: Tensor = body(*inputs)
+        output: Tensor = body(*_laid_out(inputs, self.takes_any_layout))
         return for_inference("a converted model", output) if output.requires_grad else output
 
     def train(self, mode: bool = True) -> Self:
@@ -128,7 +126,7 @@ def convert(model: nn.Module, example: Example, recipe: Recipe | None = None) ->
             model, relative_error(_first_output(found, inputs), exact), max(map(place.rounding, weights))
         )
         found.choices = choose(found, _copies(inputs), recipe)
-        found.takes_any_layout = _takes_any_layout(body, _copies(inputs))
+        found.takes_any_layout = _takes_any_layout(found.body, _copies(inputs))
         found.error = relative_error(found(*_copies(inputs)), exact)
     _require_same(model, found.error, max(map(recipe.limit, weights)))
     return found
@@ -185,10 +183,11 @@ def _takes_any_layout(body: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
     return bool(readers) and all(getattr(one, "takes_any_layout", False) for one in readers)
 
 
-def _in_channels_last(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _laid_out(inputs: tuple[Tensor, ...], as_given: bool) -> tuple[Tensor, ...]:
+    """Images in channels_last, unless they go on ``as_given``."""
     images = torch.channels_last
     try:
-        return tuple(x.contiguous(memory_format=images) if x.dim() == 4 else x for x in inputs)
+        return tuple(x if x.dim() != 4 or as_given else x.contiguous(memory_format=images) for x in inputs)
     except fx.proxy.TraceError as error:
         raise TypeError("a converted model cannot be traced by torch.fx; its .body can") from error
 
