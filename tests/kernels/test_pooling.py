@@ -175,11 +175,11 @@ def test_pools_of_anything_else_than_float32_images_stay_as_they_are() -> None:
     class Rows(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.layer, self.pool = nn.Linear(6, 6), nn.MaxPool2d(2)
+            self.layer, self.pool, self.now_and_then = nn.Linear(6, 6), nn.MaxPool2d(2), nn.MaxPool2d(2)
 
         def forward(self, x: Tensor) -> Tensor:
             result: Tensor = self.pool(self.layer(x)) + self.pool(x.double().unsqueeze(1)).squeeze(1)
-            return result
+            return result + self.now_and_then(x.unsqueeze(1)).squeeze(1) + self.now_and_then(x)
 
     model, input = Rows().eval(), image(2, 4, 6)
     converted = convert(model, input, Recipe(rounds=1, cache=None))

@@ -123,15 +123,20 @@ def _put_into_blocks(traced: fx.GraphModule) -> None:
         layer = _module(traced, node)
         if layer is None or str(node.target) in read:
             continue
-        if type(layer) in _NORMS or (type(layer) in get_args(Pool) and _pools_images(traced, node)):
+        if type(layer) in _NORMS or (type(layer) in get_args(Pool) and _pools_images(traced, layer)):
             _set_module(traced, node, Block(layer))
 
 
-def _pools_images(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether ``node`` is given what operators of ours pool: float32 [N, C, H, W] on a processor."""
+def _pools_images(traced: fx.GraphModule, pool: nn.Module) -> bool:
+    """Whether every call gives ``pool`` what operators of ours pool: float32 [N, C, H, W] on a processor."""
     on_gpu = any(place.is_gpu(parameter.device) for parameter in traced.parameters())
+    calls = (node for node in traced.graph.nodes if _module(traced, node) is pool)
+    return not on_gpu and all(_is_given_images(node) for node in calls)
+
+
+def _is_given_images(node: fx.Node) -> bool:
     given = node.args[0].meta.get("tensor_meta") if node.args and isinstance(node.args[0], fx.Node) else None
-    return not on_gpu and given is not None and len(given.shape) == 4 and given.dtype == torch.float32
+    return given is not None and len(given.shape) == 4 and given.dtype == torch.float32
 
 
 def _fold_norm(traced: fx.GraphModule, node: fx.Node) -> None:
