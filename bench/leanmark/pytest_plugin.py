@@ -75,7 +75,7 @@ def _taken(parser: pytest.Parser, flag: str) -> bool:
 def pytest_configure(config: pytest.Config) -> None:
     if not _wanted(config):
         return
-    if config.getoption("numprocesses", None):
+    if config.getoption("dist", "no") != "no" and config.getoption("tx", None):  # -n has set both by now
         raise pytest.UsageError(
             "leanmark measures one thing at a time: run it without pytest-xdist (-n 0 or -p no:xdist)"
         )

@@ -104,10 +104,18 @@ def test_it_lives_beside_pytest_benchmark(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(find_spec("xdist") is None, reason="needs pytest-xdist")
-def test_xdist_is_refused(tmp_path: Path) -> None:
-    result = run(tmp_path, "--benchmark", "-n", "2")
+@pytest.mark.parametrize("how", ["-n 2", "-d --tx 2*popen", "--dist loadfile --tx 2*popen"])
+def test_xdist_is_refused(tmp_path: Path, how: str) -> None:
+    result = run(tmp_path, "--benchmark", *how.split())
     assert result.returncode == 4
     assert "leanmark measures one thing at a time" in result.stderr
+
+
+@pytest.mark.skipif(find_spec("xdist") is None, reason="needs pytest-xdist")
+@pytest.mark.parametrize("how", ["-n 0", "--dist loadfile", "-n 0 --dist loadfile --tx 2*popen"])
+def test_xdist_that_starts_no_workers_is_none(tmp_path: Path, how: str) -> None:
+    select = "--leanmark-workload=mlp --leanmark-phase=training --collect-only -q"
+    assert len(collected(run(tmp_path, "--benchmark", *how.split(), *select.split()))) == 5
 
 
 @pytest.mark.skipif(find_spec("xdist") is None, reason="needs pytest-xdist")
