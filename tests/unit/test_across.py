@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from leanmark.errors import NotComparable
 from leanmark.reading import across, gate
 from leanmark.record import DOMAIN_LOST, Case, Comparison, Finding
 from leanmark.store import Records
@@ -104,6 +105,18 @@ def test_a_run_that_failed_this_time_is_invalid() -> None:
         ("latency", "invalid", "failed: its accuracy was nan"),
         ("latency", "worse", "training to its target"),
     ]
+
+
+def test_runs_whose_only_common_case_failed_this_time_say_why() -> None:
+    newer = run(SLOW, id="8a4b")
+    failed = replace(newer.measurements[0], status="failed", reason="its accuracy was nan", series=())
+    newer = replace(newer, measurements=(failed,))
+    assert rulings(run(FAST), newer, "worse:latency,flops") == [
+        ("latency", "invalid", "failed: its accuracy was nan"),
+        ("flops", "invalid", "failed: its accuracy was nan"),
+    ]
+    with pytest.raises(NotComparable, match="no measured case in common"):
+        rulings(run(FAST), replace(newer, measurements=()), "worse:latency")
 
 
 def test_too_wide_an_interval_says_how_many_seeds_would_do() -> None:

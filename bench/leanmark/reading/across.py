@@ -21,7 +21,7 @@ def compare_runs(a: Records, b: Records) -> tuple[Comparison, ...]:
     Raises:
         NotComparable: they share no case, or were made on different machines, software or work.
     """
-    found = tuple(_comparisons(a, b))
+    found = tuple(comparisons(a, b))
     if not found:
         raise NotComparable(f"{a.path.name} and {b.path.name} have no measured case in common")
     return found
@@ -35,7 +35,7 @@ def compare_counts(a: Records, b: Records) -> tuple[Counted, ...]:
     Raises:
         NotComparable: they share no case, or differ in software or work.
     """
-    found = tuple(_counted(a, b))
+    found = tuple(counts(a, b))
     if not found:
         raise NotComparable(f"{a.path.name} and {b.path.name} have no counted case in common")
     return found
@@ -50,7 +50,8 @@ def lost(a: Records, b: Records) -> Iterator[tuple[Case, str]]:
             yield one.case, f"{one.status}: {one.reason}"
 
 
-def _counted(a: Records, b: Records) -> Iterator[Counted]:
+def counts(a: Records, b: Records) -> Iterator[Counted]:
+    """Those of ``compare_counts``, which may be none."""
     theirs, ours = _counting(a), _counting(b)
     machines = a.run.environment.machine, b.run.environment.machine
     here = replace(a.run, environment=replace(a.run.environment, machine=machines[1]))
@@ -72,7 +73,8 @@ def _counting(records: Records) -> dict[Case, list[Measurement]]:
     return {case: sorted(each, key=lambda one: PASSES.index(one.pass_name)) for case, each in found.items()}
 
 
-def _comparisons(a: Records, b: Records) -> Iterator[Comparison]:
+def comparisons(a: Records, b: Records) -> Iterator[Comparison]:
+    """Those of ``compare_runs``, which may be none."""
     theirs = {(one.case, one.pass_name): one for one in merged(a.measurements) if one.status == "ok"}
     for ours in merged(b.measurements):
         before = theirs.get((ours.case, ours.pass_name))

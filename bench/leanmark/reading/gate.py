@@ -129,7 +129,8 @@ def since(older: Records, newer: Records, rules: Sequence[Rule]) -> Iterator[Rul
     """Every rule applied to each case of ``newer`` against itself in ``older``.
 
     Raises:
-        NotComparable: they share no case, or differ in software, work or, for what is timed, machine.
+        NotComparable: they share no case, not even one that failed in ``newer``, or differ in software, work
+            or, for what is timed, machine.
         UsageError: a rule is about accuracy.
     """
     if any(rule.metric == "accuracy" for rule in rules):
@@ -142,10 +143,11 @@ def since(older: Records, newer: Records, rules: Sequence[Rule]) -> Iterator[Rul
     for case, reason in lost.items():
         yield from (Ruling(case=case, rule=rule, verdict="invalid", reason=reason) for rule in rules)
     if any(not rule.exact for rule in rules):
-        found = across.compare_runs(older, newer)
+        found = across.comparisons(older, newer) if lost else across.compare_runs(older, newer)
         yield from rulings_across((one for one in found if one.candidate not in lost), rules)
     if any(rule.exact for rule in rules):
-        yield from rulings_counted(across.compare_counts(older, newer), rules)
+        counted = across.counts(older, newer) if lost else across.compare_counts(older, newer)
+        yield from rulings_counted(counted, rules)
 
 
 def _counted(rule: Rule, found: Counted) -> Ruling:
