@@ -102,8 +102,23 @@ def test_a_run_that_failed_this_time_is_invalid() -> None:
     older = run(FAST)
     older = replace(older, measurements=(*older.measurements, synthetic.to_target(OTHER, FAST)))
     assert rulings(older, newer, "worse:latency") == [
-        ("latency", "invalid", "failed: its accuracy was nan"),
+        ("latency", "invalid", "training to its target: failed: its accuracy was nan"),
         ("latency", "worse", "training to its target"),
+    ]
+
+
+def test_a_training_run_that_failed_takes_no_verdict_from_the_latency_of_that_case() -> None:
+    """Its case is that of one step of training in batches of one."""
+    trained = synthetic.to_target(CASE, FAST)
+    fast, slow = (
+        replace(trained, pass_name="latency", series=(synthetic.latency(value),)) for value in (1.0, 2.0)
+    )
+    failed = replace(trained, status="failed", reason="its accuracy was nan", series=())
+    older = replace(run(FAST), measurements=(fast, trained))
+    newer = replace(run(FAST, id="8a4b"), measurements=(replace(slow, run="8a4b"), failed))
+    assert rulings(older, newer, "worse:latency") == [
+        ("latency", "invalid", "training to its target: failed: its accuracy was nan"),
+        ("latency", "worse", None),
     ]
 
 
@@ -112,8 +127,8 @@ def test_runs_whose_only_common_case_failed_this_time_say_why() -> None:
     failed = replace(newer.measurements[0], status="failed", reason="its accuracy was nan", series=())
     newer = replace(newer, measurements=(failed,))
     assert rulings(run(FAST), newer, "worse:latency,flops") == [
-        ("latency", "invalid", "failed: its accuracy was nan"),
-        ("flops", "invalid", "failed: its accuracy was nan"),
+        ("latency", "invalid", "training to its target: failed: its accuracy was nan"),
+        ("flops", "invalid", "training to its target: failed: its accuracy was nan"),
     ]
     with pytest.raises(NotComparable, match="no measured case in common"):
         rulings(run(FAST), replace(newer, measurements=()), "worse:latency")

@@ -41,13 +41,13 @@ def compare_counts(a: Records, b: Records) -> tuple[Counted, ...]:
     return found
 
 
-def lost(a: Records, b: Records) -> Iterator[tuple[Case, str]]:
-    """The cases that A measured and that failed or turned out invalid in B, each with the reason."""
+def lost(a: Records, b: Records) -> Iterator[Measurement]:
+    """What A measured and what failed or turned out invalid in B: latencies and training to a target."""
     sound = {(one.case, one.pass_name) for one in a.measurements if one.status == "ok"}
     for one in merged(b.measurements):
         broken = one.status in ("failed", "invalid") and one.pass_name in ("latency", "quality_run")
         if broken and (one.case, one.pass_name) in sound:
-            yield one.case, f"{one.status}: {one.reason}"
+            yield one
 
 
 def counts(a: Records, b: Records) -> Iterator[Counted]:

@@ -37,6 +37,8 @@ _SERIES: dict[str, str] = {
 _TO_TARGET: dict[str, str] = {"latency": "run_to_quality_s", "energy": "run_to_quality_j"}
 """What a rule says of training to a quality target too, between two stored runs."""
 
+_TRAINING = "training to its target"
+
 _JUDGED = ("technique", "backend switch", "commit")
 
 
@@ -139,12 +141,18 @@ def since(older: Records, newer: Records, rules: Sequence[Rule]) -> Iterator[Rul
             "Leave --since out to judge it within the run, or measure both commits in one: "
             "leanmark run --against REF --fail-on worse:accuracy"
         )
-    lost = dict(across.lost(older, newer))
-    for case, reason in lost.items():
-        yield from (Ruling(case=case, rule=rule, verdict="invalid", reason=reason) for rule in rules)
+    lost = tuple(across.lost(older, newer))
+    for one in lost:
+        reason = f"{one.status}: {one.reason}"
+        if one.pass_name == "quality_run":
+            reason = f"{_TRAINING}: {reason}"
+        yield from (Ruling(case=one.case, rule=rule, verdict="invalid", reason=reason) for rule in rules)
+    untimed = {one.case for one in lost if one.pass_name == "latency"}
     if any(not rule.exact for rule in rules):
         found = across.comparisons(older, newer) if lost else across.compare_runs(older, newer)
-        yield from rulings_across((one for one in found if one.candidate not in lost), rules)
+        to_target = _TO_TARGET.values()
+        kept = (one for one in found if one.candidate not in untimed or one.metric in to_target)
+        yield from rulings_across(kept, rules)
     if any(rule.exact for rule in rules):
         counted = across.counts(older, newer) if lost else across.compare_counts(older, newer)
         yield from rulings_counted(counted, rules)
@@ -193,8 +201,7 @@ def _judged(case: Case, rule: Rule, compared: Comparison) -> Ruling:
 
 def _trained(compared: Comparison, rule: Rule) -> Ruling:
     ruling = _judged(compared.candidate, rule, compared)
-    why = f": {ruling.reason}" if ruling.reason else ""
-    return replace(ruling, reason=f"training to its target{why}")
+    return replace(ruling, reason=f"{_TRAINING}: {ruling.reason}" if ruling.reason else _TRAINING)
 
 
 def _undecided(rule: Rule, case: Case, reason: str) -> Ruling:
