@@ -75,7 +75,7 @@ def test_a_gate_judges_it_by_the_rules_about_latency_and_energy() -> None:
         ("energy", "worse", "training to its target"),
     ]
     assert rulings(older, newer, "worse:latency=99%") == [
-        ("latency", "inconclusive", "training to its target")
+        ("latency", "inconclusive", "training to its target: ratio 2.00× [1.78, 2.25]")
     ]
     assert rulings(newer, older, "worse:energy") == [("energy", "better", "training to its target")]
     assert rulings(older, newer, "worse:memory") == []

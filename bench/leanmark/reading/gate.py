@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from leanmark import thresholds
+from leanmark import thresholds, units
 from leanmark.errors import OutOfTime, UnknownName, UsageError
 from leanmark.machine.counters import METRICS
 from leanmark.reading import across, counts
@@ -196,7 +196,10 @@ def _judged(case: Case, rule: Rule, compared: Comparison) -> Ruling:
     if compared.ratio is None or compared.demoted:
         return _undecided(rule, case, compared.reason or "no interval")
     verdict = judge(compared.ratio, rule.margin, compared.allowance, "lower", compared.floor)
-    return Ruling(case=case, rule=rule, verdict=verdict)
+    if verdict != "inconclusive":
+        return Ruling(case=case, rule=rule, verdict=verdict)
+    ratio = compared.ratio
+    return _undecided(rule, case, f"ratio {units.ratio_interval(ratio.value, ratio.low, ratio.high)}")
 
 
 def _trained(compared: Comparison, rule: Rule) -> Ruling:
