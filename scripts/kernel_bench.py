@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Our operators against the libraries, in layers and models; writes the table to results/<machine>/kernels/.
 
-usage: kernel_bench.py [--isa avx2] [--threads N]... [--processes N] [--rounds N] [--no-compile] [--dry]
-                       [FILTER ...]
+usage: kernel_bench.py [--isa avx2] [--threads N]... [--processes N] [--rounds N] [--no-compile]
+                       [--results DIR] [--dry] [FILTER ...]
 e.g.   kernel_bench.py                        everything, one thread and two: twelve minutes
        kernel_bench.py --isa avx2             the same with all libraries held to AVX2
        kernel_bench.py --dry --processes 1 'conv 3x3 64' linear
@@ -54,7 +54,9 @@ def _count(text: str) -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        usage=argparse.SUPPRESS,  # it is in the docstring
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("filters", nargs="*", metavar="FILTER", help="only titles that contain one of these")
     parser.add_argument("--isa", choices=("native", "avx2"), default="native", help="what libraries may use")
@@ -62,7 +64,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--processes", type=_count, default=5, help="from 5 on, intervals are across them")
     parser.add_argument("--rounds", type=_count, default=7, help="of each process")
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile, which compiles")
-    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     parser.add_argument("--dry", action="store_true", help="only print")
     return parser.parse_args()
 
