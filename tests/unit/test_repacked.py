@@ -53,6 +53,20 @@ class Sequences(Rows):
         return Dataset(train=split, test=split)
 
 
+class Images(Rows):
+    """Pools hold no weights, and are ours all the same."""
+
+    def model(self) -> nn.Module:
+        with seeded(0):
+            convolution = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+            return nn.Sequential(convolution, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 4)).eval()
+
+    def dataset(self) -> Dataset:
+        inputs = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+        split = Split(inputs=inputs, targets=torch.arange(4) % 4)
+        return Dataset(train=split, test=split)
+
+
 class Last(nn.Module):
     def __init__(self, recurrent: nn.Module, out: nn.Module) -> None:
         super().__init__()
@@ -68,7 +82,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def pretend(monkeypatch: pytest.MonkeyPatch, fastest: str) -> None:
+def pretend(monkeypatch: pytest.MonkeyPatch, *fastest: str) -> None:
     """The timings of every layer, whatever this machine does meanwhile."""
     from leanmark_kernels.convert import choosing
 
@@ -179,6 +193,15 @@ def test_weights_of_recurrent_layers_count() -> None:
     model = Sequences().model()
     converted = convert(model, Sequences().dataset().train.inputs[:1], Recipe(weights="w8", rounds=1))
     assert share(model, converted, "w8") == pytest.approx(64 * 4 / (64 * 4 + 3 * 64 * (16 + 64)))
+
+
+def test_pools_of_ours_count_as_layers_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, "direct", "max pool", "mean pool", "packed fp32")
+    after = applied(Kernels(), Images())
+    assert Kernels().verify(Images().model(), after)["own"] == 4
+    after.get_submodule("body.0").add_module("2", nn.MaxPool2d(2))
+    with pytest.raises(TookNoEffect, match="4 layers were chosen to be packed, and 3 are"):
+        Kernels().verify(Images().model(), after)
 
 
 def test_no_faster_layer_is_a_reason_to_skip(monkeypatch: pytest.MonkeyPatch) -> None:
