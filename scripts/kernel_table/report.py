@@ -71,7 +71,7 @@ def text(table: Table) -> Iterable[str]:
     for title, outcomes in table.asked.items():
         for one in outcomes:
             asked, most, found, verdict = _outcome(one)
-            yield f"{title:<50}{one.ours:<20}{asked:>16}{most:>6}  {found:<45}{verdict}"
+            yield f"{title:<50}{one.ours:<28}{asked:>16}{most:>6}  {found:<50}{verdict}"
 
 
 def _lines_of(title: str, lines: Sequence[Line]) -> list[str]:
