@@ -56,9 +56,13 @@ class WinogradConv2d(PackedLayer):
         as_stored: bool = False,
     ) -> None:
         require_whole("WinogradConv2d", 0, padding=padding)
-        super().__init__(tile=tile, stride=stride, in_channels=in_channels, out_channels=out_channels)
-        if as_stored:  # else no option, as in the states of layers that were saved before it was one
-            self.options["as_stored"] = 1
+        super().__init__(
+            tile=tile,
+            stride=stride,
+            as_stored=int(as_stored),
+            in_channels=in_channels,
+            out_channels=out_channels,
+        )
         self.padding, self.relu = padding, relu
         zeros = torch.zeros(out_channels, in_channels, kernel_size, kernel_size)
         self.hold(
