@@ -8,11 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from leanmark_kernels import depthwise_packing, packing
-from leanmark_kernels.depthwise_packing import Activation
+from leanmark_kernels.activations import Activation, activation_number
 from leanmark_kernels.ops.arguments import require_whole
 from leanmark_kernels.ops.depthwise_conv2d import depthwise_conv2d
 from leanmark_kernels.ops.inverted_residual import InvertedResidualWeights, inverted_residual
-from leanmark_kernels.packed_layer import PackedLayer, own_bias, padding_of, require_layer
+from leanmark_kernels.packed_layer import (
+    PackedLayer,
+    own_bias,
+    padding_of,
+    require_layer,
+    require_replaceable,
+)
 
 _depthwise_conv2d = torch.ops.leanmark.depthwise_conv2d.default
 _inverted_residual = torch.ops.leanmark.inverted_residual.default
@@ -37,7 +43,7 @@ class DepthwiseConv2d(PackedLayer):
     ) -> None:
         require_whole("DepthwiseConv2d", 0, padding=padding)
         super().__init__(channels=channels)
-        self.activation_number = depthwise_packing.activation_number("DepthwiseConv2d", activation)
+        self.activation_number = activation_number("DepthwiseConv2d", activation)
         self.stride, self.padding = stride, padding
         self.activation: Activation = activation
         self.hold(weight=torch.zeros(9, channels), bias=torch.zeros(channels) if bias else None)
@@ -69,9 +75,7 @@ class DepthwiseConv2d(PackedLayer):
         Raises ``ValueError`` with :meth:`why_not` where it cannot, and for weights that are not finite.
         """
         require_layer(cls, nn.Conv2d, conv=conv)
-        reason = cls.why_not(conv)
-        if reason is not None:
-            raise ValueError(f"{cls.__name__} cannot replace {conv}: {reason}. Keep torch's layer.")
+        require_replaceable(cls, conv, cls.why_not(conv))
         layer = cls(
             conv.in_channels,
             stride=conv.stride[0],

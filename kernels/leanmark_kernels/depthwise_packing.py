@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor
 
 from leanmark_kernels.weights import require_dtype, require_finite
-
-Activation = Literal["none", "relu", "relu6"]
-
-ACTIVATIONS: tuple[str, ...] = get_args(Activation)
-"""By the number that the operators take."""
 
 
 def pack_depthwise(weight: Tensor) -> Tensor:
@@ -33,12 +26,3 @@ def pack_depthwise(weight: Tensor) -> Tensor:
 def unpack_depthwise(packed: Tensor) -> Tensor:
     """The [C, 1, 3, 3] that :func:`pack_depthwise` packed."""
     return packed.t().reshape(-1, 1, 3, 3)
-
-
-def activation_number(operator: str, activation: str) -> int:
-    """Raises ``ValueError`` for a name that is not among :data:`ACTIVATIONS`."""
-    if activation not in ACTIVATIONS:
-        raise ValueError(
-            f"{operator}: activation is {activation!r}; it must be one of {', '.join(ACTIVATIONS)}"
-        )
-    return ACTIVATIONS.index(activation)

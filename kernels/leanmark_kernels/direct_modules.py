@@ -8,10 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from leanmark_kernels import packing
-from leanmark_kernels.depthwise_packing import Activation, activation_number
-from leanmark_kernels.ops.arguments import require_pairs
-from leanmark_kernels.ops.direct_conv2d import Pair, direct_conv2d
-from leanmark_kernels.packed_layer import PackedLayer, own_bias, padding_of, pair, require_layer
+from leanmark_kernels.activations import Activation, activation_number
+from leanmark_kernels.ops.arguments import Pair, require_pairs
+from leanmark_kernels.ops.direct_conv2d import direct_conv2d
+from leanmark_kernels.packed_layer import (
+    PackedLayer,
+    own_bias,
+    padding_of,
+    pair,
+    require_layer,
+    require_replaceable,
+)
 
 _direct_conv2d = torch.ops.leanmark.direct_conv2d.default
 
@@ -70,9 +77,7 @@ class DirectConv2d(PackedLayer):
         Raises ``ValueError`` with :meth:`why_not` where it cannot, and for weights that are not finite.
         """
         require_layer(cls, nn.Conv2d, conv=conv)
-        reason = cls.why_not(conv)
-        if reason is not None:
-            raise ValueError(f"{cls.__name__} cannot replace {conv}: {reason}. Keep torch's layer.")
+        require_replaceable(cls, conv, cls.why_not(conv))
         layer = cls(
             conv.in_channels,
             conv.out_channels,

@@ -13,7 +13,15 @@ from leanmark_kernels.modules import WinogradConv2d
 from leanmark_kernels.ops import int8_conv2d, int8_dynamic_linear, int8_winograd_conv2d, w4a8_linear
 from leanmark_kernels.ops.arguments import require_pairs, require_whole
 from leanmark_kernels.ops.int8_conv2d import Geometry
-from leanmark_kernels.packed_layer import PackedLayer, own_bias, padding_of, pair, reaches, require_layer
+from leanmark_kernels.packed_layer import (
+    PackedLayer,
+    own_bias,
+    padding_of,
+    pair,
+    reaches,
+    require_layer,
+    require_replaceable,
+)
 
 _w4a8_linear = torch.ops.leanmark.w4a8_linear.default
 _int8_dynamic_linear = torch.ops.leanmark.int8_dynamic_linear.default
@@ -69,9 +77,7 @@ class W4A8Linear(PackedLayer):
         Raises ``ValueError`` with :meth:`why_not` where it cannot, and for weights that are not finite.
         """
         require_layer(cls, nn.Linear, linear=linear)
-        reason = cls.why_not(linear, group=group)
-        if reason is not None:
-            raise ValueError(f"W4A8Linear cannot replace {linear}: {reason}. Keep torch's layer.")
+        require_replaceable(cls, linear, cls.why_not(linear, group=group))
         layer = cls(
             linear.in_features,
             linear.out_features,
@@ -148,9 +154,7 @@ class Int8Linear(PackedLayer):
         are not finite.
         """
         require_layer(cls, nn.Linear, linear=linear)
-        reason = cls.why_not(linear)
-        if reason is not None:
-            raise ValueError(f"Int8Linear cannot replace {linear}: {reason}. Keep torch's layer.")
+        require_replaceable(cls, linear, cls.why_not(linear))
         bias = linear.bias is not None
         layer = cls(linear.in_features, linear.out_features, bits=bits, bias=bias, relu=relu)
         layer._take(linear.weight, own_bias(linear))
@@ -288,9 +292,7 @@ class Int8Conv2d(_OfImages):
 
     def __init__(self, conv: nn.Conv2d, *, relu: bool = False) -> None:
         require_layer(type(self), nn.Conv2d, conv=conv)
-        reason = self.why_not(conv)
-        if reason is not None:
-            raise ValueError(f"Int8Conv2d cannot replace {conv}: {reason}. Keep torch's layer.")
+        require_replaceable(type(self), conv, self.why_not(conv))
         require_pairs("Int8Conv2d", 0, padding=padding_of(conv))
         height, width = pair(conv.kernel_size)
         super().__init__(

@@ -12,7 +12,13 @@ from leanmark_kernels import integer_packing, packing
 from leanmark_kernels.ops.arguments import require_whole
 from leanmark_kernels.ops.packed_linear import packed_linear
 from leanmark_kernels.ops.winograd_conv2d import winograd_conv2d
-from leanmark_kernels.packed_layer import PackedLayer, own_bias, padding_of, require_layer
+from leanmark_kernels.packed_layer import (
+    PackedLayer,
+    own_bias,
+    padding_of,
+    require_layer,
+    require_replaceable,
+)
 from leanmark_kernels.winograd_forms import FORMS
 
 _packed_linear = torch.ops.leanmark.packed_linear.default
@@ -100,9 +106,7 @@ class WinogradConv2d(PackedLayer):
         Raises ``ValueError`` with :meth:`why_not` where it cannot, and for weights that are not finite.
         """
         require_layer(cls, nn.Conv2d, conv=conv)
-        reason = cls.why_not(conv, tile)
-        if reason is not None:
-            raise ValueError(f"WinogradConv2d cannot replace {conv}: {reason}. Keep torch's layer.")
+        require_replaceable(cls, conv, cls.why_not(conv, tile))
         layer = cls(
             conv.in_channels,
             conv.out_channels,

@@ -113,3 +113,9 @@ def require_layer(cls: type[PackedLayer], kind: type[nn.Module], **layers: objec
             raise TypeError(
                 f"{cls.__name__}: {name} is a {type(layer).__name__}; it must be a torch.nn.{kind.__name__}"
             )
+
+
+def require_replaceable(cls: type[nn.Module], layer: nn.Module, reason: str | None) -> None:
+    """Raises ``ValueError`` where there is a ``reason`` why ``cls`` cannot take the place of ``layer``."""
+    if reason is not None:
+        raise ValueError(f"{cls.__name__} cannot replace {layer}: {reason}. Keep torch's layer.")

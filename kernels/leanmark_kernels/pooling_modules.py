@@ -7,7 +7,9 @@ from typing import Self, cast
 
 from torch import Tensor, fx, nn
 
-from leanmark_kernels.ops.pooling import MOST_TAPS, Pair, max_pool2d, mean_pool2d
+from leanmark_kernels.ops.arguments import Pair
+from leanmark_kernels.ops.pooling import MOST_TAPS, max_pool2d, mean_pool2d
+from leanmark_kernels.packed_layer import require_replaceable
 
 fx.wrap("max_pool2d")  # nodes of a graph that torch.fx traces: their checks need a tensor
 fx.wrap("mean_pool2d")
@@ -38,9 +40,7 @@ class MaxPool2d(nn.Module):
 
         Raises ``ValueError`` with :meth:`why_not` where it cannot.
         """
-        reason = cls.why_not(pool)
-        if reason is not None:
-            raise ValueError(f"{cls.__name__} cannot replace {pool}: {reason}. Keep torch's layer.")
+        require_replaceable(cls, pool, cls.why_not(pool))
         return cls(_pair(pool.kernel_size), _pair(pool.stride), _pair(pool.padding))
 
     def forward(self, input: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from leanmark_kernels.depthwise_packing import ACTIVATIONS
+from leanmark_kernels.activations import ACTIVATIONS
 from leanmark_kernels.packing import unpack_linear, unpack_winograd
 from leanmark_kernels.winograd_forms import AS_STORED, form_of
 

@@ -10,9 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from leanmark_kernels import _native
-from leanmark_kernels.ops.sparse_conv2d import Pair, sparse_conv2d
+from leanmark_kernels.ops.arguments import Pair
+from leanmark_kernels.ops.sparse_conv2d import sparse_conv2d
 from leanmark_kernels.ops.sparse_linear import sparse_linear
-from leanmark_kernels.packed_layer import PackedLayer, own_bias, padding_of, pair, reaches, require_layer
+from leanmark_kernels.packed_layer import (
+    PackedLayer,
+    own_bias,
+    padding_of,
+    pair,
+    reaches,
+    require_layer,
+    require_replaceable,
+)
 from leanmark_kernels.sparse_few_rows import pack_few_rows
 from leanmark_kernels.sparse_packing import (
     BLOCKS,
@@ -211,9 +220,7 @@ class SparseConv2d(SparseModule):
         not finite and for weights that are all zero.
         """
         require_layer(cls, nn.Conv2d, conv=conv)
-        reason = cls.why_not(conv)
-        if reason is not None:
-            raise ValueError(f"SparseConv2d cannot replace {conv}: {reason}. Keep torch's layer.")
+        require_replaceable(cls, conv, cls.why_not(conv))
         packed = pack_sparse(conv.weight, block, conv.groups)
         layer = cls(
             conv.in_channels,

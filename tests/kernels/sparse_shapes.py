@@ -21,7 +21,8 @@ from leanmark_kernels import (
     sparse_conv2d,
     sparse_linear,
 )
-from leanmark_kernels.depthwise_packing import ACTIVATIONS, pack_depthwise
+from leanmark_kernels.activations import ACTIVATIONS
+from leanmark_kernels.depthwise_packing import pack_depthwise
 from leanmark_kernels.ops.inverted_residual import InvertedResidualWeights
 from leanmark_kernels.sparse_few_rows import pack_few_rows
 from leanmark_kernels.sparse_packing import pack_sparse, unpack_sparse

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from leanmark_kernels._native import instruction_set
+from leanmark_kernels.activations import Activation
 from leanmark_kernels.convert import libraries
 from leanmark_kernels.convert.block import Block, Layer
 from leanmark_kernels.convert.candidates import Candidate, Shape
 from leanmark_kernels.depthwise_modules import DepthwiseConv2d
-from leanmark_kernels.depthwise_packing import Activation
 from leanmark_kernels.direct_modules import DirectConv2d
 from leanmark_kernels.integer_modules import Int8Conv2d, Int8Linear, Int8WinogradConv2d, W4A8Linear
 from leanmark_kernels.modules import PackedLinear, WinogradConv2d

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+Pair = tuple[int, int]
+"""Height and width."""
 
 LARGEST = 2**31 - 1
 """Of padding and steps: beyond, the sizes that kernels compute from them would leave 64 bits."""
@@ -44,7 +48,7 @@ def require_whole(operator: str, least: int, **numbers: int) -> None:
             raise ValueError(f"{operator}: {name} is {number}; it must be at most {LARGEST}")
 
 
-def require_pairs(operator: str, least: int, **pairs: tuple[int, int]) -> None:
+def require_pairs(operator: str, least: int, **pairs: Pair) -> None:
     """For height and width."""
     for name, pair in pairs.items():
         whole = isinstance(pair, tuple | list) and all(isinstance(one, int | torch.SymInt) for one in pair)
@@ -56,6 +60,33 @@ def require_pairs(operator: str, least: int, **pairs: tuple[int, int]) -> None:
             )
         if max(pair) > LARGEST:
             raise ValueError(f"{operator}: {name} is {list(pair)}; it must be two numbers up to {LARGEST}")
+
+
+def require_windows(
+    operator: str,
+    input: Tensor,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair = (1, 1),
+    most_taps: int = LARGEST,
+) -> Pair:
+    """How many windows of ``most_taps`` pixels at most the images [N, C, H, W] have, along each axis."""
+    if input.dim() != 4:
+        raise ValueError(f"{operator}: input is {list(input.shape)}; it must be [N, C, H, W]")
+    require_pairs(operator, 1, kernel_size=kernel_size, stride=stride, dilation=dilation)
+    require_pairs(operator, 0, padding=padding)
+    if math.prod(kernel_size) > most_taps:
+        raise ValueError(f"{operator}: kernel_size is {kernel_size}; it must have at most {most_taps} taps")
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel_size, strict=True)]
+    padded = [size + 2 * p for size, p in zip(input.shape[2:], padding, strict=True)]
+    if padded[0] < reach[0] or padded[1] < reach[1]:
+        raise ValueError(
+            f"{operator}: input is {list(input.shape)}; with padding {padding} its height and width must be "
+            f"at least {[max(1, r - 2 * p) for r, p in zip(reach, padding, strict=True)]}"
+        )
+    height, width = ((size - r) // step + 1 for size, r, step in zip(padded, reach, stride, strict=True))
+    return height, width
 
 
 def require_3x3(operator: str, input: Tensor, padding: int) -> None:

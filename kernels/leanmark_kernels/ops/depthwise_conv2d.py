@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from leanmark_kernels import depthwise_reference
-from leanmark_kernels.depthwise_packing import Activation, activation_number
+from leanmark_kernels.activations import Activation, activation_number
 from leanmark_kernels.ops.arguments import (
     require_3x3,
     require_device,

@@ -9,17 +9,16 @@ import torch
 from torch import Tensor
 
 from leanmark_kernels import packing, reference
-from leanmark_kernels.depthwise_packing import Activation, activation_number
+from leanmark_kernels.activations import Activation, activation_number
 from leanmark_kernels.ops.arguments import (
+    Pair,
     require_device,
     require_float32,
-    require_pairs,
     require_shape,
     require_vector,
+    require_windows,
 )
 from leanmark_kernels.ops.registration import empty_images, register, with_gradient
-
-Pair = tuple[int, int]
 
 
 def direct_conv2d(
@@ -50,7 +49,7 @@ def direct_conv2d(
     not fit.
     """
     require_float32("direct_conv2d", input=input, weight=weight, bias=bias, residual=residual)
-    shape = _output_shape(input, out_channels, kernel_size, stride, padding)
+    windows = require_windows("direct_conv2d", input, kernel_size, stride, padding)
     expected = packing.linear_shape(out_channels, input.shape[1] * math.prod(kernel_size), torch.float32)
     if out_channels < 1 or weight.shape != expected:
         raise ValueError(
@@ -59,29 +58,12 @@ def direct_conv2d(
             f"{kernel_size}"
         )
     require_vector("direct_conv2d", out_channels, bias=bias)
-    require_shape("direct_conv2d", shape, residual=residual)
+    require_shape("direct_conv2d", (input.shape[0], out_channels, *windows), residual=residual)
     require_device("direct_conv2d", input, weight=weight, bias=bias, residual=residual)
     number = activation_number("direct_conv2d", activation)
     arguments = (input, weight, bias, residual, out_channels, kernel_size, stride, padding, number)
     output: Tensor = torch.ops.leanmark.direct_conv2d.default(*arguments)
     return with_gradient(reference.direct_conv2d, output, *arguments)
-
-
-def _output_shape(
-    input: Tensor, out_channels: int, kernel_size: Pair, stride: Pair, padding: Pair
-) -> tuple[int, ...]:
-    if input.dim() != 4:
-        raise ValueError(f"direct_conv2d: input is {list(input.shape)}; it must be [N, C, H, W]")
-    require_pairs("direct_conv2d", 1, kernel_size=kernel_size, stride=stride)
-    require_pairs("direct_conv2d", 0, padding=padding)
-    padded = [size + 2 * p for size, p in zip(input.shape[2:], padding, strict=True)]
-    if padded[0] < kernel_size[0] or padded[1] < kernel_size[1]:
-        raise ValueError(
-            f"direct_conv2d: input is {list(input.shape)}; with padding {padding} its height and width must "
-            f"be at least {[max(1, k - 2 * p) for k, p in zip(kernel_size, padding, strict=True)]}"
-        )
-    sizes = [(size - k) // step + 1 for size, k, step in zip(padded, kernel_size, stride, strict=True)]
-    return (input.shape[0], out_channels, *sizes)
 
 
 def _shape(
@@ -95,8 +77,9 @@ def _shape(
     padding: Sequence[int],
     activation: int,
 ) -> Tensor:
-    pairs = [(pair[0], pair[1]) for pair in (kernel_size, stride, padding)]
-    return empty_images(input, _output_shape(input, out_channels, *pairs))
+    size, step, edge = ((pair[0], pair[1]) for pair in (kernel_size, stride, padding))
+    windows = require_windows("direct_conv2d", input, size, step, edge)
+    return empty_images(input, (input.shape[0], out_channels, *windows))
 
 
 register(

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from leanmark_kernels import reference
-from leanmark_kernels.ops.arguments import require_float32, require_pairs
+from leanmark_kernels.ops.arguments import Pair, require_float32, require_windows
 from leanmark_kernels.ops.registration import empty_images, register, with_gradient
-
-Pair = tuple[int, int]
 
 MOST_TAPS = 64
 """Of a window."""
@@ -49,22 +46,12 @@ def mean_pool2d(input: Tensor) -> Tensor:
 
 
 def _output_shape(input: Tensor, kernel_size: Pair, stride: Pair, padding: Pair) -> tuple[int, ...]:
-    if input.dim() != 4:
-        raise ValueError(f"max_pool2d: input is {list(input.shape)}; it must be [N, C, H, W]")
-    require_pairs("max_pool2d", 1, kernel_size=kernel_size, stride=stride)
-    require_pairs("max_pool2d", 0, padding=padding)
-    if math.prod(kernel_size) > MOST_TAPS:
-        raise ValueError(f"max_pool2d: kernel_size is {kernel_size}; it must have at most {MOST_TAPS} pixels")
+    windows = require_windows("max_pool2d", input, kernel_size, stride, padding, most_taps=MOST_TAPS)
     if any(2 * p > k for p, k in zip(padding, kernel_size, strict=True)):
         raise ValueError(f"max_pool2d: padding is {padding}; it must be at most half of {kernel_size}")
-    padded = [size + 2 * p for size, p in zip(input.shape[2:], padding, strict=True)]
-    if padded[0] < kernel_size[0] or padded[1] < kernel_size[1] or 0 in input.shape[2:]:
-        raise ValueError(
-            f"max_pool2d: input is {list(input.shape)}; with padding {padding} its height and width must be "
-            f"at least {[max(1, k - 2 * p) for k, p in zip(kernel_size, padding, strict=True)]}"
-        )
-    sizes = [(size - k) // step + 1 for size, k, step in zip(padded, kernel_size, stride, strict=True)]
-    return (input.shape[0], input.shape[1], *sizes)
+    if 0 in input.shape[2:]:
+        raise ValueError(f"max_pool2d: input is {list(input.shape)}; its height and width must be at least 1")
+    return (*input.shape[:2], *windows)
 
 
 def _shape(

@@ -10,18 +10,17 @@ from torch import Tensor
 
 from leanmark_kernels import sparse_reference
 from leanmark_kernels.ops.arguments import (
+    Pair,
     require_device,
     require_float32,
-    require_pairs,
     require_parts,
     require_shape,
     require_vector,
+    require_windows,
 )
 from leanmark_kernels.ops.registration import register, with_gradient
 from leanmark_kernels.ops.sparse_arguments import require_packed
 from leanmark_kernels.sparse_packing import MOST_TAPS, SparseWeight
-
-Pair = tuple[int, int]
 
 
 def sparse_conv2d(
@@ -73,21 +72,8 @@ def _output_shape(
         raise ValueError(
             f"sparse_conv2d: input is {list(input.shape)}; it must be [N, C, H, W], C at least 1"
         )
-    require_pairs("sparse_conv2d", 1, kernel_size=kernel_size, stride=stride, dilation=dilation)
-    require_pairs("sparse_conv2d", 0, padding=padding)
-    if math.prod(kernel_size) > MOST_TAPS:
-        raise ValueError(
-            f"sparse_conv2d: kernel_size is {kernel_size}; it must have at most {MOST_TAPS} taps"
-        )
-    reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel_size, strict=True)]
-    padded = [size + 2 * p for size, p in zip(input.shape[2:], padding, strict=True)]
-    if padded[0] < reach[0] or padded[1] < reach[1]:
-        raise ValueError(
-            f"sparse_conv2d: input is {list(input.shape)}; with padding {padding} its height and width must "
-            f"be at least {[max(1, r - 2 * p) for r, p in zip(reach, padding, strict=True)]}"
-        )
-    sizes = [(size - r) // step + 1 for size, r, step in zip(padded, reach, stride, strict=True)]
-    return (input.shape[0], out_channels, *sizes)
+    windows = require_windows("sparse_conv2d", input, kernel_size, stride, padding, dilation, MOST_TAPS)
+    return (input.shape[0], out_channels, *windows)
 
 
 def _shape(
