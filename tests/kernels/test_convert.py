@@ -1,94 +1,27 @@
 """``convert``: what it gives back computes the same, says what it chose, and can be saved."""
 
 import io
-import json
+import itertools
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from leanmark_kernels.convert import WEIGHTS, Converted, Recipe, choosing, convert, timing
+from leanmark_kernels.convert import WEIGHTS, Converted, Recipe, choosing, convert, rows
+from leanmark_kernels.convert.block import Block
+from leanmark_kernels.convert.conversion import OWN_LAYERS
 from leanmark_kernels.packed_state import PackedModule
 
-UNCACHED = Recipe(rounds=1, cache=None)
-
-
-class Residual(nn.Module):
-    """Convolutions with batch norm around a shortcut, ReLU behind the sum."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(4, 8, 3, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(8)
-        self.second = nn.Conv2d(8, 8, 3, padding=1)
-        self.norm2 = nn.BatchNorm2d(8)
-        self.shortcut = nn.Conv2d(4, 8, 1)
-        self.relu = nn.ReLU(inplace=True)
-        self.classify = nn.Linear(8 * 36, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.relu(self.norm1(self.first(x)))
-        out = self.norm2(self.second(out))
-        out += self.shortcut(x)
-        out = self.relu(out)
-        result: Tensor = self.classify(out.view(out.shape[0], -1))
-        return result
-
-
-class Branching(nn.Module):
-    """What it does depends on its input's values: torch.fx cannot follow it, but it can its children."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.part = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
-        self.last = nn.Linear(8, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        features = self.part(x).mean((2, 3))
-        result: Tensor = self.last(features if features.sum() > 0 else -features)
-        return result
-
-
-class Inverted(nn.Module):
-    """As in MobileNetV2, with a shortcut where ``out`` is the number of input channels."""
-
-    def __init__(self, out: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(4, 16, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU6(),
-            nn.Conv2d(16, 16, 3, padding=1, groups=16, bias=False), nn.BatchNorm2d(16), nn.ReLU6(),
-            nn.Conv2d(16, out, 1, bias=False), nn.BatchNorm2d(out),
-        )  # fmt: skip
-        self.shortcut = out == 4
-
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = x + self.body(x) if self.shortcut else self.body(x)
-        return result
-
-
-def trained(model: nn.Module) -> nn.Module:
-    """In evaluation mode, with statistics in its norms that make folding them matter."""
-    torch.manual_seed(0)
-    for part in model.modules():
-        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
-            nn.init.uniform_(part.running_mean, -1, 1)
-            nn.init.uniform_(part.running_var, 0.5, 2)
-            nn.init.uniform_(part.weight, 0.5, 2)
-            nn.init.uniform_(part.bias, -1, 1)
-    return model.eval()
-
-
-def images(batch: int = 2) -> Tensor:
-    return torch.randn(batch, 4, 6, 6, generator=torch.Generator().manual_seed(1))
-
-
-def largest_error(converted: nn.Module, model: nn.Module, input: Tensor) -> float:
-    with torch.no_grad():
-        exact = model.double()(input.double())
-        model.float()
-        return float((converted(input) - exact).abs().max() / exact.abs().max())
+from .convert_models import (
+    UNCACHED,
+    Branching,
+    Inverted,
+    Residual,
+    images,
+    largest_error,
+    trained,
+)
 
 
 def test_computes_the_same_for_any_batch_with_everything_folded() -> None:
@@ -144,6 +77,27 @@ def test_sparse_layers_are_candidates_where_there_are_zeros() -> None:
     assert {"sparse 1x1", "sparse 4x1"} < {each.candidate for each in choices["second"].timings}
     assert "zeros" in choices["second"].what and "zeros" not in choices["first"].what
     assert largest_error(converted, model, images()) < 1e-5
+
+
+def test_every_operator_of_ours_is_in_a_layer_that_counts_as_ours() -> None:
+    layers = [
+        nn.Linear(32, 32),
+        nn.Conv2d(32, 32, 3, padding=1),
+        nn.Conv2d(32, 32, 3, padding=1, groups=32),
+        nn.MaxPool2d(3, 2, 1),
+        nn.AdaptiveAvgPool2d(1),
+    ]
+    for layer in layers[:2]:
+        nn.init.zeros_(layer.weight[:16])
+    seen = set()
+    for row, layer in itertools.product(rows.ROWS, layers):
+        if row.operator and isinstance(layer, row.layer) and row.why_not(layer) is None:
+            built = row.build(
+                Block(layer, None, residual=False), (1, 32, 8, 8)[: 2 if layer is layers[0] else 4]
+            )
+            assert any(isinstance(part, OWN_LAYERS) for part in built.modules()), row.name
+            seen.add(row.operator)
+    assert seen == {row.operator for row in rows.ROWS if row.operator}
 
 
 def test_the_model_itself_stays_as_it_was() -> None:
@@ -203,50 +157,12 @@ def test_eight_bit_weights_are_taken_wherever_they_are_legal() -> None:
     assert packed.count(torch.int8) == 2
 
 
-def test_each_choice_has_the_timings_it_rests_on() -> None:
-    (choice,) = convert(trained(nn.Sequential(nn.Linear(32, 16))), torch.randn(2, 32), UNCACHED).choices
-    assert {one.candidate for one in choice.timings} == {"torch", "oneDNN prepacked", "packed fp32"}
-    times = [one.time_s for one in choice.timings]
-    assert times == sorted(times) and times[0] > 0
-    assert not choice.cached and choice.weights_count == 32 * 16
-    own = {one.candidate: one.own for one in choice.timings}
-    assert own == {"torch": False, "oneDNN prepacked": False, "packed fp32": True}
-
-
 def test_an_operator_that_is_not_exact_enough_is_refused_with_its_error() -> None:
     recipe = Recipe(weights="w8", error=1e-6, rounds=1, cache=None)
     (choice,) = convert(trained(nn.Sequential(nn.Linear(32, 16))), torch.randn(2, 32), recipe).choices
     refused = {one.candidate: one.refused for one in choice.timings if one.refused}
     assert choice.chosen != "packed w8"
     assert list(refused) == ["packed w8"] and "is above 1e-06" in refused["packed w8"]
-
-
-def test_timings_are_kept_for_the_same_work_on_the_same_machine(tmp_path: Path) -> None:
-    model, recipe = trained(Residual()), Recipe(rounds=1, cache=tmp_path / "new")
-    first = convert(model, images(), recipe)
-    again = convert(model, images(), recipe)
-    assert not any(choice.cached for choice in first.choices)
-    assert all(choice.cached for choice in again.choices)
-    assert [one.chosen for one in again.choices] == [one.chosen for one in first.choices]
-    other = convert(model, images(batch=3), recipe)
-    assert not any(choice.cached for choice in other.choices)
-    (file,) = (tmp_path / "new").iterdir()
-    content = json.loads(file.read_text())
-    assert content["machine"]["torch"] == torch.__version__
-    assert len(content["seconds"]) == 8
-
-
-def test_a_broken_or_foreign_cache_is_measured_again(tmp_path: Path) -> None:
-    model, recipe = trained(nn.Sequential(nn.Linear(8, 8))), Recipe(rounds=1, cache=tmp_path)
-    convert(model, torch.randn(1, 8), recipe)
-    (file,) = tmp_path.iterdir()
-    content = json.loads(file.read_text())
-    file.write_text(json.dumps({**content, "machine": {"processor": "another"}}))
-    assert not convert(model, torch.randn(1, 8), recipe).choices[0].cached
-    file.write_text("{")
-    with pytest.warns(UserWarning, match="is not read, its timings are measured again"):
-        assert not convert(model, torch.randn(1, 8), recipe).choices[0].cached
-    assert convert(model, torch.randn(1, 8), recipe).choices[0].cached
 
 
 @pytest.mark.parametrize("weights", [name for name, each in WEIGHTS.items() if "cpu" in each.devices])
@@ -351,57 +267,6 @@ def test_a_model_that_counts_on_changes_in_place_is_refused() -> None:
 
     with pytest.raises(ValueError, match="computes something else when converted"):
         convert(trained(InPlace()), images(), UNCACHED)
-
-
-def test_timings_of_three_one_by_one_hold_only_for_what_the_three_became(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def timed(
-        calls: Mapping[str, object], rounds: int, beside: int = 0, inputs: object = ()
-    ) -> dict[str, float]:
-        return {name: 1e-6 if name in ("torch", "one by one") else 2e-6 for name in calls}
-
-    monkeypatch.setattr(choosing, "interleaved", timed)
-    model, recipe = trained(nn.Sequential(Inverted(4))), Recipe(rounds=1, cache=tmp_path)
-    assert not convert(model, images(), recipe).choices[-1].cached
-    assert convert(model, images(), recipe).choices[-1].cached
-    (file,) = tmp_path.iterdir()
-    content = json.loads(file.read_text())
-    (triple,) = (what for what in content["seconds"] if ";" in what)
-    assert triple.count(" by torch") == 3
-    for what, times in content["seconds"].items():
-        if what != triple:
-            times["oneDNN prepacked"] = 5e-7
-    file.write_text(json.dumps(content))
-    again = convert(model, images(), recipe).choices
-    assert [choice.chosen for choice in again] == ["oneDNN prepacked"] * 3 + ["one by one"]
-    assert [choice.cached for choice in again] == [True, True, True, False]
-
-
-def test_layers_are_timed_beside_the_rest_of_their_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is read between two calls: 32 KiB of the other weights, and 8 KiB, each with a few biases."""
-    seen = []
-
-    def timed(
-        calls: Mapping[str, object], rounds: int, beside: int = 0, inputs: object = ()
-    ) -> dict[str, float]:
-        seen.append(beside)
-        return dict.fromkeys(calls, 1e-6)
-
-    monkeypatch.setattr(choosing, "interleaved", timed)
-    convert(trained(nn.Sequential(nn.Linear(32, 64), nn.Linear(64, 128))), torch.randn(1, 32), UNCACHED)
-    assert seen == [32 << 10, 8 << 10]
-    convert(trained(nn.Sequential(nn.Linear(8, 8, bias=False))), torch.randn(1, 8), UNCACHED)
-    assert seen[2:] == [0]
-
-
-def test_timing_reads_what_is_beside_a_call_but_no_more_than_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, ones = [], torch.ones
-    monkeypatch.setattr(torch, "ones", lambda count: asked.append(count) or ones(1))
-    calls = {"first": lambda: None, "second": lambda: None}
-    assert list(timing.interleaved(calls, 1, beside=4096)) == ["first", "second"]
-    timing.interleaved(calls, 1, beside=1 << 40)
-    assert asked == [1024, timing.MOST_BESIDE // 4]
 
 
 def test_a_converted_model_is_for_inference() -> None:

@@ -6,20 +6,9 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from leanmark_kernels.convert import Converted, Recipe, choosing, conversion, convert, rows
+from leanmark_kernels.convert import Recipe, choosing, conversion, convert, rows
 
-UNCACHED = Recipe(rounds=1, cache=None)
-
-
-def images(batch: int) -> Tensor:
-    return torch.randn(batch, 4, 6, 6, generator=torch.Generator().manual_seed(1))
-
-
-def largest_error(converted: Converted, model: nn.Module, input: Tensor) -> float:
-    with torch.no_grad():
-        exact = model.double()(input.double())
-        model.float()
-        return float((converted(input) - exact).abs().max() / exact.abs().max())
+from .convert_models import UNCACHED, images, largest_error
 
 
 class Positioned(nn.Module):
