@@ -88,16 +88,14 @@ class Repacked(Technique):
 
     def verify(self, before: nn.Module, after: nn.Module) -> Mapping[str, Any]:
         from leanmark_kernels.convert import Converted
-        from leanmark_kernels.packed_state import PackedModule
-        from leanmark_kernels.pooling_modules import MaxPool2d, MeanPool2d
 
         converted = next((part for part in after.modules() if isinstance(part, Converted)), None)
         if converted is None:
             raise TookNoEffect(f"{type(after).__name__} was not converted")
-        packed = [part for part in after.modules() if isinstance(part, PackedModule | MaxPool2d | MeanPool2d)]
         own = [choice for choice in converted.choices if choice.operator]
-        if not packed or len(packed) < len(own):
-            raise TookNoEffect(f"{len(own)} layers were chosen to be packed, and {len(packed)} are")
+        present = converted.own_layers()
+        if not present or len(present) < len(own):
+            raise TookNoEffect(f"{len(own)} layers were chosen to be packed, and {len(present)} are")
         return {
             "layers": {choice.layer: _facts(choice) for choice in converted.choices},
             "own": len(own),

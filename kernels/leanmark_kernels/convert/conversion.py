@@ -18,12 +18,16 @@ from leanmark_kernels.convert.fusion import Untraced, first_inputs, fuse
 from leanmark_kernels.convert.rows import WEIGHTS
 from leanmark_kernels.ops.registration import for_inference
 from leanmark_kernels.packed_state import PackedModule
+from leanmark_kernels.pooling_modules import MaxPool2d, MeanPool2d
 from leanmark_kernels.weights import require_finite
 
 Example = Tensor | tuple[Tensor, ...]
 
 LARGEST_LOSS = 10.0
 """Times a layer's limit: what the whole model may be off by, and before layers are replaced, times fp32's."""
+
+OWN_LAYERS = (PackedModule, MaxPool2d, MeanPool2d)
+"""The types of all layers that candidates with an operator of ours build."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +88,10 @@ class Converted(nn.Module):
         body = self.body.forward if isinstance(self.body, fx.GraphModule) else self.body
         output: Tensor = body(*_laid_out(inputs, self.takes_any_layout))
         return for_inference("a converted model", output) if output.requires_grad else output
+
+    def own_layers(self) -> list[nn.Module]:
+        """The layers in it that are ours."""
+        return [part for part in self.modules() if isinstance(part, OWN_LAYERS)]
 
     def train(self, mode: bool = True) -> Self:
         if mode:
