@@ -157,7 +157,7 @@ def test_arguments_of_another_kind_are_explained(call: Callable[[], Tensor], mes
         ),
         (
             lambda: lk.winograd_conv2d(Y, U, out_channels=16, padding=2**63 - 1),
-            "it must be at most 2147483647",
+            "it must be at most 1048575",
         ),
         (
             lambda: lk.WinogradConv2d(4, 4, padding=2**63 - 1),
@@ -165,11 +165,11 @@ def test_arguments_of_another_kind_are_explained(call: Callable[[], Tensor], mes
         ),
         (
             lambda: lk.Int8WinogradConv2d(4, 4, padding=2**31),
-            "padding is 2147483648; it must be at most 21474",
+            "padding is 2147483648; it must be at most 10485",
         ),
         (lambda: lk.DepthwiseConv2d(4, padding=-1), "DepthwiseConv2d: padding is -1; it must be 0 or more"),
-        (lambda: int8(Geometry((3, 3), padding=(0, 2**63 - 1))), "it must be two numbers up to 2147483647"),
-        (lambda: conv(padding=(2**62, 0)), "it must be two numbers up to 2147483647"),
+        (lambda: int8(Geometry((3, 3), padding=(0, 2**63 - 1))), "it must be two numbers up to 1048575"),
+        (lambda: conv(padding=(2**62, 0)), "it must be two numbers up to 1048575"),
         (
             lambda: lk.Int8Conv2d.from_conv(nn.Conv2d(4, 4, 3, padding=2**63 - 1)),
             r"Int8Conv2d: padding is \[92233",
@@ -223,3 +223,21 @@ def test_conversions_that_cannot_be(
 ) -> None:
     with pytest.raises(error, match=message):
         call(nn.Linear(32, 16).eval())
+
+
+def test_sizes_beyond_reason_are_refused_by_the_operators_themselves() -> None:
+    """Those who call torch.ops have no Python entry in front; 2 * padding would leave 64 bits."""
+    ops, far = torch.ops.leanmark, 2**63 - 1
+    nine, taps, pairs = Y.new_ones(9, 16), torch.ones(1, 144, 16), ((3, 3), (1, 1), (far, 0))
+    signs, packed8 = IMAGE.values, integer_packing.pack_int8_winograd(K.to(torch.int8))
+    for call in (
+        lambda: ops.winograd_conv2d(Y, U, None, None, 16, far, 1, False),
+        lambda: ops.int8_winograd_conv2d(signs, packed8, ONE.repeat(16), ONE, 0, None, None, 16, far, False),
+        lambda: ops.int8_conv2d(signs, *FILTERS, ONE, 0, None, *pairs, (1, 1), False),
+        lambda: ops.sparse_conv2d(Y, *SPARSE[:3], None, None, 16, *pairs, (1, 1), False),
+        lambda: ops.direct_conv2d(Y, taps, None, None, 16, *pairs, 0),
+        lambda: ops.depthwise_conv2d(Y, nine, None, 1, far, 0),
+        lambda: ops.max_pool2d(Y, *pairs),
+    ):
+        with pytest.raises(RuntimeError, match="padding must be 0 to 1048575|padding 0 to 1048575"):
+            call()

@@ -11,6 +11,9 @@
 
 namespace leanmark {
 
+// Of windows, steps and padding, as the Python entry has it: the sizes that are computed from them stay in 64 bits.
+constexpr int64_t kLargest = (1 << 20) - 1;
+
 inline int64_t divide_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
 // Row-major; asking first is cheaper than a call through the dispatcher.

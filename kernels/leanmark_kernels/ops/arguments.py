@@ -12,8 +12,8 @@ from torch import Tensor
 Pair = tuple[int, int]
 """Height and width."""
 
-LARGEST = 2**31 - 1
-"""Of padding and steps: beyond, the sizes that kernels compute from them would leave 64 bits."""
+LARGEST = 2**20 - 1
+"""Of windows, steps and padding: beyond, sizes that kernels compute from them would leave 64 bits."""
 
 
 def require_float32(operator: str, **tensors: Tensor | None) -> None:

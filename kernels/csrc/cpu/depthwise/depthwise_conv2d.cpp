@@ -27,8 +27,8 @@ void check(const Tensor& input, const Tensor& weight, const std::optional<Tensor
   STD_TORCH_CHECK(!bias || (bias->scalar_type() == ScalarType::Float && bias->dim() == 1 &&
                             bias->size(0) == input.size(1)),
                   "depthwise_conv2d: bias must be float32 and [C]");
-  STD_TORCH_CHECK((stride == 1 || stride == 2) && padding >= 0 && padding < (1 << 20),
-                  "depthwise_conv2d: stride must be 1 or 2, padding 0 or more");
+  STD_TORCH_CHECK((stride == 1 || stride == 2) && padding >= 0 && padding <= kLargest,
+                  "depthwise_conv2d: stride must be 1 or 2, padding 0 to 1048575");
   STD_TORCH_CHECK(input.size(2) + 2 * padding >= 3 && input.size(3) + 2 * padding >= 3,
                   "depthwise_conv2d: the padded input must be at least 3 x 3");
 }

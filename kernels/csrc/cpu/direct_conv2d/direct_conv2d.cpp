@@ -49,8 +49,8 @@ void check(const Tensor& input, const Tensor& weight, const std::optional<Tensor
   for (const Pair* pair : {&w.size, &w.stride, &w.padding}) {
     STD_TORCH_CHECK(pair->size() == 2, "direct_conv2d: kernel_size, stride and padding must be pairs");
     for (int64_t value : *pair) {
-      STD_TORCH_CHECK(value >= (pair == &w.padding ? 0 : 1) && value < (1 << 20),
-                      "direct_conv2d: kernel_size and stride must be >= 1 and padding >= 0");
+      STD_TORCH_CHECK(value >= (pair == &w.padding ? 0 : 1) && value <= kLargest,
+                      "direct_conv2d: kernel_size and stride must be 1 to 1048575, padding 0 to 1048575");
     }
   }
   STD_TORCH_CHECK(w.padded(input.size(2), 0) >= w.size[0] && w.padded(input.size(3), 1) >= w.size[1],

@@ -36,8 +36,9 @@ void check(const Tensor& input, const Tensor& weight, const Tensor& scale, const
 }
 
 int64_t output_size(int64_t size, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation) {
-  STD_TORCH_CHECK(kernel > 0 && stride > 0 && padding >= 0 && dilation > 0,
-                  "int8_conv2d: kernel_size, stride and dilation must be at least 1, padding at least 0");
+  STD_TORCH_CHECK(std::min({kernel, stride, dilation}) >= 1 && padding >= 0 &&
+                      std::max({kernel, stride, dilation, padding}) <= kLargest,
+                  "int8_conv2d: kernel_size, stride and dilation must be 1 to 1048575, padding 0 to 1048575");
   const int64_t left = size + 2 * padding - dilation * (kernel - 1) - 1;
   STD_TORCH_CHECK(left >= 0, "int8_conv2d: the padded input must be at least as large as the kernel");
   return left / stride + 1;

@@ -134,8 +134,9 @@ void check(const Tensor& input, const Tensor& weight, int64_t zero_point, int64_
                   "int8_winograd_conv2d: weight must be int8 [panels, pairs, 9, 16, 2], packed for the C of input");
   STD_TORCH_CHECK(out_channels > 0 && divide_up(out_channels, kPanelWidth) == weight.size(0),
                   "int8_winograd_conv2d: out_channels must be that of the packed weight");
-  STD_TORCH_CHECK(padding >= 0 && input.size(2) + 2 * padding >= 3 && input.size(3) + 2 * padding >= 3,
-                  "int8_winograd_conv2d: padding must be >= 0 and the padded input at least 3 x 3");
+  STD_TORCH_CHECK(padding >= 0 && padding <= kLargest, "int8_winograd_conv2d: padding must be 0 to 1048575");
+  STD_TORCH_CHECK(input.size(2) + 2 * padding >= 3 && input.size(3) + 2 * padding >= 3,
+                  "int8_winograd_conv2d: the padded input must be at least 3 x 3");
   STD_TORCH_CHECK(is_value(input, zero_point),
                   "int8_winograd_conv2d: zero_point must be a value of input's dtype");
 }

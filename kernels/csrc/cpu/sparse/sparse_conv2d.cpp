@@ -38,8 +38,8 @@ void check(const Tensor& input, const Window& w) {
   for (const Pair* pair : {&w.size, &w.stride, &w.padding, &w.dilation}) {
     STD_TORCH_CHECK(pair->size() == 2, "sparse_conv2d: kernel_size, stride, padding and dilation must be pairs");
     for (int64_t value : *pair) {
-      STD_TORCH_CHECK(value >= (pair == &w.padding ? 0 : 1) && value < (1 << 20),
-                      "sparse_conv2d: kernel_size, stride and dilation must be >= 1 and padding >= 0");
+      STD_TORCH_CHECK(value >= (pair == &w.padding ? 0 : 1) && value <= kLargest,
+                      "sparse_conv2d: kernel_size, stride and dilation must be 1 to 1048575, padding 0 to 1048575");
     }
   }
   STD_TORCH_CHECK(w.size[0] * w.size[1] <= kIndices, "sparse_conv2d: kernel_size must have at most 256 taps");
@@ -102,7 +102,7 @@ void lay_out(Plan& plan, const Tensor& input, const Window& w, const Kernel& ker
   choose_width(g, w, kernel, plan.weights.block);
   const int64_t reach[2] = {(w.size[0] - 1) * w.dilation[0], (w.size[1] - 1) * w.dilation[1]};
   g.halo = reach[0] / g.stride[0] * g.grid_width + (g.shifted ? 0 : reach[1] / g.stride[1]);
-  STD_TORCH_CHECK(g.halo < (1 << 20), "sparse_conv2d: dilation must be smaller: the filter reaches too far");
+  STD_TORCH_CHECK(g.halo <= kLargest, "sparse_conv2d: dilation must be smaller: the filter reaches too far");
   for (int64_t tap = 0; tap < taps; ++tap) {
     add_tap(g, tap / w.size[1] * w.dilation[0], tap % w.size[1] * w.dilation[1]);
   }

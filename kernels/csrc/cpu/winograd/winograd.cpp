@@ -191,8 +191,9 @@ void check(const Tensor& input, const Tensor& weight, const std::optional<Tensor
                   "winograd_conv2d: weight must be packed for the C of input");
   STD_TORCH_CHECK(out_channels > 0 && divide_up(out_channels, kPanelWidth) == weight.size(ahead ? 1 : 0),
                   "winograd_conv2d: out_channels must be that of the packed weight");
-  STD_TORCH_CHECK(padding >= 0 && input.size(2) + 2 * padding >= kernel && input.size(3) + 2 * padding >= kernel,
-                  "winograd_conv2d: padding must be >= 0 and the padded input at least as large as the kernel");
+  STD_TORCH_CHECK(padding >= 0 && padding <= kLargest, "winograd_conv2d: padding must be 0 to 1048575");
+  STD_TORCH_CHECK(input.size(2) + 2 * padding >= kernel && input.size(3) + 2 * padding >= kernel,
+                  "winograd_conv2d: the padded input must be at least as large as the kernel");
   if (!bias) return;
   STD_TORCH_CHECK(bias->scalar_type() == ScalarType::Float && bias->dim() == 1 && bias->size(0) == out_channels,
                   "winograd_conv2d: bias must be float32 and [out_channels]");
