@@ -25,9 +25,9 @@ def pack_winograd(weight: Tensor, tile: int, stride: int = 1, *, as_stored: bool
     ``stride`` 2 and ``tile`` 2; or it is [O, C, 7, 7] with ``stride`` 2 and ``tile`` 3. Transformed in
     float64; returns float32 [16 or 36, ceil(O / 16), C, 16], for 7x7 with 4 C instead of C.
 
-    ``as_stored``, for F(4x4, 3x3) alone, leaves the transform to every call: a quarter of the memory, and the
-    fastest where an image has few tiles, so that reading weights takes longer than the transform. Returns the
-    numbers of ``weight`` as [ceil(O / 16), C, 3, 3, 16].
+    ``as_stored``, for F(4x4, 3x3) alone, leaves the transform to every call: a quarter of the memory, and
+    faster with AVX-512 where an image has few tiles, so that reading weights takes longer than the transform.
+    Returns the numbers of ``weight`` as [ceil(O / 16), C, 3, 3, 16].
 
     Raises ``TypeError`` for another dtype, ``ValueError`` for another shape, tile or stride and for weights
     that are not finite.

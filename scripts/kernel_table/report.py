@@ -46,8 +46,7 @@ What is asked of a machine with AVX2, and what was found: met or missed where th
 side, or the error is too large, else near. Most is the ratio that a kernel would have which did the layer's
 multiply-adds in fp32 at this machine's ceiling: what is asked beyond it is out of reach of any of them.
 Kernels that save multiply-adds, or do them in fewer bits, have no such bound. Weight-only kernels leave
-activations as they are; those that round them to 8 bits too (w8a8) are another thing than is asked, and have
-rows of their own."""
+activations as they are; those that round them to 8 bits, too (w8a8), have rows of their own."""
 WITHIN = "of these processes alone (none after too few rounds): with two threads others can be twice as fast"
 
 
