@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -10,8 +11,12 @@ from multiprocessing import get_context
 import torch
 
 from kernel_table import cases, rounds
+from kernel_table.slices import Slices
 from leanmark_kernels import ceilings
 from leanmark_kernels.ceilings import Ceilings
+
+PATIENCE_S = 90.0
+"""That a process waits for its processors, all in all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +34,8 @@ class Found:
     """What one process measured, by the title of the case."""
 
     ceilings: Ceilings
+    slices: int
+    disturbed: int
     samples: Mapping[str, list[rounds.Sample]]
 
 
@@ -42,9 +49,11 @@ def run(request: Request, processes: int) -> Iterator[Found]:
 def _measure(request: Request, index: int) -> Found:
     torch.set_grad_enabled(False)
     torch.set_num_threads(request.threads)
+    cores = sorted(os.sched_getaffinity(0))[: request.threads]
     highest = ceilings.measure()
+    slices = Slices(cores=cores, most_flops_per_s=highest.flops_per_s, patience_s=PATIENCE_S)
     samples = {}
     for case in cases.called(request.titles):
         torch._dynamo.reset()
-        samples[case.title] = rounds.sampled(case, request.rounds, index, request.with_compiled)
-    return Found(ceilings=highest, samples=samples)
+        samples[case.title] = rounds.sampled(case, slices, request.rounds, index, request.with_compiled)
+    return Found(ceilings=highest, slices=slices.count, disturbed=slices.disturbed, samples=samples)

@@ -18,6 +18,7 @@ import torch
 from kernel_table import runtimes
 from kernel_table.instruction_sets import Evidence
 from kernel_table.rounds import COARSENESS, Line, Ratio
+from kernel_table.slices import WHOLE
 from kernel_table.targets import Outcome
 from leanmark import store
 from leanmark.measuring import environment
@@ -28,7 +29,8 @@ from leanmark_kernels.ceilings import Ceilings
 NOTES = """\
 {processes}, in each all contenders of a layer interleaved in {rounds} rounds, in an order of its own. A
 time is the median over the processes of their medians; with one thread it is CPU time, which other users
-of the machine do not count into, with more wall time. A ratio is library over ours: above 1, ours is
+of the machine do not count into, with more wall time, and idle threads of torch and ONNX Runtime look for
+work for 0.2 ms before they sleep. A ratio is library over ours: above 1, ours is
 faster. It is taken in each round, and its interval is {interval}. The best library is the one with the
 smallest time among those whose weights are at least as precise (fp32, 16, 8, 4 bits; activations may be
 coarser: w8a8 and w4a8 have them in 8 bits, but for OpenVINO's without VNNI); the row of a library holds
@@ -52,11 +54,16 @@ WITHIN = "of these processes alone (none after too few rounds): with two threads
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """All lines with one number of threads, by the title of the case."""
+    """All lines with one number of threads, by the title of the case.
+
+    ``disturbed`` of ``slices`` were timed while the processors were not all at hand.
+    """
 
     processes: int
     rounds: int
     ceilings: Ceilings
+    slices: int
+    disturbed: int
     cases: dict[str, list[Line]]
     asked: dict[str, list[Outcome]]
 
@@ -64,6 +71,8 @@ class Table:
 def text(table: Table) -> Iterable[str]:
     """A table for a terminal."""
     yield f"\n{_ceilings(table.ceilings)}"
+    if table.slices:
+        yield _disturbed(table)
     for title, lines in table.cases.items():
         yield from _lines_of(title, lines)
     yield ""
@@ -126,7 +135,7 @@ def software() -> dict[str, str]:
         "torch": torch.__version__,
         "onnxruntime": onnxruntime.__version__,
         "openvino": version("openvino") if runtimes.HAS_OPENVINO else "not installed",
-        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "not set"),
+        "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "not set"),
     }
 
 
@@ -159,6 +168,9 @@ def _page(tables: Sequence[Table]) -> Iterable[str]:
         yield f"## {threads(table.ceilings.threads)}"
         yield ""
         yield f"{_ceilings(table.ceilings)}."
+        if table.slices:
+            yield ""
+            yield textwrap.fill(f"{_disturbed(table)}.", 110)
         yield ""
         yield from _asked(table)
         yield ""
@@ -180,6 +192,13 @@ def _ceilings(ceilings: Ceilings) -> str:
     return (
         f"Ceilings with {threads(ceilings.threads)}: {ceilings.flops_per_s / 1e9:.1f} GFLOP/s fp32, "
         f"{ceilings.read_bytes_per_s / 1e9:.1f} GB/s read from memory"
+    )
+
+
+def _disturbed(table: Table) -> str:
+    return (
+        f"{table.disturbed} of {table.slices} slices were timed while a probe just before or after found "
+        f"less than {WHOLE:.0%} of the multiply-adds that these threads can do together"
     )
 
 

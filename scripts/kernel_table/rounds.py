@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import gc
 import random
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from kernel_table.cases import AnyCase
-from kernel_table.contenders import Call, Contender
+from kernel_table.contenders import Contender
+from kernel_table.slices import Slices
 from leanmark.statistics.stats import ratio_interval
 from leanmark_kernels.ceilings import Ceilings
 
@@ -72,11 +71,11 @@ class Line:
     over_ours: Ratio | None = None
 
 
-def sampled(case: AnyCase, rounds: int, order: int, with_compiled: bool) -> list[Sample]:
+def sampled(case: AnyCase, slices: Slices, rounds: int, order: int, with_compiled: bool) -> list[Sample]:
     """``case`` in this process. ``order`` seeds that in which contenders take turns."""
     contenders, exact = case.contenders(with_compiled), case.exact()
     turns = random.Random(order).sample(contenders, len(contenders))
-    times = interleaved(turns, rounds)
+    times = interleaved(turns, slices, rounds)
     return [
         Sample(
             name=one.name,
@@ -156,27 +155,18 @@ def _coarseness(sample: Sample) -> int:
     return COARSENESS.get(sample.weights, 0)
 
 
-def interleaved(contenders: Sequence[Contender], rounds: int) -> dict[str, Times]:
+def interleaved(contenders: Sequence[Contender], slices: Slices, rounds: int) -> dict[str, Times]:
     """Microseconds per call [rounds] by name, forward and backward in turn."""
-    clock = time.process_time_ns if torch.get_num_threads() == 1 else time.perf_counter_ns
-
-    def timed(call: Call, repeats: int) -> float:
-        call()  # threads of the one before may still be winding down, and the caches hold its weights
-        begin = clock()
-        for _ in range(repeats):
-            call()
-        return (clock() - begin) / repeats / 1e3
-
     repeats = {}
     for each in contenders:
         each.call()
-        quickest = min(timed(each.call, 2) for _ in range(3))
+        quickest = min(slices.time_us(each.call, 2) for _ in range(3))
         repeats[each.name] = max(1, round(SLICE_US / max(quickest, 0.5)))
     times: dict[str, list[float]] = {each.name: [] for each in contenders}
     gc.disable()
     for turn in range(rounds):
         for each in contenders if turn % 2 == 0 else contenders[::-1]:
-            times[each.name].append(timed(each.call, repeats[each.name]))
+            times[each.name].append(slices.time_us(each.call, repeats[each.name]))
     gc.enable()
     return {name: np.array(values) for name, values in times.items()}
 

@@ -30,8 +30,8 @@ def every(graph: Graph, x: Tensor, shape: Sequence[int], suffix: str = "") -> It
 def onnxruntime(graph: Graph, x: Tensor, shape: Sequence[int], suffix: str = "") -> Contender:
     options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    # Or its idle threads would keep the cores from everyone else's.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # as long as those of torch; by default its idle threads keep the cores from everyone else's for a second
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "200")
     model = graph.serialized(x.shape, shape)
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     binding = session.io_binding()

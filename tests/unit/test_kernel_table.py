@@ -7,9 +7,11 @@ import math
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import astuple, replace
+from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -98,14 +100,60 @@ def test_every_process_has_an_order_of_its_own(part: Any) -> None:
         def exact(self) -> torch.Tensor:
             return torch.ones(1)
 
+    slices = partial(part("slices").Slices, cores=(0,), most_flops_per_s=1e15, patience_s=0.0)
     orders = []
     for process in range(2):
         ran: list[str] = []
-        samples = rounds.sampled(Tiny(), 2, process, False)
+        samples = rounds.sampled(Tiny(), slices(), 2, process, False)
         assert [one.name for one in samples] == list("abcdef")
         orders.append(list(dict.fromkeys(ran)))
     assert sorted(orders[0]) == sorted(orders[1])
     assert orders[0] != orders[1]
+
+
+def test_a_slice_is_timed_again_until_the_processors_are_there(
+    part: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slices = part("slices")
+    monkeypatch.setattr(slices.torch, "get_num_threads", lambda: 2)
+    now = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(
+        slices, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: now, perf_counter_ns=None)
+    )
+    monkeypatch.setattr(slices, "_spread_threads", lambda _: None)
+    monkeypatch.setattr(slices, "_timed_us", lambda *_: next(found))
+    monkeypatch.setattr(slices.Slices, "_whole", lambda _: next(whole))
+
+    found, whole = iter([7.0, 8.0, 9.0]), iter([True, False, False, True, True, True])
+    timed = slices.Slices(cores=(), most_flops_per_s=1.0, patience_s=1.0)
+    assert timed.time_us(lambda: None, 1) == 9.0
+    assert (timed.count, timed.disturbed) == (1, 0)
+    assert timed.patience_s == pytest.approx(1.0 - 2 * slices.RETRY_S)
+
+    found, whole = iter([7.0, 8.0, 9.0]), iter([False] * 6)
+    hurried = slices.Slices(cores=(), most_flops_per_s=1.0, patience_s=1.5 * slices.RETRY_S)
+    assert hurried.time_us(lambda: None, 1) == 9.0
+    assert (hurried.count, hurried.disturbed) == (1, 1)
+
+
+def test_every_thread_of_a_pool_has_a_core_of_its_own(part: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    placed: dict[int, set[int]] = {}
+    monkeypatch.setattr(os, "sched_setaffinity", placed.__setitem__)
+    end = threading.Event()
+    pool = [threading.Thread(target=end.wait) for _ in range(3)]
+    for one in pool:
+        one.start()
+    part("slices")._spread_threads((4, 5, 6))
+    end.set()
+    assert placed[0] == {4}  # the calling thread
+    assert threading.get_native_id() not in placed
+    cores = [placed[one.native_id or 0] for one in pool]
+    assert cores in ([{5}, {6}, {5}], [{6}, {5}, {6}])
 
 
 @pytest.mark.parametrize(
@@ -126,7 +174,13 @@ def test_the_page_says_what_its_intervals_are_of(
         "mine", 1.9, lines[1].over_torch, "missed", error=2e-4, limit=1e-4, most=1.8
     )
     table = report.Table(
-        processes=processes, rounds=7, ceilings=CEILINGS, cases={"conv": lines}, asked={"conv": [outcome]}
+        processes=processes,
+        rounds=7,
+        ceilings=CEILINGS,
+        slices=700,
+        disturbed=3,
+        cases={"conv": lines},
+        asked={"conv": [outcome]},
     )
     evidence = {"torch": part("instruction_sets").Evidence("AVX2", "asked")}
     path = report.write([table], evidence, tmp_path, ["kernel_bench.py"], "avx2")
@@ -137,10 +191,13 @@ def test_the_page_says_what_its_intervals_are_of(
     assert count in page.replace("\n", " ")
     assert says in page.replace("\n", " ")
     assert "## 2 threads\n" in page
+    assert "3 of 700 slices were timed while a probe just before or after found less" in page
     assert "| conv | fp32 | mine | 2.00 [2.00, 2.00] | 2.00 [2.00, 2.00] torch |" in page
     asked = "1.9, error 1e-04 | 1.80 | 2.00 [2.00, 2.00] torch, error 2.0e-04 | missed, out of reach"
     assert f"| conv | mine | {asked} |" in page
-    assert "mine" in "\n".join(report.text(table))
+    shown = "\n".join(report.text(table))
+    assert "mine" in shown
+    assert "3 of 700 slices" in shown
 
 
 def test_what_is_asked_is_held_against_the_fastest_rival(part: Any) -> None:
