@@ -44,7 +44,7 @@ class Slices:
         if torch.get_num_threads() == 1:
             return _timed_us(call, repeats, time.process_time_ns)
         self.count += 1
-        _spread_threads(self.cores)
+        spread_threads(self.cores)
         while True:
             began = time.monotonic()
             whole = self._whole()
@@ -66,7 +66,7 @@ class Slices:
         return rate >= WHOLE * self.most_flops_per_s
 
 
-def _spread_threads(cores: Sequence[int]) -> None:
+def spread_threads(cores: Sequence[int]) -> None:
     """The calling thread on the first of ``cores``, every other one on one of the rest, in turns.
 
     Left alone, threads that slept are often woken on one core, and stay there.

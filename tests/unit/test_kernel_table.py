@@ -125,7 +125,7 @@ def test_a_slice_is_timed_again_until_the_processors_are_there(
     monkeypatch.setattr(
         slices, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: now, perf_counter_ns=None)
     )
-    monkeypatch.setattr(slices, "_spread_threads", lambda _: None)
+    monkeypatch.setattr(slices, "spread_threads", lambda _: None)
     monkeypatch.setattr(slices, "_timed_us", lambda *_: next(found))
     monkeypatch.setattr(slices.Slices, "_whole", lambda _: next(whole))
 
@@ -148,7 +148,7 @@ def test_every_thread_of_a_pool_has_a_core_of_its_own(part: Any, monkeypatch: py
     pool = [threading.Thread(target=end.wait) for _ in range(3)]
     for one in pool:
         one.start()
-    part("slices")._spread_threads((4, 5, 6))
+    part("slices").spread_threads((4, 5, 6))
     end.set()
     assert placed[0] == {4}  # the calling thread
     assert threading.get_native_id() not in placed
