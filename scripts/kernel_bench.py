@@ -21,6 +21,7 @@ from pathlib import Path
 from kernel_table import avx2, cases, instruction_sets, processes, report, rounds, targets
 from kernel_table.processes import Request
 
+from leanmark.protocol.process import allowed_cores
 from leanmark_kernels.ceilings import Ceilings
 
 PREPARED = "LEANMARK_KERNEL_BENCH"
@@ -38,10 +39,13 @@ def main(arguments: argparse.Namespace) -> None:
     }
     if not flops:
         sys.exit(f"no layer is called like {', '.join(arguments.filters)}")
+    threads, cores = arguments.threads or [1, 2], len(allowed_cores())
+    if max(threads) > cores:
+        sys.exit(f"--threads {max(threads)}: each needs a core of its own, and this process may use {cores}")
     print(", ".join(f"{name} {version}" for name, version in report.software().items()))
     evidence = instruction_sets.found()
     print("\n".join(f"{name}: {one.instruction_sets} ({one.how})" for name, one in evidence.items()))
-    tables = [_table(threads, flops, arguments) for threads in arguments.threads or (1, 2)]
+    tables = [_table(count, flops, arguments) for count in threads]
     print(f"\n{time.monotonic() - began:.0f} s")
     if not arguments.dry:
         command = ["kernel_bench.py", *sys.argv[1:]]
