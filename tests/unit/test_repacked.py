@@ -67,6 +67,21 @@ class Images(Rows):
         return Dataset(train=split, test=split)
 
 
+class Attending(Rows):
+    """torch's attention reads the weight of its last layer without calling it."""
+
+    def model(self) -> nn.Module:
+        with seeded(0):
+            layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+            return nn.Sequential(nn.Flatten(), nn.Linear(80, 64), nn.Unflatten(1, (4, 16)), layer).eval()
+
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return super().loss(outputs[:, 0], targets)
+
+    def dataset(self) -> Dataset:
+        return Sequences().dataset()
+
+
 class Last(nn.Module):
     def __init__(self, recurrent: nn.Module, out: nn.Module) -> None:
         super().__init__()
@@ -147,6 +162,18 @@ def test_weights_become_zero_in_the_asked_share_and_pattern() -> None:
     blocks = torch.tensor([[1.0, 3.0], [4.0, 2.0]]).repeat_interleave(64, 0).repeat_interleave(64, 1)
     assert _mask(blocks, 0.5, 64)[::64, ::64].tolist() == [[0, 1], [1, 0]]
     assert _mask(blocks, 0.5, 64).sum() == 2 * 64 * 64
+
+
+def test_weights_that_are_read_without_a_call_stay_zero_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, "sparse 1x1")
+    before, after = Attending().model(), applied(Sparse(p=0.75), Attending())
+    layers = dict(after.named_modules())
+    names = [name for name in layers if name.endswith(("out_proj", "linear1", "linear2"))]
+    assert [name.rpartition(".")[2] for name in names] == ["out_proj", "linear1", "linear2"]
+    for name in names:
+        layer = layers[name]
+        assert type(layer) is type(before.get_submodule(name.removeprefix("body.")))
+        assert (layer.weight == 0).float().mean() == 0.75
 
 
 def test_zeros_stay_zero_through_fine_tuning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,19 +46,18 @@ class Sparse(Repacked):
             raise ValueError(f"batch must be at least 1, not {self.batch}")
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
-        from torch.nn.utils import prune as masks
+        from leanmark.techniques.masked import masked
 
         if context.device == "cuda" and self.block not in _SQUARE:
             raise Unsupported("GPUs skip square blocks only: sparse(block=64), or 128")
         pruned = copy.deepcopy(model)
-        layers = list(_layers(pruned, self.block))
-        for layer in layers:
-            masks.custom_from_mask(layer, "weight", _mask(layer.weight.detach(), self.p, self.block))
+        masks: dict[nn.Module, Tensor] = {
+            layer: _mask(layer.weight.detach(), self.p, self.block) for layer in _layers(pruned, self.block)
+        }
         split, finetune = context.workload.dataset().train, context.workload.finetune
         recipe = dataclasses.replace(finetune, seed=finetune.seed + context.seed)
-        context.train(pruned, split, recipe, context.workload.loss)
-        for layer in layers:
-            masks.remove(layer, "weight")
+        with masked(masks):
+            context.train(pruned, split, recipe, context.workload.loss)
         return self.placed(pruned, split.inputs[: self.batch], context.device)
 
     def verify(self, before: nn.Module, after: nn.Module) -> Mapping[str, Any]:
