@@ -172,8 +172,10 @@ def test_cases_are_items_and_the_table_ends_the_run(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "3 passed" in result.stdout
-    assert "mlp: Training to accuracy 80.0 %: " in result.stdout
-    assert "mlp, distill: Training to accuracy 80.0 %: " in result.stdout
+    _, title, trained = result.stdout.partition("mlp · training to accuracy 80.0 % · cpu")
+    assert title
+    assert "seeds there" in trained
+    assert "\n distill " in trained
     assert "mlp · inference · batch 32" in result.stdout
     assert "CO2e is energy times 123 gCO2e/kWh (as given" in result.stdout
     assert "PUE 1.5, 300 kg over 4 years of use for making the device" in result.stdout

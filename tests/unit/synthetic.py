@@ -175,7 +175,10 @@ def to_target(
         )
         return Series(metric=metric, meter=meter, blocks=blocks)
 
-    runs = [{"epochs": 2, "time_s": each, "looking_s": 0.0} for each in seconds]
+    runs = [
+        {"seed": seed, "epochs": 2, "qualities": [0.5, target], "time_s": each, "looking_s": 0.0}
+        for seed, each in enumerate(seconds)
+    ]
     return Measurement(
         run=run,
         case=replace(case, phase="training", batch=1),

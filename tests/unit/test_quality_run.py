@@ -276,12 +276,11 @@ def compared(
 
 
 def test_a_technique_is_compared_seed_by_seed() -> None:
-    told, text = compared((1.0, 2.0, 3.0, 4.0, 5.0), (0.5, 1.02, 1.5, 1.96, 2.5), Steady())
+    told, _ = compared((1.0, 2.0, 3.0, 4.0, 5.0), (0.5, 1.02, 1.5, 1.96, 2.5), Steady())
     label = "Training to accuracy 90.0 %"
     assert "; 0.50× [0.49, 0.51] of fp32's, better; 2 of at most 4 epochs" in told[label]
     # both sides' ±1 % by the meter are added whole to the interval of the ratio
     assert told["Energy of training to it"].endswith("; 0.50× [0.48, 0.52] of fp32's, better")
-    assert f"prune(ratio=0.5): {label}: 1.50 s" in text
 
 
 def test_training_for_a_gpu_is_told_to_be_the_processors() -> None:
@@ -354,7 +353,7 @@ def lines(*made: Measurement, technique: str = BASELINE) -> tuple[dict[str, str]
 
 
 def test_the_report_says_what_training_to_the_target_took() -> None:
-    told, text = lines(played(*REACHED, meter=Steady()))
+    told, _ = lines(played(*REACHED, meter=Steady()))
     assert told["Training to accuracy 90.0 %"] == (
         "2.00 s, 3 runs of 1.00 s to 3.00 s; 1 to 3 of at most 4 epochs, judged at the end of each, "
         "which took 10% of the time"
@@ -362,8 +361,6 @@ def test_the_report_says_what_training_to_the_target_took() -> None:
     assert told["Energy of training to it"] == (
         "200 J ±10.2 J by the meter, 3 runs of 100 J to 300 J, that of judging included"
     )
-    workload = synthetic.records().measurements[0].case.workload
-    assert text.count(f"{workload}: Training to accuracy 90.0 %: 2.00 s, 3 runs of 1.00 s to 3.00 s") == 1
 
 
 def test_five_runs_have_an_interval() -> None:

@@ -35,7 +35,7 @@ def test_every_table_is_that_of_its_record() -> None:
 def _made(path: Path, title: str) -> str:
     tables = tabulate.build([store.load(path)], carbon.world_average())
     [table] = [one for one in tables if one.title.startswith(title)]
-    return "\n".join(markdown.grid(table)) + "\n"
+    return "\n".join(markdown.grid(table.rows)) + "\n"
 
 
 def test_the_commands_it_names_exist() -> None:

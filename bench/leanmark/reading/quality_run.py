@@ -14,8 +14,10 @@ from typing import Any
 from leanmark.intensity import Intensity
 from leanmark.reading import carbon, sci
 from leanmark.reading.compare import Side, compare_series
-from leanmark.record import Case, Comparison, Measurement, Run, Summary, left_out
+from leanmark.record import NO_COUNTER, Case, Comparison, Measurement, Run, Status, Summary, left_out
 from leanmark.statistics import instrument, stats
+
+_NO_ENERGY = "no-energy-of-run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,16 +38,19 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QualityRun:
-    """``epochs`` are those of each run, of at most ``longest``; ``looking`` and ``earlier`` the shares of the
-    time that went into finding the quality, and into what the last training began with. Without a ``time``
-    there is the ``refusal``; without an ``energy``, too or not. ``left_out`` are parts of the machine that
-    the energy of some run is without: two are compared only where these are the same. ``co2_g`` are the grams
-    of the ``energy``; ``footprint`` has those of the site, and of making the device where that trained.
+    """``epochs`` are those of each run, of at most ``longest``; ``reached`` is how many runs got there.
+    ``looking`` and ``earlier`` are the shares of the time that went into finding the quality, and into what
+    the last training began with. Without a ``time`` there is the ``refusal``; without an ``energy``, too or
+    not. ``left_out`` are parts of the machine that the energy of some run is without: two are compared only
+    where these are the same. ``co2_g`` are the grams of the ``energy``; ``footprint`` has those of the site,
+    and of making the device where that trained.
     """
 
+    status: Status
     metric: str | None = None
     target: float | None = None
     epochs: tuple[int, ...] = ()
+    reached: int = 0
     longest: int | None = None
     looking: float | None = None
     earlier: float = 0.0
@@ -55,6 +60,7 @@ class QualityRun:
     footprint: sci.Footprint | None = None
     left_out: tuple[str, ...] = ()
     refusal: str | None = None
+    doubts: tuple[str, ...] = ()
 
 
 def find(
@@ -87,10 +93,13 @@ def find(
 
 def _read(run: Run, one: Measurement, before: Measurement | None) -> QualityRun:
     runs: list[dict[str, Any]] = list(one.executed.get("runs", ()))
+    target = one.executed.get("target")
     return QualityRun(
+        status=one.status,
         metric=one.executed.get("metric"),
-        target=one.executed.get("target"),
+        target=target,
         epochs=tuple(each["epochs"] for each in runs),
+        reached=sum(max(each["qualities"]) >= target for each in runs),
         longest=one.executed.get("longest"),
         looking=_share(runs, "looking_s") if runs else None,
         earlier=_share(runs, "earlier_s") if runs else 0.0,
@@ -98,6 +107,7 @@ def _read(run: Run, one: Measurement, before: Measurement | None) -> QualityRun:
         energy=_spread(run, one, before, "run_to_quality_j"),
         left_out=left_out(one.findings),
         refusal=one.reason or _without_energy(one),
+        doubts=tuple(each.message for each in one.findings if each.code not in (_NO_ENERGY, NO_COUNTER)),
     )
 
 
@@ -124,4 +134,4 @@ def _spread(run: Run, one: Measurement, before: Measurement | None, metric: str)
 
 
 def _without_energy(one: Measurement) -> str | None:
-    return next((each.message for each in one.findings if each.code == "no-energy-of-run"), None)
+    return next((each.message for each in one.findings if each.code == _NO_ENERGY), None)

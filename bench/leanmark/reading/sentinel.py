@@ -33,7 +33,7 @@ def _demoted(table: Table, failed: Sequence[Row]) -> Table:
 
 
 def _without_verdict(row: Row, reason: str) -> Row:
-    if row.role == "sentinel" or row.status != "ok":
+    if row.role == "sentinel":
         return row
     latency = _taken_back(row.latency, reason)
     return replace(

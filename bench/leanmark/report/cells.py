@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from leanmark import units
 from leanmark.reading.table import Judged, Metric, Row
@@ -16,6 +16,7 @@ BARE = "‡"
 NOTHING = "–"
 
 Unit = Callable[[float | None], str]
+Cell = Callable[[Row], str]
 
 
 def name(row: Row) -> str:
@@ -125,13 +126,10 @@ def _value(metric: Metric | None, unit: Unit) -> str:
     return metric.summary.provenance.mark + unit(metric.summary.value)
 
 
-COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
-    ("latency", latency),
-    ("ratio [95 %]", ratio),
-    ("throughput", throughput),
-    ("memory", memory_ratio),
-    ("energy", energy),
-    ("CO2e", co2),
-    ("quality (change)", quality_and_change),
-)
-"""The numbers of a row that has a line to itself, by header."""
+def gathered(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Pairs of a text and whom it is about, as one line for each text."""
+    groups: dict[str, list[str]] = {}
+    for text, whom in pairs:
+        groups.setdefault(text, []).append(whom)
+    for text, names in groups.items():
+        yield f"{', '.join(names)}: {text}"

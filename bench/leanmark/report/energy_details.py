@@ -13,7 +13,7 @@ from leanmark.reading.energetics import Energetics
 from leanmark.reading.quality_run import QualityRun, Spread
 from leanmark.reading.table import Metric, Row
 from leanmark.record import Cost, Provenance
-from leanmark.report import cells
+from leanmark.report import cells, to_target
 from leanmark.statistics.stats import MIN_PROCESSES
 
 Detail = tuple[str, str]
@@ -159,16 +159,11 @@ def _over(found: Spread) -> str:
 def _epochs(known: QualityRun) -> str:
     least, most = min(known.epochs), max(known.epochs)
     counts = f"{least}" if least == most else f"{least} to {most}"
-    share = f", which took {_part(known.looking)} of the time" if known.looking is not None else ""
+    share = f", which took {to_target.part(known.looking)} of the time" if known.looking is not None else ""
     text = f"{counts} of at most {known.longest} epochs, judged at the end of each{share}"
     if known.earlier:
-        text += f"; {_part(known.earlier)} went into the trained model that they began with"
+        text += f"; {to_target.part(known.earlier)} went into the trained model that they began with"
     return text
-
-
-def _part(share: float) -> str:
-    """Of a whole: what is there is never told as nothing."""
-    return f"{share:.0%}" if share >= 0.01 else "under 1%"
 
 
 def _joules(made: Cost) -> str:

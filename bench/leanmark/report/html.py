@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from leanmark.reading.table import Table
-from leanmark.report import cells
+from leanmark.report import cells, to_target
+from leanmark.report.columns import STEP
 from leanmark.report.details import details, run_facts
 from leanmark.report.notes import METHOD, legend, notes
 
@@ -25,6 +26,8 @@ def render(tables: Sequence[Table]) -> str:
     runs = list({table.run.id: table.run for table in tables}.values())
     return environment.get_template("page.html.jinja").render(
         tables=tables,
+        step=STEP,
+        to_target=to_target,
         runs=[(run, run_facts(run)) for run in runs],
         cells=cells,
         notes=notes,

@@ -5,23 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from leanmark.reading.table import Table
+from leanmark.reading.table import Row, Table
 from leanmark.record import Run
-from leanmark.report import cells
+from leanmark.report import cells, to_target
+from leanmark.report.columns import STEP, Columns
 from leanmark.report.details import details, run_facts
 from leanmark.report.notes import METHOD, legend, notes
-
-_ALIGNMENT = [":--", ":--", *("--:" for _ in cells.COLUMNS), ":--"]
 
 
 def render(tables: Sequence[Table]) -> str:
     """``tables`` as GitHub-flavoured Markdown."""
     lines = ["# leanmark", ""]
     for table in tables:
-        lines += [f"## {_escape(table.title)}", "", *grid(table), ""]
-        if found := notes(table):
-            lines += [*(f"- {_escape(note)}" for note in found), ""]
-        lines += [*_details(table), ""]
+        lines += [*_section(table.title, grid(table.rows), notes(table)), *_details(table), ""]
+    for one in to_target.sections(tables):
+        lines += _section(one.title, grid(one.rows, to_target.COLUMNS), to_target.notes(one.rows))
     lines += ["## Reading the tables", "", *(f"- {_escape(sentence)}" for sentence in legend(tables)), ""]
     for run in {table.run.id: table.run for table in tables}.values():
         lines += [*_run(run), ""]
@@ -29,13 +27,19 @@ def render(tables: Sequence[Table]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def grid(table: Table) -> Iterator[str]:
+def grid(rows: Iterable[Row], columns: Columns = STEP) -> Iterator[str]:
     """The table alone, line by line."""
-    yield _line(["technique", "backend", *(header for header, _ in cells.COLUMNS), "verdict"])
-    yield _line(_ALIGNMENT)
-    for row in table.rows:
-        numbers = [cell(row) for _, cell in cells.COLUMNS]
-        yield _line(map(_escape, [row.case.label, row.case.backend, *numbers, row.verdict]))
+    shown = (*columns.names, *columns.numbers)
+    yield _line([*(header for header, _ in shown), "verdict"])
+    yield _line([*(":--" for _ in columns.names), *("--:" for _ in columns.numbers), ":--"])
+    for row in rows:
+        yield _line(map(_escape, [*(cell(row) for _, cell in shown), columns.verdict(row)]))
+
+
+def _section(title: str, lines: Iterable[str], found: Sequence[str]) -> Iterator[str]:
+    yield from (f"## {_escape(title)}", "", *lines, "")
+    if found:
+        yield from (*(f"- {_escape(note)}" for note in found), "")
 
 
 def _details(table: Table) -> Iterator[str]:

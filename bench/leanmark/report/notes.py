@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from leanmark import units
 from leanmark.machine.disturbance import UNOBSERVED
 from leanmark.reading.compare import ESTIMATED
-from leanmark.reading.table import Row, Table
+from leanmark.reading.quality_run import Spread
+from leanmark.reading.table import Metric, Row, Table
 from leanmark.record import NO_COUNTER, Comparison, Provenance
-from leanmark.report import cells, energy_details
+from leanmark.report import cells, to_target
 from leanmark.statistics import multiplicity
 from leanmark.thresholds import Judged, Thresholds
 
@@ -50,8 +51,7 @@ def legend(tables: Sequence[Table]) -> list[str]:
         for sentence in (*_ratios(table), *_reading(table.rows), *_estimates(table.rows), *_co2(table))
     )
     rows = [row for table in tables for row in table.rows]
-    runs = dict.fromkeys(_quality_runs(rows))
-    return [*runs, *_noise(rows), *_together(rows), *dict.fromkeys(sentences), *_unobserved(rows)]
+    return [*_noise(rows), *_together(rows), *dict.fromkeys(sentences), *_unobserved(rows)]
 
 
 def _unobserved(rows: Iterable[Row]) -> Iterator[str]:
@@ -148,11 +148,7 @@ def _findings(table: Table) -> Iterator[str]:
 
 
 def _gathered(pairs: Iterable[tuple[str, Row]]) -> Iterator[str]:
-    groups: dict[str, list[str]] = {}
-    for text, row in pairs:
-        groups.setdefault(text, []).append(cells.name(row))
-    for text, names in groups.items():
-        yield f"{', '.join(names)}: {text}"
+    return cells.gathered((text, cells.name(row)) for text, row in pairs)
 
 
 def _ratios(table: Table) -> Iterator[str]:
@@ -200,6 +196,8 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _reading(rows: tuple[Row, ...]) -> Iterator[str]:
+    if any(row.quality_run for row in rows):
+        yield to_target.READING
     compared = [one for _, one in _compared(rows)]
     if any(row.working_memory for row in rows):
         on_host = all(row.case.device == "cpu" for row in rows)
@@ -220,12 +218,16 @@ def _reading(rows: tuple[Row, ...]) -> Iterator[str]:
             f"process{'es' if count > 1 else ''} that ran. Its margin is widened by {widest.allowance:.1%}, "
             "an allowance for the spread between processes."
         )
-    if any(cells.memory_ratio(row).endswith(cells.BARE) for row in rows):
+    if any(
+        ratio(row).endswith(cells.BARE)
+        for row in rows
+        for ratio in (cells.memory_ratio, to_target.time_ratio)
+    ):
         yield f"{cells.BARE} a ratio of too few processes for an interval, so without a verdict."
 
 
 def _estimates(rows: Iterable[Row]) -> Iterator[str]:
-    energies = [row.energy for row in rows if row.energy]
+    energies = list(_joules(rows))
     if any(one.summary.provenance is Provenance.ESTIMATED_MODEL for one in energies):
         yield "~ is an estimate by a model of power; no sensor was read."
     reasons = dict.fromkeys(one.message for row in rows for one in row.findings if one.code == NO_COUNTER)
@@ -234,8 +236,14 @@ def _estimates(rows: Iterable[Row]) -> Iterator[str]:
         yield f"No energy ratio: {ESTIMATED}."
 
 
+def _joules(rows: Iterable[Row]) -> Iterator[Metric | Spread]:
+    """Of a step, and of training to a target."""
+    for row in rows:
+        yield from (one for one in (row.energy, row.quality_run and row.quality_run.energy) if one)
+
+
 def _co2(table: Table) -> Iterator[str]:
-    if not any(row.energy for row in table.rows):
+    if not any(_joules(table.rows)):
         return
     if table.intensity is None:
         yield "No CO2e: no grid intensity was given."
@@ -244,14 +252,6 @@ def _co2(table: Table) -> Iterator[str]:
     yield f"CO2e is energy times {table.intensity}{hint}."
     if table.run.site is not None:
         yield f"Stated of the site: {table.run.site}. The details have its grams; the column has not."
-
-
-def _quality_runs(rows: Iterable[Row]) -> Iterator[str]:
-    """What training to a target took: it belongs to a workload and a technique, and has no row."""
-    for row in rows:
-        where = row.case.workload if row.case.is_baseline else f"{row.case.workload}, {row.case.technique}"
-        where += f" at {row.case.commit}" if row.case.commit else ""
-        yield from (f"{where}: {label}: {text}." for label, text in energy_details.quality_run(row))
 
 
 def _compared(rows: Iterable[Row]) -> Iterator[tuple[Row, Comparison]]:

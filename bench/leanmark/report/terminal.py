@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
@@ -12,7 +12,8 @@ from rich.text import Text
 
 from leanmark import chain
 from leanmark.reading.table import Row, Table
-from leanmark.report import cells
+from leanmark.report import cells, to_target
+from leanmark.report.columns import STEP, Columns
 from leanmark.report.notes import legend, notes
 
 WIDE = 150
@@ -29,17 +30,6 @@ _STYLES = {
     "baseline": "dim",
 }
 
-_NARROW_COLUMNS: tuple[tuple[str, Callable[[Row], Text]], ...] = (
-    ("latency\nthroughput", lambda row: _stack(cells.latency(row), cells.throughput(row))),
-    ("ratio\n[95 %]\nverdict", lambda row: _stack(*_lines(cells.ratio(row)), cells.speed_verdict(row))),
-    ("memory", lambda row: _stack(*_lines(cells.memory_ratio(row)))),
-    ("energy\nCO2e", lambda row: _stack(cells.energy(row), cells.co2(row))),
-    (
-        "quality (change)\n[95 %]\nverdict",
-        lambda row: _stack(*_lines(cells.quality_and_change(row)), cells.quality_verdict(row)),
-    ),
-)
-
 _LONG = 16
 """A link of a chain longer than this goes on two lines where columns are scarce."""
 
@@ -50,12 +40,19 @@ def render(tables: Sequence[Table], console: Console) -> None:
         console.print("Nothing was measured.")
         return
     for table in tables:
-        console.print()
-        console.print(Text(table.title, style="bold"))
-        console.print(_wide(table) if console.width >= WIDE else _narrow(table))
-        _print_notes(notes(table), console)
+        _print(table.title, _grid(table.rows, STEP, console.width), notes(table), console)
+    for section in to_target.sections(tables):
+        grid = _grid(section.rows, to_target.COLUMNS, console.width)
+        _print(section.title, grid, to_target.notes(section.rows), console)
     console.print()
     _print_notes(legend(tables), console)
+
+
+def _print(title: str, grid: Grid, found: Sequence[str], console: Console) -> None:
+    console.print()
+    console.print(Text(title, style="bold"))
+    console.print(grid)
+    _print_notes(found, console)
 
 
 def _print_notes(found: Sequence[str], console: Console) -> None:
@@ -63,40 +60,46 @@ def _print_notes(found: Sequence[str], console: Console) -> None:
         console.print(Padding(Text(note, style="dim"), (0, 0, 0, 2)))
 
 
-def _wide(table: Table) -> Grid:
-    grid = _grid()
-    grid.add_column("technique", overflow="fold")
-    grid.add_column("backend", overflow="fold")
-    for header, _ in cells.COLUMNS:
-        grid.add_column(header, justify="right", no_wrap=True)
+def _grid(rows: Sequence[Row], columns: Columns, width: int) -> Grid:
+    return _wide(rows, columns) if width >= WIDE else _narrow(rows, columns)
+
+
+def _wide(rows: Sequence[Row], columns: Columns) -> Grid:
+    grid = _blank()
+    for header, _ in columns.names:
+        grid.add_column(header, overflow="fold")
+    for header, _ in columns.numbers:
+        grid.add_column(Text(header), justify="right", no_wrap=True)
     grid.add_column("verdict", overflow="fold")
-    for row in table.rows:
-        texts = [row.case.label, row.case.backend, *(cell(row) for _, cell in cells.COLUMNS)]
-        parts = [_styled(part) for part in row.verdict.split(" · ")]
+    for row in rows:
+        texts = [cell(row) for _, cell in (*columns.names, *columns.numbers)]
+        parts = [_styled(part) for part in columns.verdict(row).split(" · ")]
         grid.add_row(*map(Text, texts), Text(" · ").join(parts))
     return grid
 
 
-def _narrow(table: Table) -> Grid:
+def _narrow(rows: Sequence[Row], columns: Columns) -> Grid:
     """The verdict on speed stands under the ratio, that on quality under the change."""
-    grid = _grid(leading=1)
-    grid.add_column("technique\nbackend", overflow="fold")
-    for header, _ in _NARROW_COLUMNS:
-        grid.add_column(header, justify="right", no_wrap=True)
-    for row in table.rows:
-        grid.add_row(_subject(row), *(cell(row) for _, cell in _NARROW_COLUMNS))
+    grid = _blank(leading=1)
+    grid.add_column("\n".join(header for header, _ in columns.names), overflow="fold")
+    for header, _ in columns.stacks:
+        grid.add_column(Text(header), justify="right", no_wrap=True)
+    for row in rows:
+        stacks = [[line for cell in stack for line in _lines(cell(row))] for _, stack in columns.stacks]
+        grid.add_row(_subject(row, columns), *(_stack(*lines) for lines in stacks))
     return grid
 
 
-def _grid(leading: int = 0) -> Grid:
+def _blank(leading: int = 0) -> Grid:
     return Grid(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), leading=leading)
 
 
-def _subject(row: Row) -> Text:
+def _subject(row: Row, columns: Columns) -> Text:
     links = [str(link) for link in chain.parse(row.case.technique)] or [row.case.label.partition("@")[0]]
     lines = [link.replace("(", "\n(") if len(link) > _LONG else link for link in links]
-    commit = f"\n@{row.case.commit}" if row.case.commit else ""
-    return Text("\n+".join(lines) + f"{commit}\n{row.case.backend}")
+    commit = [f"@{row.case.commit}"] if row.case.commit else []
+    others = [cell(row) for _, cell in columns.names[1:]]
+    return Text("\n".join(["\n+".join(lines), *commit, *others]))
 
 
 def _lines(text: str) -> list[str]:
