@@ -325,7 +325,8 @@ def compare(a: Path, b: Path) -> None:
     from leanmark.report import listing
     from leanmark.report.console import console
 
-    listing.comparisons(across.compare_runs(store.load(a), store.load(b)), console())
+    older, newer = store.load(a), store.load(b)
+    listing.comparisons(across.compare_runs(older, newer), across.lost(older, newer), console())
 
 
 @group.command()

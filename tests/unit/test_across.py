@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from rich.console import Console
 
 from leanmark.errors import NotComparable
 from leanmark.reading import across, gate
+from leanmark.reading.compare import pairing
 from leanmark.record import DOMAIN_LOST, Case, Comparison, Finding
+from leanmark.report import listing
 from leanmark.store import Records
 
 from . import synthetic
 
 CASE = Case(workload="mlp", technique="bf16", phase="training")
 OTHER = replace(CASE, technique="prune")
-FAST, SLOW = (1.0, 1.1, 0.9, 1.05, 0.95), (2.0, 2.2, 1.8, 2.1, 1.9)
+FAST = (1.0, 1.1, 0.9, 1.05, 0.95)
+SLOW = tuple(
+    2 * each * math.exp(off) for each, off in zip(FAST, (0.05, -0.05, 0.02, -0.02, 0.0), strict=True)
+)
+COMPARISONS = 200
 
 
 def run(seconds: Sequence[float], *, id: str = "7f3a", target: float = 0.97) -> Records:
@@ -31,6 +41,27 @@ def found(older: Records, newer: Records) -> dict[str, Comparison]:
     return {one.metric: one for one in across.compare_runs(older, newer)}
 
 
+def with_seeds(records: Records, seeds: Iterable[int]) -> Records:
+    """The same values from runs of other ``seeds``."""
+    [one] = records.measurements
+    series = tuple(
+        replace(
+            each,
+            blocks=tuple(replace(b, process=seed) for b, seed in zip(each.blocks, seeds, strict=True)),
+        )
+        for each in one.series
+    )
+    return replace(records, measurements=(replace(one, series=series),))
+
+
+def printed(older: Records, newer: Records) -> str:
+    """What `leanmark compare` prints."""
+    out = io.StringIO()
+    lost = across.lost(older, newer)
+    listing.comparisons(across.compare_runs(older, newer), lost, Console(file=out, width=220))
+    return out.getvalue()
+
+
 def rulings(older: Records, newer: Records, text: str) -> list[tuple[str, str, str | None]]:
     return [(one.rule.metric, one.verdict, one.reason) for one in gate.since(older, newer, gate.parse(text))]
 
@@ -41,8 +72,45 @@ def test_five_seeds_on_both_sides_give_a_ratio_with_an_interval() -> None:
     for one in compared.values():
         assert one.ratio is not None
         assert one.ratio.value == pytest.approx(2.0)
-        assert 1.7 < one.ratio.low < 2.0 < one.ratio.high < 2.3
-        assert (one.ratio.scope, one.verdict, one.pairs) == ("across-processes", "worse", 0)
+        # the log-ratios are ln 2 + (0.05, -0.05, 0.02, -0.02, 0): sd 0.0381, so exp(±2.776 * 0.0381 / sqrt 5)
+        assert (one.ratio.low, one.ratio.high) == pytest.approx((1.9077, 2.0968), abs=1e-4)
+        assert (one.ratio.scope, one.verdict, one.pairs) == ("across-processes", "worse", 5)
+
+
+def test_other_seeds_are_two_samples() -> None:
+    """One seed of five is another: which runs would belong together?"""
+    compared = found(run(FAST), with_seeds(run(SLOW, id="8a4b"), (0, 1, 2, 3, 5)))["run_to_quality_s"]
+    assert compared.ratio is not None
+    assert compared.ratio.method.startswith("Welch")
+    assert (compared.ratio.low, compared.ratio.high) == pytest.approx((1.8011, 2.2209), abs=1e-4)
+    assert (compared.pairs, pairing(compared)) == (0, "unpaired: the seeds differ")
+
+
+@pytest.mark.parametrize("shared", [0.3, 0.0])
+def test_pairs_by_seed_and_samples_of_other_seeds_cover_the_truth(shared: float) -> None:
+    """And pairs are the narrower ones where the seed explains the spread."""
+    draw = np.random.default_rng(7)
+
+    def seconds(by_seed: np.ndarray) -> tuple[float, ...]:
+        return tuple(np.exp(by_seed + draw.normal(0, 0.1, 5)))
+
+    covered, widths = {"paired": 0, "unpaired": 0}, {"paired": 0.0, "unpaired": 0.0}
+    for _ in range(COMPARISONS):
+        seeds, others = draw.normal(0, shared, (2, 5))
+        older = run(seconds(seeds))
+        newer = {
+            "paired": run(seconds(seeds + math.log(1.3)), id="8a4b"),
+            "unpaired": with_seeds(run(seconds(others + math.log(1.3)), id="8a4b"), range(5, 10)),
+        }
+        for how, one in newer.items():
+            ratio = found(older, one)["run_to_quality_s"].ratio
+            assert ratio is not None
+            covered[how] += ratio.low <= 1.3 <= ratio.high
+            widths[how] += math.log(ratio.high / ratio.low) / COMPARISONS
+    for how, count in covered.items():
+        assert count / COMPARISONS == pytest.approx(0.95, abs=3 * math.sqrt(0.95 * 0.05 / COMPARISONS)), how
+    narrower = 2 if shared else 0.8  # where it explains nothing, pairs cost half of the degrees of freedom
+    assert widths["unpaired"] / widths["paired"] > narrower
 
 
 def test_fewer_seeds_give_neither_ratio_nor_verdict() -> None:
@@ -71,13 +139,15 @@ def test_energies_of_other_parts_of_the_machine_are_not_compared() -> None:
 def test_a_gate_judges_it_by_the_rules_about_latency_and_energy() -> None:
     older, newer = run(FAST), run(SLOW, id="8a4b")
     assert rulings(older, newer, "worse:latency,memory,energy") == [
-        ("latency", "worse", "training to its target"),
-        ("energy", "worse", "training to its target"),
+        ("latency", "worse", "training to its target: paired by seed"),
+        ("energy", "worse", "training to its target: paired by seed"),
     ]
     assert rulings(older, newer, "worse:latency=99%") == [
-        ("latency", "inconclusive", "training to its target: ratio 2.00× [1.78, 2.25]")
+        ("latency", "inconclusive", "training to its target: paired by seed: ratio 2.00× [1.91, 2.10]")
     ]
-    assert rulings(newer, older, "worse:energy") == [("energy", "better", "training to its target")]
+    assert rulings(newer, older, "worse:energy") == [
+        ("energy", "better", "training to its target: paired by seed")
+    ]
     assert rulings(older, newer, "worse:memory") == []
     [(_, verdict, reason)] = rulings(older, run(SLOW[:4], id="8a4b"), "worse:latency")
     assert verdict == "inconclusive"
@@ -103,7 +173,7 @@ def test_a_run_that_failed_this_time_is_invalid() -> None:
     older = replace(older, measurements=(*older.measurements, synthetic.to_target(OTHER, FAST)))
     assert rulings(older, newer, "worse:latency") == [
         ("latency", "invalid", "training to its target: failed: its accuracy was nan"),
-        ("latency", "worse", "training to its target"),
+        ("latency", "worse", "training to its target: paired by seed"),
     ]
 
 
@@ -139,3 +209,30 @@ def test_too_wide_an_interval_says_how_many_seeds_would_do() -> None:
     compared = found(run(FAST), noisy)["run_to_quality_s"]
     assert compared.verdict == "inconclusive"
     assert str(compared.reason).startswith("5 seeds seen, about ")
+
+
+def test_compare_says_how_training_runs_were_compared() -> None:
+    older, newer = run(FAST), run(SLOW, id="8a4b")
+    assert printed(older, newer).count("paired by seed") == 2
+    assert printed(older, with_seeds(newer, range(1, 6))).count("unpaired: the seeds differ") == 2
+
+
+def test_compare_tells_what_the_other_run_lost_and_why() -> None:
+    timed = replace(synthetic.to_target(OTHER, FAST), pass_name="latency", series=(synthetic.latency(1.0),))
+    metered = replace(timed, pass_name="energy", series=())
+    older = replace(run(FAST), measurements=(*run(FAST).measurements, timed, metered))
+    lost = (
+        replace(timed, run="8a4b", status="invalid", reason="ran in float32", series=()),
+        replace(metered, run="8a4b", status="skipped", reason="the time budget ended"),
+    )
+    newer = run(SLOW, id="8a4b")
+    text = printed(older, replace(newer, measurements=(*newer.measurements, *lost)))
+    assert text.splitlines()[-2:] == [
+        f"{OTHER.id}: invalid: ran in float32",
+        f"{OTHER.id}: energy: skipped: the time budget ended",
+    ]
+    failed = replace(newer.measurements[0], status="failed", reason="its accuracy was nan", series=())
+    text = printed(run(FAST), replace(newer, measurements=(failed,)))
+    assert f"{CASE.id}: training to its target: failed: its accuracy was nan" in text
+    assert failed.reason is not None
+    assert failed.reason not in printed(older, newer)

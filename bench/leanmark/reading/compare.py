@@ -98,7 +98,8 @@ def judge_quality(
 def compare_series(baseline: Side, candidate: Side, metric: str) -> Comparison:
     """Compare one metric: round by round where both took part in one contest, unpaired otherwise.
 
-    Which differences count is what the plan of the candidate's run says.
+    Training runs of two records that trained with the same seeds are compared seed by seed. Which differences
+    count is what the plan of the candidate's run says.
 
     Raises:
         NotComparable: machine, software or work differ.
@@ -129,9 +130,22 @@ def compare_series(baseline: Side, candidate: Side, metric: str) -> Comparison:
     typical = stats.summarize(rounds.bounded(below)).value
     floor = thresholds.floor(kind_of(metric), typical)
     blank = replace(blank, floor=floor, margin=max(blank.margin, floor))
-    paired = ours.contest is not None and (ours.run, ours.contest) == (theirs.run, theirs.contest)
-    compared = _compare(blank, below, above, paired=paired)
-    return _warm(_with_time(compared, ours) if paired else compared, theirs, ours)
+    together = ours.contest is not None and (ours.run, ours.contest) == (theirs.run, theirs.contest)
+    compared = _compare(blank, below, above, paired=together or _same_seeds(below, above))
+    return _warm(_with_time(compared, ours) if together else compared, theirs, ours)
+
+
+def pairing(compared: Comparison) -> str | None:
+    """How training runs of two records were compared; ``None`` for anything else."""
+    if compared.ratio is None or _replicas(compared.metric) != "seeds":
+        return None
+    return "paired by seed" if compared.pairs else "unpaired: the seeds differ"
+
+
+def _same_seeds(below: Series, above: Series) -> bool:
+    """Whether both were trained from the same first weights, on samples in the same order, run by run."""
+    ours, theirs = ({block.process for block in series.blocks} for series in (above, below))
+    return _replicas(above.metric) == "seeds" and ours == theirs
 
 
 def _compare(blank: Comparison, below: Series, above: Series, *, paired: bool) -> Comparison:

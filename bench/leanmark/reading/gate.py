@@ -15,7 +15,7 @@ from leanmark import thresholds, units
 from leanmark.errors import OutOfTime, UnknownName, UsageError
 from leanmark.machine.counters import METRICS
 from leanmark.reading import across, counts
-from leanmark.reading.compare import judge, judge_quality
+from leanmark.reading.compare import judge, judge_quality, pairing
 from leanmark.reading.counts import Counted
 from leanmark.reading.table import Metric, Row, Table
 from leanmark.record import Case, Comparison, Provenance, Verdict
@@ -141,21 +141,18 @@ def since(older: Records, newer: Records, rules: Sequence[Rule]) -> Iterator[Rul
             "Leave --since out to judge it within the run, or measure both commits in one: "
             "leanmark run --against REF --fail-on worse:accuracy"
         )
-    lost = tuple(across.lost(older, newer))
-    for one in lost:
-        reason = f"{one.status}: {one.reason}"
-        if one.pass_name == "quality_run":
-            reason = f"{_TRAINING}: {reason}"
+    broken = tuple(across.broken(older, newer))
+    for one in broken:
+        reason = across.why(one)
         yield from (Ruling(case=one.case, rule=rule, verdict="invalid", reason=reason) for rule in rules)
-    untimed = {one.case for one in lost if one.pass_name == "latency"}
+    untimed = {one.case for one in broken if one.pass_name == "latency"}
     if any(not rule.exact for rule in rules):
-        found = across.comparisons(older, newer) if lost else across.compare_runs(older, newer)
         to_target = _TO_TARGET.values()
+        found = across.compare_runs(older, newer)
         kept = (one for one in found if one.candidate not in untimed or one.metric in to_target)
         yield from rulings_across(kept, rules)
     if any(rule.exact for rule in rules):
-        counted = across.counts(older, newer) if lost else across.compare_counts(older, newer)
-        yield from rulings_counted(counted, rules)
+        yield from rulings_counted(across.compare_counts(older, newer), rules)
 
 
 def _counted(rule: Rule, found: Counted) -> Ruling:
@@ -204,7 +201,8 @@ def _judged(case: Case, rule: Rule, compared: Comparison) -> Ruling:
 
 def _trained(compared: Comparison, rule: Rule) -> Ruling:
     ruling = _judged(compared.candidate, rule, compared)
-    return replace(ruling, reason=f"{_TRAINING}: {ruling.reason}" if ruling.reason else _TRAINING)
+    told = (_TRAINING, pairing(compared), ruling.reason)
+    return replace(ruling, reason=": ".join(part for part in told if part))
 
 
 def _undecided(rule: Rule, case: Case, reason: str) -> Ruling:

@@ -12,8 +12,10 @@ from rich.text import Text
 from leanmark import units
 from leanmark.catalogue import Item
 from leanmark.doctor import Diagnosis
+from leanmark.reading import across
+from leanmark.reading.compare import pairing
 from leanmark.reading.gate import Ruling
-from leanmark.record import Comparison, Environment
+from leanmark.record import Comparison, Environment, Measurement
 
 _LEVELS = {"ok": ("ok", "green"), "warn": ("!", "yellow"), "unknown": ("?", "dim")}
 
@@ -29,16 +31,20 @@ def catalogue(kind: str, items: Sequence[Item], console: Console) -> None:
     console.print()
 
 
-def comparisons(found: Iterable[Comparison], console: Console) -> None:
-    """The table of `leanmark compare`: B over A, one row for each case and metric."""
+def comparisons(found: Iterable[Comparison], lost: Iterable[Measurement], console: Console) -> None:
+    """What `leanmark compare` prints: B over A, a row for each case and metric, and what B lost of A."""
     grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False)
     for header in ("case", "metric", "B / A [95 %]", "verdict", "because"):
         grid.add_column(header, overflow="fold")
     for one in found:
         ratio = one.ratio
         text = units.ratio_interval(ratio.value, ratio.low, ratio.high) if ratio else "–"
-        grid.add_row(*map(Text, (one.candidate.id, one.metric, text, one.verdict, one.reason or "")))
-    console.print(grid)
+        because = "; ".join(part for part in (one.reason, pairing(one)) if part)
+        grid.add_row(*map(Text, (one.candidate.id, one.metric, text, one.verdict, because)))
+    if grid.rows:
+        console.print(grid)
+    for lacking in lost:
+        console.print(Text(f"{lacking.case.id}: {across.why(lacking)}"))
 
 
 def rulings(found: Sequence[Ruling], console: Console) -> None:
