@@ -29,7 +29,7 @@ from leanmark.measuring.prepare_pass import Prepared
 from leanmark.plan import FULL
 from leanmark.protocol import messages
 from leanmark.protocol.process import allowed_cores, pin
-from leanmark.record import BASELINE, Case
+from leanmark.record import BASELINE, Case, Phase
 from leanmark.worker import runner
 from leanmark.worker.serve import Session
 
@@ -73,7 +73,7 @@ def prepare(name: str, launcher: Launcher) -> Subject:
     cores = allowed_cores()
     prepared = Prepared(folder=launcher.folder / name, spec=messages.WorkloadSpec(name=name))
     first = schedule.replica(FULL, 1, cores, 0)
-    ready, _ = prepare_pass.apply(BASELINE, prepared, ("eager", "onnxruntime"), first, launcher, None)
+    ready, _ = prepare_pass.apply(BASELINE, prepared, ("eager", "onnxruntime"), first, launcher, None, "cpu")
     prepared.ready[BASELINE] = ready
     return Subject(prepared, launcher, cores)
 
@@ -115,11 +115,12 @@ def latency(subject: Subject, turns: int) -> tuple[float, float]:
 
 def memory(subject: Subject) -> Iterator[tuple[str, float, float]]:
     """Peak bytes by leanmark and by a bare run: of inference and training in eager, and of the graph."""
-    for what, phase, backend in (
+    runs: tuple[tuple[str, Phase, str], ...] = (
         ("inference", "inference", "eager"),
         ("training", "training", "eager"),
         ("onnxruntime", "inference", "onnxruntime"),
-    ):
+    )
+    for what, phase, backend in runs:
         case = Case(workload=subject.prepared.spec.name, backend=backend, phase=phase, batch=BATCH)
         yield what, our_peak(subject, case), bare_peak(subject, what)
 

@@ -72,7 +72,9 @@ class Arena:
         self._layout = replicas[0].layout
         self._prepared = Prepared(folder=self._launcher.folder / "work", spec=SPEC)
         for name in (BASELINE, *(case.technique for case in self._cases.values())):
-            ready, _ = prepare_pass.apply(name, self._prepared, ("eager",), replicas[0], self._launcher, None)
+            ready, _ = prepare_pass.apply(
+                name, self._prepared, ("eager",), replicas[0], self._launcher, None, BASE.device
+            )
             self._prepared.ready[name] = ready
         return self
 

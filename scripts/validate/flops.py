@@ -39,7 +39,7 @@ def workload(name: str) -> tuple[nn.Module, torch.Tensor]:
 def by_torch(module: nn.Module, inputs: torch.Tensor) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         module(inputs)
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2
 
 
 def lstm() -> int:

@@ -70,7 +70,14 @@ def open_noop(worker: Worker, folder: str) -> messages.Opened:
     workload = messages.WorkloadSpec(name="noop")
     place = messages.Place(cores=process.allowed_cores()[-1:], threads=1)
     worker.ask(
-        messages.Prepare(workload=workload, folder=folder, chain="fp32", backends=("eager",), place=place),
+        messages.Prepare(
+            workload=workload,
+            folder=folder,
+            chain="fp32",
+            backends=("eager",),
+            place=place,
+            device=CASE.device,
+        ),
         TIMEOUT_S,
     )
     opened: messages.Opened = worker.ask(

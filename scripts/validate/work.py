@@ -68,6 +68,7 @@ class Extra(Technique):
         return _module(UNITS + self.units)
 
     def verify(self, before: nn.Module, after: nn.Module) -> Mapping[str, Any]:
+        assert isinstance(after.units, Units)
         return {"units": after.units.count}
 
 
