@@ -155,3 +155,10 @@ def test_without_such_runs_nothing_is_said_of_them() -> None:
     text = markdown.render(tables())
     assert "training to" not in text
     assert to_target.READING not in text
+
+
+def test_runs_that_ended_before_the_contests_began_are_told() -> None:
+    made = synthetic.to_target(FP32, FIVE), synthetic.to_target(BF16, FIVE)
+    found = tabulate.build([replace(synthetic.records(), measurements=made)])
+    assert [row[1] for row in rows(found)] == ["3.00 s [1.04 s, 4.96 s]"] * 2
+    assert [row.verdict for row in found[0].rows] == ["baseline", "not measured"]

@@ -8,7 +8,7 @@ commit, each row is compared to the same case there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from leanmark.intensity import Intensity
 from leanmark.reading import carbon, memory, quality_run, sci
@@ -34,9 +34,7 @@ def build(records: Iterable[Records], intensity: Intensity | None = None) -> tup
 
 def _tables(records: Records, intensity: Intensity | None) -> tuple[Table, ...]:
     contests: dict[tuple[str, ...], list[Case]] = {}
-    # a model may be prepared only to build another on it: rows are what took part in a contest
-    measured = (one.case for one in records.measurements if one.pass_name not in ("prepare", "quality_run"))
-    for case in dict.fromkeys(measured):
+    for case in _subjects(records.measurements):
         contests.setdefault(case.pair_key, []).append(case)
     passes = Passes(records)
     tables = [
@@ -49,6 +47,18 @@ def _tables(records: Records, intensity: Intensity | None) -> tuple[Table, ...]:
         for cases in contests.values()
     ]
     return believed(tables)
+
+
+def _subjects(measurements: Sequence[Measurement]) -> list[Case]:
+    """What took part in a contest, and what was trained to a target before a run was interrupted.
+
+    A model may be prepared only to build another on it: that alone makes no row.
+    """
+    trained = [one.case for one in measurements if one.pass_name == "quality_run"]
+    contests = [one.case for one in measurements if one.pass_name not in ("prepare", "quality_run")]
+    seen = {(case.workload, case.technique, case.commit) for case in contests}
+    lonely = [case for case in trained if (case.workload, case.technique, case.commit) not in seen]
+    return list(dict.fromkeys((*contests, *lonely)))
 
 
 def _ordered(cases: list[Case]) -> list[Case]:
