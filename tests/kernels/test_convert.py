@@ -1,5 +1,6 @@
 """``convert``: what it gives back computes the same, says what it chose, and can be saved."""
 
+import copy
 import io
 import itertools
 from collections.abc import Mapping
@@ -181,6 +182,16 @@ def test_saved_and_loaded(weights: str) -> None:
         loaded.load_state_dict(converted.state_dict())
         assert loaded(images()).equal(expected)
     assert loaded.choices == converted.choices
+
+
+def test_a_part_can_be_exchanged_in_a_converted_model_and_in_its_copy() -> None:
+    input = images()
+    converted = convert(trained(Residual()), input, UNCACHED)
+    for model in (copy.deepcopy(converted), converted):
+        model.body.classify = nn.Flatten()
+        with torch.no_grad():
+            assert model(input).shape == (2, 288)
+        assert "classify.weight" not in model.body.state_dict()
 
 
 def test_torchs_own_containers_keep_their_layers() -> None:
