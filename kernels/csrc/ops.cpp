@@ -1,5 +1,6 @@
 // The schemas of all native operators. leanmark_kernels/ops/ repeats them for builds without native code,
 // and a test holds the two together.
+// A `window` is the list of numbers that cpu/window.h reads.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(leanmark, m) {
@@ -24,13 +25,12 @@ STABLE_TORCH_LIBRARY(leanmark, m) {
   m.def("sparse_linear(Tensor input, Tensor values, Tensor indices, Tensor starts, Tensor? bias, "
         "Tensor? residual, int out_features, bool relu, Tensor? few_rows=None) -> Tensor");
   m.def("sparse_conv2d(Tensor input, Tensor values, Tensor indices, Tensor starts, Tensor? bias, "
-        "Tensor? residual, int out_channels, int[] kernel_size, int[] stride, int[] padding, int[] dilation, "
-        "bool relu) -> Tensor");
+        "Tensor? residual, int out_channels, int[] window, bool relu) -> Tensor");
   m.def("direct_conv2d(Tensor input, Tensor weight, Tensor? bias, Tensor? residual, int out_channels, "
-        "int[] kernel_size, int[] stride, int[] padding, int activation) -> Tensor");
+        "int[] window, int activation) -> Tensor");
   m.def("depthwise_conv2d(Tensor input, Tensor weight, Tensor? bias, int stride, int padding, int activation) "
         "-> Tensor");
-  m.def("max_pool2d(Tensor input, int[] kernel_size, int[] stride, int[] padding) -> Tensor");
+  m.def("max_pool2d(Tensor input, int[] window) -> Tensor");
   m.def("mean_pool2d(Tensor input) -> Tensor");
   m.def("inverted_residual(Tensor input, Tensor expand, Tensor? expand_bias, Tensor depthwise, "
         "Tensor? depthwise_bias, Tensor project, Tensor? project_bias, int out_channels, int stride, "

@@ -53,6 +53,7 @@ class DirectConv2d(PackedLayer):
         self.activation_number = activation_number("DirectConv2d", activation)
         self.activation: Activation = activation
         self.geometry = (kernel_size, stride, padding)
+        self.window = (*kernel_size, *stride, *padding)
         self.hold(
             weight=packing.pack_direct(torch.zeros(out_channels, in_channels, *kernel_size)),
             bias=torch.zeros(out_channels) if bias else None,
@@ -93,7 +94,7 @@ class DirectConv2d(PackedLayer):
     def _run(self, input: Tensor, residual: Tensor | None) -> Tensor:
         held, channels = self._buffers, self.options["out_channels"]
         output: Tensor = _direct_conv2d(
-            input, held["weight"], held["bias"], residual, channels, *self.geometry, self.activation_number
+            input, held["weight"], held["bias"], residual, channels, self.window, self.activation_number
         )
         return output
 

@@ -83,16 +83,16 @@ def direct_conv2d(
     bias: Tensor | None,
     residual: Tensor | None,
     out_channels: int,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
+    window: Sequence[int],
     activation: int,
 ) -> Tensor:
     """A convolution, plus ``residual``, then the activation of that number.
 
-    ``input`` is [N, C, H, W], ``weight`` as :func:`leanmark_kernels.packing.pack_direct` makes it. Returns
-    [N, out_channels, H', W'] in channels_last.
+    ``input`` is [N, C, H, W], ``weight`` as :func:`leanmark_kernels.packing.pack_direct` makes it, ``window``
+    kernel_size, stride and padding, each for height and width. Returns [N, out_channels, H', W'] in
+    channels_last.
     """
+    kernel_size, stride, padding = window[:2], window[2:4], window[4:]
     rows = unpack_linear(weight, out_channels, weight.shape[1])
     filters = rows.unflatten(1, (*kernel_size, -1)).permute(0, 3, 1, 2)
     output = F.conv2d(input, filters, bias, tuple(stride), tuple(padding))
@@ -101,11 +101,12 @@ def direct_conv2d(
     return activated(output, activation).contiguous(memory_format=torch.channels_last)
 
 
-def max_pool2d(
-    input: Tensor, kernel_size: Sequence[int], stride: Sequence[int], padding: Sequence[int]
-) -> Tensor:
-    """The largest under each window; ``input`` is [N, C, H, W]. Returns [N, C, H', W'] in channels_last."""
-    output = F.max_pool2d(input, tuple(kernel_size), tuple(stride), tuple(padding))
+def max_pool2d(input: Tensor, window: Sequence[int]) -> Tensor:
+    """The largest under each ``window``: kernel_size, stride and padding, each for height and width.
+
+    ``input`` is [N, C, H, W]. Returns [N, C, H', W'] in channels_last.
+    """
+    output = F.max_pool2d(input, tuple(window[:2]), tuple(window[2:4]), tuple(window[4:]))
     return output.contiguous(memory_format=torch.channels_last)
 
 

@@ -190,6 +190,7 @@ class SparseConv2d(SparseModule):
             block=block, in_channels=in_channels, out_channels=out_channels, height=height, width=width
         )
         self.steps = {"stride": stride, "padding": padding, "dilation": dilation}
+        self.window = (*kernel_size, *stride, *padding, *dilation)
         self.relu = relu
         self.hold_packed(
             _nothing(out_channels, in_channels, height * width, block),
@@ -248,8 +249,7 @@ class SparseConv2d(SparseModule):
             held["bias"],
             residual,
             options["out_channels"],
-            (options["height"], options["width"]),
-            *self.steps.values(),
+            self.window,
             self.relu,
         )
         return output

@@ -39,16 +39,15 @@ def sparse_conv2d(
     bias: Tensor | None,
     residual: Tensor | None,
     out_channels: int,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
+    window: Sequence[int],
     relu: bool,
 ) -> Tensor:
     """``conv2d(input, w, bias) + residual``, then ReLU if ``relu``; ``input`` is [N, C, H, W].
 
-    Returns [N, out_channels, H', W'], row-major.
+    ``window`` is kernel_size, stride, padding and dilation, each for height and width. Returns
+    [N, out_channels, H', W'], row-major.
     """
+    kernel_size, stride, padding, dilation = window[:2], window[2:4], window[4:6], window[6:]
     weight = SparseWeight(values, indices, starts)
     dense = unpack_sparse(weight, out_channels, input.shape[1], math.prod(kernel_size))
     filters = dense.unflatten(2, tuple(kernel_size))

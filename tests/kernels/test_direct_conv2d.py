@@ -135,7 +135,7 @@ RESIDUAL = torch.zeros(2, 20, 6, 6)
 
 
 def test_registration_is_complete() -> None:
-    arguments = (image(2, 5, 6, 6), W, B, RESIDUAL, 20, (3, 3), (1, 1), (1, 1), 2)
+    arguments = (image(2, 5, 6, 6), W, B, RESIDUAL, 20, (3, 3, 1, 1, 1, 1), 2)
     torch.library.opcheck(torch.ops.leanmark.direct_conv2d.default, arguments)
 
 
@@ -146,7 +146,7 @@ def test_registration_is_complete() -> None:
         {0: X.double()},
         {0: X[0]},
         {0: X[:, :4]},
-        {0: X[..., :2], 7: (1, 0), 3: None},
+        {0: X[..., :2], 5: (3, 3, 1, 1, 1, 0), 3: None},
         {1: W[:1]},
         {1: W[..., :8]},
         {2: B[1:]},
@@ -154,15 +154,16 @@ def test_registration_is_complete() -> None:
         {3: RESIDUAL.double()},
         {4: 33},
         {4: 0},
-        {5: (3, 5)},
-        {6: (0, 1)},
-        {6: (1,)},
-        {7: (-1, 1)},
-        {8: 3},
+        {5: (3, 5, 1, 1, 1, 1)},
+        {5: (3, 3, 0, 1, 1, 1)},
+        {5: (3, 3, 1, 1, 1)},
+        {5: (3, 3, 1, 1, -1, 1)},
+        {5: (3, 3, 1, 1, 1, 1 << 20)},
+        {6: 3},
     ],
 )
 def test_direct_calls_never_read_stray_memory(changed: dict[int, object]) -> None:
-    arguments = [X, W, B, RESIDUAL, 20, (3, 3), (1, 1), (1, 1), 0]
+    arguments = [X, W, B, RESIDUAL, 20, (3, 3, 1, 1, 1, 1), 0]
     for position, value in changed.items():
         arguments[position] = value
     with pytest.raises(RuntimeError, match="direct_conv2d: "):

@@ -228,16 +228,16 @@ def test_conversions_that_cannot_be(
 def test_sizes_beyond_reason_are_refused_by_the_operators_themselves() -> None:
     """Those who call torch.ops have no Python entry in front; 2 * padding would leave 64 bits."""
     ops, far = torch.ops.leanmark, 2**63 - 1
-    nine, taps, pairs = Y.new_ones(9, 16), torch.ones(1, 144, 16), ((3, 3), (1, 1), (far, 0))
+    nine, taps, window = Y.new_ones(9, 16), torch.ones(1, 144, 16), (3, 3, 1, 1, far, 0)
     signs, packed8 = IMAGE.values, integer_packing.pack_int8_winograd(K.to(torch.int8))
     for call in (
         lambda: ops.winograd_conv2d(Y, U, None, None, 16, far, 1, False),
         lambda: ops.int8_winograd_conv2d(signs, packed8, ONE.repeat(16), ONE, 0, None, None, 16, far, False),
-        lambda: ops.int8_conv2d(signs, *FILTERS, ONE, 0, None, *pairs, (1, 1), False),
-        lambda: ops.sparse_conv2d(Y, *SPARSE[:3], None, None, 16, *pairs, (1, 1), False),
-        lambda: ops.direct_conv2d(Y, taps, None, None, 16, *pairs, 0),
+        lambda: ops.int8_conv2d(signs, *FILTERS, ONE, 0, None, (3, 3), (1, 1), (far, 0), (1, 1), False),
+        lambda: ops.sparse_conv2d(Y, *SPARSE[:3], None, None, 16, (*window, 1, 1), False),
+        lambda: ops.direct_conv2d(Y, taps, None, None, 16, window, 0),
         lambda: ops.depthwise_conv2d(Y, nine, None, 1, far, 0),
-        lambda: ops.max_pool2d(Y, *pairs),
+        lambda: ops.max_pool2d(Y, window),
     ):
         with pytest.raises(RuntimeError, match="padding must be 0 to 1048575|padding 0 to 1048575"):
             call()

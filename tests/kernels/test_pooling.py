@@ -125,16 +125,16 @@ def test_mistakes_are_explained(call, error: type[Exception], message: str) -> N
         {0: torch.zeros(2, 3, 5)},
         {0: torch.zeros(1, 3, 0, 5)},
         {0: torch.zeros(1, 3, 5, 5).double()},
-        {1: (3,)},
-        {1: (9, 9)},
-        {1: (6, 1)},
-        {2: (0, 1)},
-        {3: (2, 0)},
-        {3: (-1, 0)},
+        {1: (3, 1, 1, 1, 1)},
+        {1: (9, 9, 1, 1, 1, 1)},
+        {1: (6, 1, 1, 1, 0, 0)},
+        {1: (3, 3, 0, 1, 1, 1)},
+        {1: (3, 3, 1, 1, 2, 0)},
+        {1: (3, 3, 1, 1, -1, 0)},
     ],
 )
 def test_direct_calls_never_read_stray_memory(changed: dict[int, object]) -> None:
-    arguments = [torch.zeros(1, 3, 5, 5), (3, 3), (1, 1), (1, 1)]
+    arguments = [torch.zeros(1, 3, 5, 5), (3, 3, 1, 1, 1, 1)]
     for position, value in changed.items():
         arguments[position] = value
     with pytest.raises(RuntimeError, match="max_pool2d: "):
@@ -145,7 +145,7 @@ def test_direct_calls_never_read_stray_memory(changed: dict[int, object]) -> Non
 
 
 def test_registration_is_complete() -> None:
-    torch.library.opcheck(torch.ops.leanmark.max_pool2d.default, (image(2, 3, 6, 5), (3, 3), (2, 2), (1, 1)))
+    torch.library.opcheck(torch.ops.leanmark.max_pool2d.default, (image(2, 3, 6, 5), (3, 3, 2, 2, 1, 1)))
     torch.library.opcheck(torch.ops.leanmark.mean_pool2d.default, (image(2, 3, 6, 5),))
 
 

@@ -127,14 +127,13 @@ def test_threads_do_not_change_a_bit(size: int, batch: int) -> None:
 @pytest.mark.parametrize("block", [1, 4])
 def test_registration_is_complete(block: int) -> None:
     weight = pack_sparse(pruned(10, 6, 3, 2), block)
-    pairs = ([3, 2], [2, 1], [1, 0], [1, 2])
     arguments = (
         torch.randn(2, 6, 9, 8),
         *weight,
         torch.zeros(10),
         torch.zeros(2, 10, 5, 6),
         10,
-        *pairs,
+        (3, 2, 2, 1, 1, 0, 1, 2),
         True,
     )
     torch.library.opcheck(torch.ops.leanmark.sparse_conv2d.default, arguments)
@@ -362,15 +361,15 @@ def test_foreign_indices_never_read_stray_memory(weight: SparseWeight) -> None:
         {5: X},
         {6: 9},
         {6: 0},
-        {7: [3]},
-        {7: [20, 20]},
-        {8: [0, 1]},
-        {9: [-1, 0]},
-        {10: [3, 3]},
+        {7: [3, 1, 1, 0, 0, 1, 1]},
+        {7: [20, 20, 1, 1, 0, 0, 1, 1]},
+        {7: [3, 3, 0, 1, 0, 0, 1, 1]},
+        {7: [3, 3, 1, 1, -1, 0, 1, 1]},
+        {7: [3, 3, 1, 1, 0, 0, 3, 3]},
     ],
 )
 def test_direct_calls_never_read_stray_memory(changed: dict[int, object]) -> None:
-    arguments = [X, *W, B, None, 10, [3, 3], [1, 1], [0, 0], [1, 1], True]
+    arguments = [X, *W, B, None, 10, [3, 3, 1, 1, 0, 0, 1, 1], True]
     for position, value in changed.items():
         arguments[position] = value
     with pytest.raises(RuntimeError, match="sparse_conv2d: "):

@@ -11,9 +11,9 @@
 #include <cstdint>
 #include <cstring>
 #include <optional>
-#include <vector>
 
 #include "cpu/capability.h"
+#include "cpu/tensors.h"
 
 namespace leanmark {
 namespace {
@@ -161,23 +161,17 @@ void check(const Tensor& input, const Tensor& weight, const std::optional<Tensor
 
 Tensor linear_relu(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias) {
   check(input, weight, bias);
-  const Tensor x = torch::stable::contiguous(input);
-  const Tensor w = torch::stable::contiguous(weight);
-  const Tensor b = bias ? torch::stable::contiguous(*bias) : w;  // without a bias it is not read
-
+  const Tensor x = row_major(input), w = row_major(weight);
+  const std::optional<Tensor> b = row_major(bias);
   const int64_t cols = w.size(0);
   const int64_t depth = w.size(1);
-  std::vector<int64_t> shape(input.sizes().begin(), input.sizes().end());
-  shape.back() = cols;
   int64_t rows = 1;
-  for (size_t i = 0; i + 1 < shape.size(); ++i) rows *= shape[i];
+  for (const int64_t size : input.sizes().slice(0, input.dim() - 1)) rows *= size;
 
   const bool tiles = tiles_pay(rows, depth);
-  const Tensor y = tiles ? torch::stable::new_empty(x, shape)
-                         : torch::stable::matmul(x, torch::stable::transpose(w, 0, 1));
-  const Problem problem{x.const_data_ptr<float>(), w.const_data_ptr<float>(),
-                        bias ? b.const_data_ptr<float>() : nullptr, y.mutable_data_ptr<float>(),
-                        rows, cols, depth};
+  const Tensor y = tiles ? allocate_rows(x, cols) : torch::stable::matmul(x, torch::stable::transpose(w, 0, 1));
+  const Problem problem{x.const_data_ptr<float>(), w.const_data_ptr<float>(), values_or_null(b),
+                        y.mutable_data_ptr<float>(), rows, cols, depth};
   tiles ? run_tiles(problem) : add_bias_relu(problem);
   return y;
 }

@@ -31,16 +31,23 @@ inline torch::stable::Tensor allocate(torch::headeronly::IntHeaderOnlyArrayRef s
   return torch::stable::Tensor(tensor);
 }
 
+inline torch::stable::Tensor allocate_row_major(torch::headeronly::IntHeaderOnlyArrayRef sizes,
+                                                int32_t dtype = aoti_torch_dtype_float32()) {
+  std::array<int64_t, 64> strides;
+  STD_TORCH_CHECK(sizes.size() <= strides.size(), "a tensor must have at most 64 dimensions");
+  int64_t stride = 1;
+  for (size_t i = sizes.size(); i-- > 0; stride *= std::max<int64_t>(1, sizes[i])) strides[i] = stride;
+  return allocate(sizes, strides.data(), dtype);
+}
+
 // float32 and row-major: the leading sizes of `like`, and `last`.
 inline torch::stable::Tensor allocate_rows(const torch::stable::Tensor& like, int64_t last) {
-  std::array<int64_t, 64> sizes, strides;
+  std::array<int64_t, 64> sizes;
   const auto leading = like.sizes();
   STD_TORCH_CHECK(leading.size() >= 1 && leading.size() <= sizes.size(), "input must have 1 to 64 dimensions");
   std::copy(leading.begin(), leading.end(), sizes.begin());
   sizes[leading.size() - 1] = last;
-  int64_t stride = 1;
-  for (size_t i = leading.size(); i-- > 0; stride *= std::max<int64_t>(1, sizes[i])) strides[i] = stride;
-  return allocate({sizes.data(), leading.size()}, strides.data());
+  return allocate_row_major({sizes.data(), leading.size()});
 }
 
 // float32, NHWC in memory.
@@ -51,8 +58,7 @@ inline torch::stable::Tensor allocate_channels_last(const std::array<int64_t, 4>
 }
 
 inline torch::stable::Tensor allocate_bytes(int64_t count) {
-  const int64_t stride = 1;
-  return allocate({&count, 1}, &stride, aoti_torch_dtype_uint8());
+  return allocate_row_major({count}, aoti_torch_dtype_uint8());
 }
 
 // The values of an optional float32 tensor, or null. The caller keeps the tensor alive.

@@ -89,6 +89,14 @@ def require_windows(
     return height, width
 
 
+def pairs_of(window: Sequence[int]) -> list[Pair]:
+    """The kernel_size, stride, padding and, where it has one, dilation that an operator takes in one list.
+
+    torch takes as long to hand over an empty list as sixteen numbers in it.
+    """
+    return [(window[at], window[at + 1]) for at in range(0, len(window), 2)]
+
+
 def require_3x3(operator: str, input: Tensor, padding: int) -> None:
     """``input`` [N, C, H, W] is large enough for a 3x3 convolution with ``padding``."""
     require_whole(operator, 0, padding=padding)

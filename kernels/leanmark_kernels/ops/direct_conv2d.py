@@ -12,6 +12,7 @@ from leanmark_kernels import packing, reference
 from leanmark_kernels.activations import Activation, activation_number
 from leanmark_kernels.ops.arguments import (
     Pair,
+    pairs_of,
     require_device,
     require_float32,
     require_shape,
@@ -61,7 +62,8 @@ def direct_conv2d(
     require_shape("direct_conv2d", (input.shape[0], out_channels, *windows), residual=residual)
     require_device("direct_conv2d", input, weight=weight, bias=bias, residual=residual)
     number = activation_number("direct_conv2d", activation)
-    arguments = (input, weight, bias, residual, out_channels, kernel_size, stride, padding, number)
+    window = (*kernel_size, *stride, *padding)
+    arguments = (input, weight, bias, residual, out_channels, window, number)
     output: Tensor = torch.ops.leanmark.direct_conv2d.default(*arguments)
     return with_gradient(reference.direct_conv2d, output, *arguments)
 
@@ -72,19 +74,17 @@ def _shape(
     bias: Tensor | None,
     residual: Tensor | None,
     out_channels: int,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
+    window: Sequence[int],
     activation: int,
 ) -> Tensor:
-    size, step, edge = ((pair[0], pair[1]) for pair in (kernel_size, stride, padding))
-    windows = require_windows("direct_conv2d", input, size, step, edge)
+    kernel_size, stride, padding = pairs_of(window)
+    windows = require_windows("direct_conv2d", input, kernel_size, stride, padding)
     return empty_images(input, (input.shape[0], out_channels, *windows))
 
 
 register(
     "direct_conv2d(Tensor input, Tensor weight, Tensor? bias, Tensor? residual, int out_channels, "
-    "int[] kernel_size, int[] stride, int[] padding, int activation) -> Tensor",
+    "int[] window, int activation) -> Tensor",
     reference.direct_conv2d,
     _shape,
 )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from leanmark_kernels import reference
-from leanmark_kernels.ops.arguments import Pair, require_float32, require_windows
+from leanmark_kernels.ops.arguments import Pair, pairs_of, require_float32, require_windows
 from leanmark_kernels.ops.registration import empty_images, register, with_gradient
 
 MOST_TAPS = 64
@@ -23,10 +23,15 @@ def max_pool2d(input: Tensor, kernel_size: Pair, stride: Pair, padding: Pair = (
 
     Raises ``TypeError`` for a dtype other than float32, ``ValueError`` for shapes and steps that do not fit.
     """
-    require_float32("max_pool2d", input=input)
-    _output_shape(input, kernel_size, stride, padding)
-    output: Tensor = torch.ops.leanmark.max_pool2d.default(input, kernel_size, stride, padding)
-    return with_gradient(reference.max_pool2d, output, input, kernel_size, stride, padding)
+    try:  # what is checked before every call would take three times as long as the call
+        (height, width), (down, right), (above, left) = kernel_size, stride, padding
+        window = (height, width, down, right, above, left)
+        output: Tensor = torch.ops.leanmark.max_pool2d.default(input, window)
+    except (RuntimeError, TypeError, ValueError):
+        require_float32("max_pool2d", input=input)
+        _output_shape(input, kernel_size, stride, padding)
+        raise
+    return with_gradient(reference.max_pool2d, output, input, window)
 
 
 def mean_pool2d(input: Tensor) -> Tensor:
@@ -36,12 +41,12 @@ def mean_pool2d(input: Tensor) -> Tensor:
 
     Raises ``TypeError`` for a dtype other than float32, ``ValueError`` for an image without pixels.
     """
-    require_float32("mean_pool2d", input=input)
-    if input.dim() != 4 or 0 in input.shape[2:]:
-        raise ValueError(
-            f"mean_pool2d: input is {list(input.shape)}; it must be [N, C, H, W], H and W at least 1"
-        )
-    output: Tensor = torch.ops.leanmark.mean_pool2d.default(input)
+    try:
+        output: Tensor = torch.ops.leanmark.mean_pool2d.default(input)
+    except RuntimeError:
+        require_float32("mean_pool2d", input=input)
+        _one_pixel(input)
+        raise
     return with_gradient(reference.mean_pool2d, output, input)
 
 
@@ -54,20 +59,29 @@ def _output_shape(input: Tensor, kernel_size: Pair, stride: Pair, padding: Pair)
     return (*input.shape[:2], *windows)
 
 
-def _shape(
-    input: Tensor, kernel_size: Sequence[int], stride: Sequence[int], padding: Sequence[int]
-) -> Tensor:
-    pairs = [(pair[0], pair[1]) for pair in (kernel_size, stride, padding)]
-    return empty_images(input, _output_shape(input, *pairs))
+def _one_pixel(input: Tensor) -> tuple[int, ...]:
+    if input.dim() != 4 or 0 in input.shape[2:]:
+        raise ValueError(
+            f"mean_pool2d: input is {list(input.shape)}; it must be [N, C, H, W], H and W at least 1"
+        )
+    return (*input.shape[:2], 1, 1)
 
 
-def _one_pixel(input: Tensor) -> Tensor:
-    return empty_images(input, (*input.shape[:2], 1, 1))
+def _largest(input: Tensor, window: Sequence[int]) -> Tensor:
+    require_float32("max_pool2d", input=input)
+    _output_shape(input, *pairs_of(window))
+    return reference.max_pool2d(input, window)
+
+
+def _mean(input: Tensor) -> Tensor:
+    require_float32("mean_pool2d", input=input)
+    _one_pixel(input)
+    return reference.mean_pool2d(input)
 
 
 register(
-    "max_pool2d(Tensor input, int[] kernel_size, int[] stride, int[] padding) -> Tensor",
-    reference.max_pool2d,
-    _shape,
+    "max_pool2d(Tensor input, int[] window) -> Tensor",
+    _largest,
+    lambda input, window: empty_images(input, _output_shape(input, *pairs_of(window))),
 )
-register("mean_pool2d(Tensor input) -> Tensor", reference.mean_pool2d, _one_pixel)
+register("mean_pool2d(Tensor input) -> Tensor", _mean, lambda input: empty_images(input, _one_pixel(input)))

@@ -11,6 +11,7 @@ from torch import Tensor
 from leanmark_kernels import sparse_reference
 from leanmark_kernels.ops.arguments import (
     Pair,
+    pairs_of,
     require_device,
     require_float32,
     require_parts,
@@ -60,7 +61,8 @@ def sparse_conv2d(
     require_device(
         "sparse_conv2d", input, values=values, indices=indices, starts=starts, bias=bias, residual=residual
     )
-    arguments = (input, *weight, bias, residual, out_channels, kernel_size, stride, padding, dilation, relu)
+    window = (*kernel_size, *stride, *padding, *dilation)
+    arguments = (input, *weight, bias, residual, out_channels, window, relu)
     output: Tensor = torch.ops.leanmark.sparse_conv2d.default(*arguments)
     return with_gradient(sparse_reference.sparse_conv2d, output, *arguments)
 
@@ -84,20 +86,15 @@ def _shape(
     bias: Tensor | None,
     residual: Tensor | None,
     out_channels: int,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
+    window: Sequence[int],
     relu: bool,
 ) -> Tensor:
-    pairs = [(pair[0], pair[1]) for pair in (kernel_size, stride, padding, dilation)]
-    return input.new_empty(_output_shape(input, out_channels, *pairs))
+    return input.new_empty(_output_shape(input, out_channels, *pairs_of(window)))
 
 
 register(
     "sparse_conv2d(Tensor input, Tensor values, Tensor indices, Tensor starts, Tensor? bias, "
-    "Tensor? residual, int out_channels, int[] kernel_size, int[] stride, int[] padding, int[] dilation, "
-    "bool relu) -> Tensor",
+    "Tensor? residual, int out_channels, int[] window, bool relu) -> Tensor",
     sparse_reference.sparse_conv2d,
     _shape,
 )

@@ -13,13 +13,13 @@
 #include "cpu/panels.h"
 #include "cpu/tensors.h"
 #include "cpu/threads.h"
+#include "cpu/window.h"
 
 namespace leanmark::direct_conv2d {
 namespace {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-using Pair = std::vector<int64_t>;
 using Sizes = std::array<int64_t, 4>;
 
 constexpr int64_t kPixelsAtOnce = 48, kPanelsAtOnce = 8;  // of an item: windows and weights for a core's own cache
@@ -32,32 +32,16 @@ Kernel kernel() {
   return kernel_portable();
 }
 
-// Height and width of the windows and of their steps.
-struct Window {
-  const Pair &size, &stride, &padding;
-
-  int64_t padded(int64_t length, int axis) const { return length + 2 * padding[axis]; }
-  int64_t output(int64_t length, int axis) const { return (padded(length, axis) - size[axis]) / stride[axis] + 1; }
-  bool is_pixel() const { return size[0] * size[1] * stride[0] * stride[1] == 1; }
-};
-
 // The Python entry explains mistakes; these keep a direct call through torch.ops from reading stray memory.
 void check(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias, int64_t out_channels,
            const Window& w) {
   STD_TORCH_CHECK(input.scalar_type() == ScalarType::Float && input.dim() == 4,
                   "direct_conv2d: input must be float32 and [N, C, H, W]");
-  for (const Pair* pair : {&w.size, &w.stride, &w.padding}) {
-    STD_TORCH_CHECK(pair->size() == 2, "direct_conv2d: kernel_size, stride and padding must be pairs");
-    for (int64_t value : *pair) {
-      STD_TORCH_CHECK(value >= (pair == &w.padding ? 0 : 1) && value <= kLargest,
-                      "direct_conv2d: kernel_size and stride must be 1 to 1048575, padding 0 to 1048575");
-    }
-  }
-  STD_TORCH_CHECK(w.padded(input.size(2), 0) >= w.size[0] && w.padded(input.size(3), 1) >= w.size[1],
+  STD_TORCH_CHECK(w.fits(input.size(2), 0) && w.fits(input.size(3), 1),
                   "direct_conv2d: the padded input must be at least as large as the window");
   STD_TORCH_CHECK(weight.scalar_type() == ScalarType::Float && weight.dim() == 3 && out_channels >= 1 &&
                       weight.size(0) == divide_up(out_channels, kPanelWidth) && weight.size(2) == kPanelWidth &&
-                      weight.size(1) == input.size(1) * w.size[0] * w.size[1],
+                      weight.size(1) == input.size(1) * w.taps(),
                   "direct_conv2d: weight must be float32 and packed for out_channels and for its window");
   STD_TORCH_CHECK(!bias || (bias->scalar_type() == ScalarType::Float && bias->dim() == 1 &&
                             bias->size(0) == out_channels),
@@ -132,7 +116,7 @@ struct Grid {
 
 Grid grid_of(const Tensor& x, const Window& w, const Sizes& shape) {
   const int64_t channels = x.size(1), pixels = shape[0] * shape[2] * shape[3];
-  if (w.is_pixel()) {  // no row ends anywhere
+  if (w.taps() * w.stride[0] * w.stride[1] == 1) {  // no row ends anywhere
     const int64_t rows = divide_up(pixels, kPixelsAtOnce), width = divide_up(pixels, rows);
     return {pixels, rows, width, 0, width * channels};
   }
@@ -159,9 +143,9 @@ void run(const Plan& p, const Grid& grid, const Pixels& all) {
 }
 
 Tensor direct_conv2d(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
-                     const std::optional<Tensor>& residual, int64_t out_channels, Pair kernel_size, Pair stride,
-                     Pair padding, int64_t activation) {
-  const Window window{kernel_size, stride, padding};
+                     const std::optional<Tensor>& residual, int64_t out_channels,
+                     const std::vector<int64_t>& numbers, int64_t activation) {
+  const Window window = window_of("direct_conv2d", numbers, false);
   check(input, weight, bias, out_channels, window);
   const Range kept = range_of(activation, "direct_conv2d");
   const Sizes shape{input.size(0), out_channels, window.output(input.size(2), 0), window.output(input.size(3), 1)};
@@ -173,8 +157,8 @@ Tensor direct_conv2d(const Tensor& input, const Tensor& weight, const std::optio
   const std::optional<Tensor> b = row_major(bias);
   const std::optional<Tensor> r = residual ? std::optional(channels_last(*residual)) : std::nullopt;
   const int64_t channels = x.size(1);
-  const Plan plan{w.const_data_ptr<float>(), values_or_null(b), out_channels, kernel_size[0],
-                  kernel_size[1] * channels, x.size(3) * channels, stride[1] * channels, kept};
+  const Plan plan{w.const_data_ptr<float>(), values_or_null(b), out_channels, window.size[0],
+                  window.size[1] * channels, x.size(3) * channels, window.stride[1] * channels, kept};
   run(plan, grid_of(x, window, shape),
       {x.const_data_ptr<float>(), values_or_null(r), y.mutable_data_ptr<float>(), 0});
   return y;

@@ -103,8 +103,8 @@ std::tuple<Tensor, Tensor> quantize_int8(const Tensor& input, int64_t bits) {
   STD_TORCH_CHECK(bits == 7 || bits == 8, "quantize_int8: bits must be 7 or 8");
   const Tensor x = row_major(input);
   const int64_t rows = x.size(0), depth = x.size(1);
-  const Tensor values = torch::stable::new_empty(x, {rows, depth}, ScalarType::Char);
-  const Tensor scale = torch::stable::new_empty(x, {rows});
+  const Tensor values = allocate_row_major({rows, depth}, aoti_torch_dtype_int8());
+  const Tensor scale = allocate_row_major({rows});
   quantize({x.const_data_ptr<float>(), rows, depth, bits, 0, values.mutable_data_ptr<int8_t>(), depth, depth,
             scale.mutable_data_ptr<float>()});
   return {values, scale};

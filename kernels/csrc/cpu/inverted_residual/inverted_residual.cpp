@@ -17,7 +17,6 @@
 namespace leanmark::inverted_residual {
 namespace {
 
-using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
@@ -111,7 +110,7 @@ void run_chunks(const Schedule& s, int64_t workers, float* scratch) {
   });
 }
 
-void run(Plan& p, const Tensor& like) {
+void run(Plan& p) {
   const int64_t threads = torch::stable::get_num_threads();
   const int64_t kept = std::max<int64_t>(3, kRingFloats / p.row_floats());
   const int64_t most = (kept - 3) / p.stride + 1;
@@ -127,7 +126,7 @@ void run(Plan& p, const Tensor& like) {
   const Schedule schedule{p, phases(), shares};
   const int64_t workers = std::min(threads, small && !alone ? schedule.chunks() : p.batch * shares);
   const int64_t floats = workers * (schedule.ring_floats() + schedule.filtered_floats());
-  const Tensor scratch = torch::stable::new_empty(like, {floats});
+  const Tensor scratch = allocate_row_major({floats});
   const auto run_all = small && !alone ? run_chunks : run_shares;
   run_all(schedule, workers, scratch.mutable_data_ptr<float>());
 }
@@ -173,8 +172,7 @@ Tensor inverted_residual(const Tensor& input, const Tensor& expand, const std::o
   const Tensor x = channels_last(input), e = row_major(expand), f = row_major(filter), p = row_major(project);
   const std::optional<Tensor> eb = row_major(expand_bias), fb = row_major(filter_bias), pb = row_major(project_bias);
   const int64_t out_height = (height - 1) / stride + 1, out_width = (width - 1) / stride + 1;
-  const Tensor y = torch::stable::empty({batch, out_channels, out_height, out_width}, ScalarType::Float,
-                                        std::nullopt, std::nullopt, std::nullopt, MemoryFormat::ChannelsLast);
+  const Tensor y = allocate_channels_last({batch, out_channels, out_height, out_width});
   if (batch == 0) return y;
   Plan plan{};
   plan.input = x.const_data_ptr<float>();
@@ -195,7 +193,7 @@ Tensor inverted_residual(const Tensor& input, const Tensor& expand, const std::o
   plan.out_channels = out_channels;
   plan.stride = stride;
   plan.residual = residual;
-  run(plan, x);
+  run(plan);
   return y;
 }
 

@@ -52,7 +52,7 @@ void check_column_values(const std::optional<Tensor>& values, int64_t columns) {
 
 // A copy whose rows lie a cache line further apart: at a multiple of a page, they would share one set of the cache.
 Tensor spread(const Tensor& x, int64_t rows, int64_t depth, int64_t stride) {
-  const Tensor spread = torch::stable::new_empty(x, {rows, stride});
+  const Tensor spread = allocate_row_major({rows, stride});
   const float* from = x.const_data_ptr<float>();
   float* to = spread.mutable_data_ptr<float>();
   for (int64_t row = 0; row < rows; ++row) {

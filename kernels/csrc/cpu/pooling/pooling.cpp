@@ -4,19 +4,18 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
-#include <array>
 #include <vector>
 
 #include "cpu/pooling/plan.h"
 #include "cpu/tensors.h"
 #include "cpu/threads.h"
+#include "cpu/window.h"
 
 namespace leanmark::pooling {
 namespace {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-using Pair = std::vector<int64_t>;
 
 constexpr int64_t kMostTaps = 64;
 constexpr int64_t kChunk = 64;  // channels of an item of a mean
@@ -29,36 +28,20 @@ const Kernels& kernels() {
   return kernels_portable();
 }
 
-// Height and width of the windows and of their steps.
-struct Window {
-  const Pair &size, &stride, &padding;
-
-  int64_t output(int64_t length, int axis) const {
-    return (length + 2 * padding[axis] - size[axis]) / stride[axis] + 1;
-  }
-  bool fits(int64_t length, int axis) const {
-    return length >= 1 && length + 2 * padding[axis] >= size[axis] && 2 * padding[axis] <= size[axis];
-  }
-};
-
 // The Python entry explains mistakes; these keep a direct call through torch.ops from reading stray memory.
 void check(const Tensor& input, const Window& w) {
   STD_TORCH_CHECK(input.scalar_type() == ScalarType::Float && input.dim() == 4,
                   "max_pool2d: input must be float32 and [N, C, H, W]");
-  for (const Pair* pair : {&w.size, &w.stride, &w.padding}) {
-    STD_TORCH_CHECK(pair->size() == 2, "max_pool2d: kernel_size, stride and padding must be pairs");
-    for (int64_t value : *pair) {
-      STD_TORCH_CHECK(value >= (pair == &w.padding ? 0 : 1) && value <= kLargest,
-                      "max_pool2d: kernel_size and stride must be 1 to 1048575, padding 0 to 1048575");
-    }
+  STD_TORCH_CHECK(w.taps() <= kMostTaps, "max_pool2d: kernel_size must have at most 64 taps");
+  for (int axis = 0; axis < 2; ++axis) {
+    const int64_t length = input.size(2 + axis);
+    STD_TORCH_CHECK(length >= 1 && w.fits(length, axis) && 2 * w.padding[axis] <= w.size[axis],
+                    "max_pool2d: padding must be at most half of kernel_size, the padded input at least as large");
   }
-  STD_TORCH_CHECK(w.size[0] * w.size[1] <= kMostTaps, "max_pool2d: kernel_size must have at most 64 taps");
-  STD_TORCH_CHECK(w.fits(input.size(2), 0) && w.fits(input.size(3), 1),
-                  "max_pool2d: padding must be at most half of kernel_size, the padded input at least as large");
 }
 
-Tensor max_pool2d(const Tensor& input, Pair kernel_size, Pair stride, Pair padding) {
-  const Window w{kernel_size, stride, padding};
+Tensor max_pool2d(const Tensor& input, const std::vector<int64_t>& window) {
+  const Window w = window_of("max_pool2d", window, false);
   check(input, w);
   const int64_t batch = input.size(0), channels = input.size(1), height = input.size(2), width = input.size(3);
   const int64_t out_height = w.output(height, 0), out_width = w.output(width, 1);
@@ -69,10 +52,10 @@ Tensor max_pool2d(const Tensor& input, Pair kernel_size, Pair stride, Pair paddi
   float* to = y.mutable_data_ptr<float>();
   const Largest largest = kernels().largest;
   const auto pool_row = [&](int64_t row) {
-    const int64_t image = row / out_height, top = row % out_height * stride[0] - padding[0];
-    const int64_t first = std::max<int64_t>(0, top), last = std::min(height, top + kernel_size[0]);
+    const int64_t image = row / out_height, top = row % out_height * w.stride[0] - w.padding[0];
+    const int64_t first = std::max<int64_t>(0, top), last = std::min(height, top + w.size[0]);
     for (int64_t column = 0; column < out_width; ++column) {
-      const int64_t left = column * stride[1] - padding[1], right = std::min(width, left + kernel_size[1]);
+      const int64_t left = column * w.stride[1] - w.padding[1], right = std::min(width, left + w.size[1]);
       const float* pixels[kMostTaps];
       int64_t count = 0;
       for (int64_t in_y = first; in_y < last; ++in_y) {

@@ -45,7 +45,8 @@ void check_bias(const char* name, const std::optional<Tensor>& bias, int64_t row
                   std::string(name) + ": bias must be float32, one for each output");
 }
 
-void check_residual(const char* name, const std::optional<Tensor>& residual, const std::vector<int64_t>& shape) {
+void check_residual(const char* name, const std::optional<Tensor>& residual,
+                    torch::headeronly::IntHeaderOnlyArrayRef shape) {
   STD_TORCH_CHECK(!residual || (residual->scalar_type() == ScalarType::Float &&
                                 residual->dim() == int64_t(shape.size()) &&
                                 std::equal(shape.begin(), shape.end(), residual->sizes().begin())),
@@ -91,7 +92,7 @@ bool cut(Plan& plan, const Kernel& kernel) {
   return most_offset <= kernel.most_offset;
 }
 
-void run(const Plan& planned, Tiles work, const Tensor& like) {
+void run(const Plan& planned, Tiles work) {
   Plan plan = planned;
   const Weights& w = plan.weights;
   const int64_t threads = torch::stable::get_num_threads(), tiles = plan.images * plan.tiles;
@@ -100,7 +101,7 @@ void run(const Plan& planned, Tiles work, const Tensor& like) {
   plan.shares = std::min(divide_up(kItemsPerThread * threads, tiles), most_shares);
   plan.slab_step = plan.shares > 1 ? divide_up(w.slab_channels * plan.pitch, kLine) * kLine : 0;
   const int64_t floats = divide_up(scratch_floats(plan), kLine) * kLine;
-  const Tensor scratch = torch::stable::new_empty(like, {threads * floats});
+  const Tensor scratch = allocate_row_major({threads * floats});
   std::vector<Worker> workers(threads);
   for (int64_t i = 0; i < threads; ++i) workers[i].scratch = scratch.mutable_data_ptr<float>() + i * floats;
   const double entries = double(w.entries * w.block);

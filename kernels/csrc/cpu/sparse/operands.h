@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <optional>
-#include <vector>
 
 #include "cpu/sparse/plan.h"
 
@@ -22,7 +21,7 @@ struct PackedWeights {
 void check_bias(const char* name, const std::optional<torch::stable::Tensor>& bias, int64_t rows);
 // Float32 and of `shape`, or none.
 void check_residual(const char* name, const std::optional<torch::stable::Tensor>& residual,
-                    const std::vector<int64_t>& shape);
+                    torch::headeronly::IntHeaderOnlyArrayRef shape);
 
 const Kernel& kernel(int64_t block);
 
@@ -34,6 +33,6 @@ const Kernel& kernel_of_far_offsets(int64_t block);
 bool cut(Plan& plan, const Kernel& kernel);
 
 // Computes a whole plan, on torch's threads where that gains.
-void run(const Plan& plan, Tiles work, const torch::stable::Tensor& like);
+void run(const Plan& plan, Tiles work);
 
 }  // namespace leanmark::sparse

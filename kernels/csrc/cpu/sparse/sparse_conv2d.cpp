@@ -3,46 +3,28 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <array>
 #include <optional>
 #include <vector>
 
 #include "cpu/sparse/operands.h"
 #include "cpu/tensors.h"
+#include "cpu/window.h"
 
 namespace leanmark::sparse {
 namespace {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-using Pair = std::vector<int64_t>;
 
 constexpr const char* kName = "sparse_conv2d";
 constexpr int64_t kMostCopies = 4;      // of the input, one for each column of the filter
 constexpr int64_t kLeastAlignment = 8;  // floats
 
-// Height and width of the filter's window and of its steps.
-struct Window {
-  const Pair &size, &stride, &padding, &dilation;
-
-  int64_t output(int64_t length, int axis) const {
-    return (length + 2 * padding[axis] - dilation[axis] * (size[axis] - 1) - 1) / stride[axis] + 1;
-  }
-  bool fits(int64_t length, int axis) const {
-    return length + 2 * padding[axis] >= dilation[axis] * (size[axis] - 1) + 1;
-  }
-};
-
 void check(const Tensor& input, const Window& w) {
   STD_TORCH_CHECK(input.scalar_type() == ScalarType::Float && input.dim() == 4,
                   "sparse_conv2d: input must be float32 and [N, C, H, W]");
-  for (const Pair* pair : {&w.size, &w.stride, &w.padding, &w.dilation}) {
-    STD_TORCH_CHECK(pair->size() == 2, "sparse_conv2d: kernel_size, stride, padding and dilation must be pairs");
-    for (int64_t value : *pair) {
-      STD_TORCH_CHECK(value >= (pair == &w.padding ? 0 : 1) && value <= kLargest,
-                      "sparse_conv2d: kernel_size, stride and dilation must be 1 to 1048575, padding 0 to 1048575");
-    }
-  }
-  STD_TORCH_CHECK(w.size[0] * w.size[1] <= kIndices, "sparse_conv2d: kernel_size must have at most 256 taps");
+  STD_TORCH_CHECK(w.taps() <= kIndices, "sparse_conv2d: kernel_size must have at most 256 taps");
   STD_TORCH_CHECK(w.fits(input.size(2), 0) && w.fits(input.size(3), 1),
                   "sparse_conv2d: the padded input must be at least as large as the filter");
 }
@@ -90,7 +72,7 @@ void lay_out(Plan& plan, const Tensor& input, const Window& w, const Kernel& ker
   g.width = input.size(3);
   g.out_height = w.output(g.height, 0);
   g.out_width = w.output(g.width, 1);
-  const int64_t taps = w.size[0] * w.size[1];
+  const int64_t taps = w.taps();
   if (taps == 1 && w.padding[0] + w.padding[1] == 0 && w.stride[0] * w.stride[1] == 1) {
     g.width = g.out_width = g.height * g.width;  // nothing but one long row
     g.height = g.out_height = 1;
@@ -124,10 +106,8 @@ const Kernel& fitting(Plan& plan, const Tensor& input, const Window& w) {
 // Row-major. Networks that keep channels last are common, and torch takes longer to reorder their images.
 Tensor planes(const Tensor& input, const Kernel& kernel) {
   const int64_t images = input.size(0), channels = input.size(1), pixels = input.size(2) * input.size(3);
-  const bool channels_last = input.stride(1) == 1 && input.stride(3) == channels &&
-                             input.stride(2) == input.size(3) * channels && input.stride(0) == pixels * channels;
-  if (input.is_contiguous() || !channels_last || pixels * channels == 0) return row_major(input);
-  const Tensor x = torch::stable::new_empty(input, {images, channels, input.size(2), input.size(3)});
+  if (input.is_contiguous() || !is_channels_last(input) || pixels * channels == 0) return row_major(input);
+  const Tensor x = allocate_row_major(input.sizes());
   const float* from = input.const_data_ptr<float>();
   float* to = x.mutable_data_ptr<float>();
   for (int64_t image = 0; image < images; ++image) {
@@ -138,21 +118,20 @@ Tensor planes(const Tensor& input, const Kernel& kernel) {
 
 Tensor sparse_conv2d(const Tensor& input, const Tensor& values, const Tensor& indices, const Tensor& starts,
                      const std::optional<Tensor>& bias, const std::optional<Tensor>& residual,
-                     int64_t out_channels, Pair kernel_size, Pair stride, Pair padding, Pair dilation, bool relu) {
-  const Window window{kernel_size, stride, padding, dilation};
+                     int64_t out_channels, const std::vector<int64_t>& numbers, bool relu) {
+  const Window window = window_of(kName, numbers, true);
   check(input, window);
-  const int64_t taps = kernel_size[0] * kernel_size[1];
   const PackedWeights packed{row_major(values), row_major(indices), row_major(starts)};
   Plan plan{};
-  plan.weights = packed.checked(kName, out_channels, input.size(1), taps);
-  const std::vector<int64_t> shape{input.size(0), out_channels, window.output(input.size(2), 0),
-                                   window.output(input.size(3), 1)};
+  plan.weights = packed.checked(kName, out_channels, input.size(1), window.taps());
+  const std::array<int64_t, 4> shape{input.size(0), out_channels, window.output(input.size(2), 0),
+                                     window.output(input.size(3), 1)};
   check_bias(kName, bias, out_channels);
   check_residual(kName, residual, shape);
 
   const Tensor x = planes(input, kernel(plan.weights.block));
   const std::optional<Tensor> b = row_major(bias), r = row_major(residual);
-  const Tensor y = torch::stable::new_empty(x, shape);
+  const Tensor y = allocate_row_major(shape);
   if (shape[0] == 0) return y;
   plan.input = x.const_data_ptr<float>();
   plan.input_end = plan.input + x.numel();
@@ -161,7 +140,7 @@ Tensor sparse_conv2d(const Tensor& input, const Tensor& values, const Tensor& in
   plan.output = y.mutable_data_ptr<float>();
   plan.relu = relu;
   plan.images = shape[0];
-  run(plan, fitting(plan, x, window).convolution, x);
+  run(plan, fitting(plan, x, window).convolution);
   return y;
 }
 

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cstring>
 #include <optional>
-#include <vector>
 
 #include "cpu/capability.h"
 #include "cpu/sparse/few_rows_plan.h"
@@ -68,20 +67,18 @@ Tensor sparse_linear(const Tensor& input, const Tensor& values, const Tensor& in
                      int64_t out_features, bool relu, const std::optional<Tensor>& few_rows) {
   STD_TORCH_CHECK(input.scalar_type() == ScalarType::Float && input.dim() >= 1,
                   "sparse_linear: input must be float32 and [*, K]");
-  std::vector<int64_t> shape(input.sizes().begin(), input.sizes().end());
-  const int64_t depth = shape.back();
-  shape.back() = out_features;
+  const int64_t depth = input.size(input.dim() - 1);
   const PackedWeights packed{row_major(values), row_major(indices), row_major(starts)};
   Plan plan{};
   plan.weights = packed.checked(kName, out_features, depth, 1);
   check_bias(kName, bias, out_features);
-  check_residual(kName, residual, shape);
+  const Tensor y = allocate_rows(input, out_features);
+  check_residual(kName, residual, y.sizes());
 
   const Tensor x = row_major(input);
   const std::optional<Tensor> b = row_major(bias), r = row_major(residual);
-  const Tensor y = torch::stable::new_empty(x, shape);
   int64_t rows = 1;
-  for (size_t i = 0; i + 1 < shape.size(); ++i) rows *= shape[i];
+  for (const int64_t size : input.sizes().slice(0, input.dim() - 1)) rows *= size;
   if (rows == 0) return y;
   const int64_t block = plan.weights.block;
   const FewRowsKernel kernel_of_few = few_rows_kernel(block);
@@ -108,7 +105,7 @@ Tensor sparse_linear(const Tensor& input, const Tensor& values, const Tensor& in
   plan.columns = rows;
   const Kernel& chosen = kernel(block);
   cut(plan, chosen);
-  run(plan, chosen.linear, x);
+  run(plan, chosen.linear);
   return y;
 }
 

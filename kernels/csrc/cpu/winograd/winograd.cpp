@@ -168,8 +168,7 @@ void run(Plan& plan, Form form) {
                           floats(plan.inputs),
                           floats(plan.outputs)};
   const int64_t inputs = whole_blocks ? threads : 1, outputs = whole_blocks || !ahead ? threads : 1;
-  const int64_t all = inputs * schedule.input_floats + outputs * schedule.output_floats, stride_of_all = 1;
-  const Tensor scratch = allocate({&all, 1}, &stride_of_all);
+  const Tensor scratch = allocate_row_major({inputs * schedule.input_floats + outputs * schedule.output_floats});
   const auto run_all = whole_blocks ? run_blocks : run_phases;
   run_all(schedule, threads, scratch.mutable_data_ptr<float>());
 }
