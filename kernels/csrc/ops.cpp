@@ -17,9 +17,9 @@ STABLE_TORCH_LIBRARY(leanmark, m) {
         "int out_features, bool relu) -> Tensor");
   m.def("int8_dynamic_linear(Tensor input, Tensor weight, Tensor scale, Tensor? bias, int bits, int out_features, "
         "bool relu) -> Tensor");
-  m.def("int8_conv2d(Tensor input, Tensor weight, Tensor scale, Tensor input_scale, int zero_point, Tensor? bias, "
-        "int[] kernel_size, int[] stride, int[] padding, int[] dilation, bool relu) -> Tensor");
-  m.def("int8_winograd_conv2d(Tensor input, Tensor weight, Tensor scale, Tensor input_scale, int zero_point, "
+  m.def("int8_conv2d(Tensor input, Tensor weight, Tensor scale, Tensor? input_scale, int zero_point, Tensor? bias, "
+        "int[] window, bool relu) -> Tensor");
+  m.def("int8_winograd_conv2d(Tensor input, Tensor weight, Tensor scale, Tensor? input_scale, int zero_point, "
         "Tensor? bias, Tensor? residual, int out_channels, int padding, bool relu) -> Tensor");
   m.def("quantize_int8(Tensor input, int bits) -> (Tensor, Tensor)");
   m.def("sparse_linear(Tensor input, Tensor values, Tensor indices, Tensor starts, Tensor? bias, "

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from leanmark_kernels import integer_packing as packing
-from leanmark_kernels.integer_packing import PackedInt8, Quantized
+from leanmark_kernels.integer_packing import PackedInt8
 from leanmark_kernels.modules import WinogradConv2d
 from leanmark_kernels.ops import int8_conv2d, int8_dynamic_linear, int8_winograd_conv2d, w4a8_linear
 from leanmark_kernels.ops.arguments import require_pairs, require_whole
@@ -27,7 +27,6 @@ _w4a8_linear = torch.ops.leanmark.w4a8_linear.default
 _int8_dynamic_linear = torch.ops.leanmark.int8_dynamic_linear.default
 _int8_winograd_conv2d = torch.ops.leanmark.int8_winograd_conv2d.default
 _int8_conv2d = torch.ops.leanmark.int8_conv2d.default
-_quantize_int8 = torch.ops.leanmark.quantize_int8.default
 
 
 class W4A8Linear(PackedLayer):
@@ -193,19 +192,7 @@ class Int8Linear(PackedLayer):
         return f"{super().extra_repr()}, relu={self.relu}"
 
 
-class _OfImages(PackedLayer):
-    scale: Tensor
-
-    def _quantized(self, input: Tensor) -> tuple[Tensor, Tensor]:
-        """[N, C, H, W] as int8 of the same shape in channels_last, and a scale for each image."""
-        if input.dim() != 4 or input.shape[1] != self.options["in_channels"]:
-            self._require_input(input)
-        pixels = input.permute(0, 2, 3, 1)
-        values, scale = _quantize_int8(pixels.flatten(1), 8)
-        return values.view(pixels.shape).permute(0, 3, 1, 2), scale
-
-
-class Int8WinogradConv2d(_OfImages):
+class Int8WinogradConv2d(PackedLayer):
     """A 3x3 convolution of stride 1 by :func:`leanmark_kernels.int8_winograd_conv2d`: exact products.
 
     Weights are rounded per output channel, activations per image and call, both symmetrically to 8 bits. Made
@@ -214,6 +201,7 @@ class Int8WinogradConv2d(_OfImages):
 
     layout = "int8_winograd_conv2d"
     takes_residual = True
+    scale: Tensor
 
     def __init__(
         self, in_channels: int, out_channels: int, *, padding: int = 1, bias: bool = True, relu: bool = False
@@ -250,16 +238,18 @@ class Int8WinogradConv2d(_OfImages):
         self.hold(weight=packing.pack_int8_winograd(integers), scale=scale, bias=bias)
 
     def _run(self, input: Tensor, residual: Tensor | None) -> Tensor:
-        held, (values, scale) = self._buffers, self._quantized(input)
+        held, options = self._buffers, self.options
+        if input.shape[1] != options["in_channels"]:
+            self._require_input(input)
         output: Tensor = _int8_winograd_conv2d(
-            values,
+            input,
             held["weight"],
             held["scale"],
-            scale,
+            None,
             0,
             held["bias"],
             residual,
-            self.options["out_channels"],
+            options["out_channels"],
             self.padding,
             self.relu,
         )
@@ -267,7 +257,7 @@ class Int8WinogradConv2d(_OfImages):
 
     def _checked(self, input: Tensor, residual: Tensor | None) -> Tensor:
         return int8_winograd_conv2d(
-            Quantized(*self._quantized(input)),
+            input,
             PackedInt8(self.weight, self.scale),
             self.bias,
             residual,
@@ -280,7 +270,7 @@ class Int8WinogradConv2d(_OfImages):
         return f"{super().extra_repr()}, padding={self.padding}, relu={self.relu}"
 
 
-class Int8Conv2d(_OfImages):
+class Int8Conv2d(PackedLayer):
     """Any convolution by :func:`leanmark_kernels.int8_conv2d`: exact products of rounded numbers.
 
     Weights are rounded per output channel, activations per image and call, both symmetrically to 8 bits. It
@@ -289,6 +279,7 @@ class Int8Conv2d(_OfImages):
     """
 
     layout = "int8_conv2d"
+    scale: Tensor
 
     def __init__(self, conv: nn.Conv2d, *, relu: bool = False) -> None:
         require_layer(type(self), nn.Conv2d, conv=conv)
@@ -304,6 +295,7 @@ class Int8Conv2d(_OfImages):
         )
         self.relu = relu
         self.geometry = Geometry((height, width), pair(conv.stride), padding_of(conv), pair(conv.dilation))
+        self.window = self.geometry.window()
         bias = None if conv.bias is None else torch.zeros(conv.out_channels)
         self._take(torch.zeros(conv.weight.shape), bias)
 
@@ -338,15 +330,17 @@ class Int8Conv2d(_OfImages):
         self.hold(weight=packed, scale=scale, bias=bias)
 
     def _run(self, input: Tensor, residual: Tensor | None) -> Tensor:
-        held, (values, scale) = self._buffers, self._quantized(input)
+        held = self._buffers
+        if input.shape[1] != self.options["in_channels"]:
+            self._require_input(input)
         output: Tensor = _int8_conv2d(
-            values, held["weight"], held["scale"], scale, 0, held["bias"], *self.geometry, self.relu
+            input, held["weight"], held["scale"], None, 0, held["bias"], self.window, self.relu
         )
         return output
 
     def _checked(self, input: Tensor, residual: Tensor | None) -> Tensor:
         return int8_conv2d(
-            Quantized(*self._quantized(input)),
+            input,
             PackedInt8(self.weight, self.scale),
             self.bias,
             geometry=self.geometry,

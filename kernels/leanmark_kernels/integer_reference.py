@@ -100,21 +100,22 @@ def int8_conv2d(
     input: Tensor,
     weight: Tensor,
     scale: Tensor,
-    input_scale: Tensor,
+    input_scale: Tensor | None,
     zero_point: int,
     bias: Tensor | None,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
+    window: Sequence[int],
     relu: bool,
 ) -> Tensor:
     """``conv2d(input - zero_point, w) * (input_scale * scale) + bias``, then ReLU if ``relu``.
 
-    The convolution is in float64, where integers of this size are exact; the rest is of float32, one rounding
-    after the other. Returns [N, O, H', W'] in channels_last.
+    Without ``input_scale``, of what :func:`quantize_int8` makes of the images. ``window`` is kernel_size,
+    stride, padding and dilation, each for height and width. The convolution is in float64, where integers of
+    this size are exact; the rest is of float32, one rounding after the other. Returns [N, O, H', W'] in
+    channels_last.
     """
     _require_finite("int8_conv2d", scale)
+    input, input_scale = _integers(input, input_scale)
+    kernel_size, stride, padding, dilation = (tuple(window[at : at + 2]) for at in (0, 2, 4, 6))
     groups, outputs, channels = weight.shape[0], scale.shape[0], input.shape[1] // weight.shape[0]
     taps = kernel_size[0] * kernel_size[1]
     rows = [unpack_int8_linear(each, outputs // groups, taps * channels) for each in weight]
@@ -136,7 +137,7 @@ def int8_winograd_conv2d(
     input: Tensor,
     weight: Tensor,
     scale: Tensor,
-    input_scale: Tensor,
+    input_scale: Tensor | None,
     zero_point: int,
     bias: Tensor | None,
     residual: Tensor | None,
@@ -146,10 +147,12 @@ def int8_winograd_conv2d(
 ) -> Tensor:
     """``conv2d(input - zero_point, w) * (input_scale * scale) + bias + residual``, then ReLU if ``relu``.
 
-    A direct 3x3 convolution of stride 1 in float64, where integers of this size are exact; the rest is of
-    float32, one rounding after the other. Returns [N, O, H, W] in channels_last.
+    Without ``input_scale``, of what :func:`quantize_int8` makes of the images. A direct 3x3 convolution of
+    stride 1 in float64, where integers of this size are exact; the rest is of float32, one rounding after the
+    other. Returns [N, O, H, W] in channels_last.
     """
     _require_finite("int8_winograd_conv2d", scale)
+    input, input_scale = _integers(input, input_scale)
     w = unpack_int8_winograd(weight, out_channels, input.shape[1])
     sums = F.conv2d(input.double() - zero_point, w.double(), padding=padding)
     output = sums.float() * (input_scale[:, None] * scale)[:, :, None, None]
@@ -160,6 +163,13 @@ def int8_winograd_conv2d(
     if relu:
         output = torch.relu(output)
     return output.contiguous(memory_format=torch.channels_last)
+
+
+def _integers(images: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor]:
+    if scale is not None:
+        return images, scale
+    values, scale = quantize_int8(images.flatten(1), 8)
+    return values.view(images.shape), scale
 
 
 def _quantize(groups: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:

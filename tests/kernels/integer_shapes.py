@@ -99,16 +99,14 @@ def check_linear(draw: random.Random) -> None:
     others = (packed, scale, input_scale, zero_point, bias, columns, relu)
     assert actual.equal(reference.int8_linear(input, *others))
 
-    floats, bits = torch.randn(rows, depth), draw.choice([7, 8])
+    floats, bits = draw_floats(draw, input), draw.choice([7, 8])
     rounded, expected = quantize_int8(floats, bits=bits), reference.quantize_int8(floats, bits)
     assert rounded.values.equal(expected[0])
-    assert rounded.scale.equal(expected[1])
-    if draw.random() < 0.2 and floats.numel():
-        floats.view(-1)[draw.randrange(floats.numel())] = draw.choice([torch.nan, torch.inf])
+    assert_same(rounded.scale, expected[1])
     whole = packing.PackedInt8(packed, scale)
     actual = int8_dynamic_linear(floats, whole, bias, out_features=columns, bits=bits, relu=relu)
     expected = reference.int8_dynamic_linear(floats, packed, scale, bias, bits, columns, relu)
-    assert actual.nan_to_num(12345.0).equal(expected.nan_to_num(12345.0))
+    assert_same(actual, expected)
 
 
 def check_winograd(draw: random.Random) -> None:
@@ -145,6 +143,13 @@ def check_winograd(draw: random.Random) -> None:
     assert actual.is_contiguous(memory_format=torch.channels_last)
     others = (packed, scale, input_scale, zero_point, bias, residual, filters, padding, relu)
     assert actual.equal(reference.int8_winograd_conv2d(input, *others))
+
+    floats, whole = draw_floats(draw, input), packing.PackedInt8(packed, scale)
+    actual = int8_winograd_conv2d(
+        floats, whole, bias, residual, out_channels=filters, padding=padding, relu=relu
+    )
+    others = (packed, scale, None, 0, bias, residual, filters, padding, relu)
+    assert_same(actual, reference.int8_winograd_conv2d(floats, *others))
 
 
 def check_direct(draw: random.Random) -> None:
@@ -185,8 +190,27 @@ def check_direct(draw: random.Random) -> None:
         relu=relu,
     )
     assert actual.is_contiguous(memory_format=torch.channels_last)
-    others = (packed, scale, input_scale, zero_point, bias, *geometry, relu)
+    others = (packed, scale, input_scale, zero_point, bias, geometry.window(), relu)
     assert actual.equal(reference.int8_conv2d(input, *others))
+
+    floats = draw_floats(draw, input)
+    actual = int8_conv2d(floats, packing.PackedInt8(packed, scale), bias, geometry=geometry, relu=relu)
+    others = (packed, scale, None, 0, bias, geometry.window(), relu)
+    assert_same(actual, reference.int8_conv2d(floats, *others))
+
+
+def draw_floats(draw: random.Random, like: Tensor) -> Tensor:
+    """Of the shape and layout of ``like``, at times with one number that is not finite."""
+    floats = torch.randn_like(like, dtype=torch.float32)
+    if draw.random() < 0.2 and floats.numel():
+        at = [draw.randrange(size) for size in floats.shape]
+        floats[*at] = draw.choice([torch.nan, torch.inf])
+    return floats
+
+
+def assert_same(actual: Tensor, expected: Tensor) -> None:
+    """NaN included."""
+    assert actual.nan_to_num(12345.0).equal(expected.nan_to_num(12345.0))
 
 
 def sizes(draw: random.Random) -> tuple[int, int]:

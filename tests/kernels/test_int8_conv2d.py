@@ -125,7 +125,7 @@ def test_a_scale_that_is_not_finite_is_refused() -> None:
 def test_registration_is_complete() -> None:
     arguments = (X, P, S, torch.ones(2), 3, S, torch.zeros(2, 18, 6, 7), 18, 1, True)
     torch.library.opcheck(torch.ops.leanmark.int8_winograd_conv2d.default, arguments)
-    arguments = (X, D, S, torch.ones(2), 3, S, (3, 3), (2, 1), (1, 0), (1, 2), True)
+    arguments = (X.float(), D, S, None, 0, S, (3, 3, 2, 1, 1, 0, 1, 2), True)
     torch.library.opcheck(torch.ops.leanmark.int8_conv2d.default, arguments)
 
 
@@ -137,6 +137,7 @@ X, W, S = (
 P = integers.pack_int8_winograd(W)
 D = integers.pack_int8_linear(W.permute(0, 2, 3, 1).flatten(1))[None]
 THREE = ((3, 3), (1, 1), (1, 1), (1, 1))
+WINDOW = Geometry(*THREE).window()
 
 
 @pytest.mark.parametrize(
@@ -283,6 +284,8 @@ def test_what_cannot_be_packed_or_convolved(call, error: type[Exception], messag
         (X, P, S, ONE, 0, S, None, 33, 1, True),
         (X, P, S, ONE, 0, S, None, 18, -1, True),
         (X[:, :, :2], P, S, ONE, 0, S, None, 18, 0, True),
+        (X, P, S, None, 0, S, None, 18, 1, True),
+        (X.float(), P, S, ONE, 0, S, None, 18, 1, True),
     ],
 )
 def test_direct_calls_never_read_stray_memory(arguments: tuple[Tensor | int | None, ...]) -> None:
@@ -294,21 +297,24 @@ def test_direct_calls_never_read_stray_memory(arguments: tuple[Tensor | int | No
 @pytest.mark.parametrize(
     "arguments",
     [
-        (X.int(), D, S, ONE, 0, S, *THREE, True),
-        (X[0], D, S, ONE, 0, S, *THREE, True),
-        (X[:, :4], D, S, ONE, 0, S, *THREE, True),
-        (X, D[0], S, ONE, 0, S, *THREE, True),
-        (X, D[:, :1], S, ONE, 0, S, *THREE, True),
-        (X, D.int(), S, ONE, 0, S, *THREE, True),
-        (X, D, S[:3], ONE, 0, S, *THREE, True),
-        (X, D, S, S[:3], 0, S, *THREE, True),
-        (X, D, S, ONE, 128, S, *THREE, True),
-        (X, D, S, ONE, 0, S[:3], *THREE, True),
-        (X, D, S, ONE, 0, None, (3, 2), *THREE[1:], True),
-        (X, D, S, ONE, 0, None, (3, 3), (0, 1), *THREE[2:], True),
-        (X, D, S, ONE, 0, None, *THREE[:2], (-1, 1), (1, 1), True),
-        (X, D, S, ONE, 0, None, *THREE[:3], (4, 1), True),
-        (X, D, S, ONE, 0, None, *THREE[:3], (1,), True),
+        (X.int(), D, S, ONE, 0, S, WINDOW, True),
+        (X[0], D, S, ONE, 0, S, WINDOW, True),
+        (X[:, :4], D, S, ONE, 0, S, WINDOW, True),
+        (X, D[0], S, ONE, 0, S, WINDOW, True),
+        (X, D[:, :1], S, ONE, 0, S, WINDOW, True),
+        (X, D.int(), S, ONE, 0, S, WINDOW, True),
+        (X, D, S[:3], ONE, 0, S, WINDOW, True),
+        (X, D, S, S[:3], 0, S, WINDOW, True),
+        (X, D, S, ONE, 128, S, WINDOW, True),
+        (X, D, S, ONE, 0, S[:3], WINDOW, True),
+        (X, D, S, ONE, 0, None, (3, 2, 1, 1, 1, 1, 1, 1), True),
+        (X, D, S, ONE, 0, None, (3, 3, 0, 1, 1, 1, 1, 1), True),
+        (X, D, S, ONE, 0, None, (3, 3, 1, 1, -1, 1, 1, 1), True),
+        (X, D, S, ONE, 0, None, (3, 3, 1, 1, 1, 1, 4, 1), True),
+        (X, D, S, ONE, 0, None, (3, 3, 1, 1, 1, 1, 1), True),
+        (X, D, S, None, 0, S, WINDOW, True),
+        (X.float(), D, S, ONE, 0, S, WINDOW, True),
+        (X.float(), D, S, None, 3, S, WINDOW, True),
     ],
 )
 def test_direct_calls_of_the_direct_convolution_never_read_stray_memory(

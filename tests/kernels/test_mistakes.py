@@ -187,7 +187,7 @@ def test_no_channels_leave_the_bias(groups: int) -> None:
     nothing = integer_packing.pack_int8_linear(torch.zeros(4 // groups, 0, dtype=torch.int8))
     arguments = (
         torch.zeros(2, 0, 5, 6, dtype=torch.int8), nothing.expand(groups, -1, -1), torch.ones(4), ONE, 3,
-        torch.arange(4.0), [3, 2], [1, 2], [0, 0], [1, 1], False,
+        torch.arange(4.0), [3, 2, 1, 2, 0, 0, 1, 1], False,
     )  # fmt: skip
     expected = torch.arange(4.0)[None, :, None, None].expand(2, 4, 3, 3)
     assert integer_reference.int8_conv2d(*arguments).equal(expected)
@@ -233,7 +233,7 @@ def test_sizes_beyond_reason_are_refused_by_the_operators_themselves() -> None:
     for call in (
         lambda: ops.winograd_conv2d(Y, U, None, None, 16, far, 1, False),
         lambda: ops.int8_winograd_conv2d(signs, packed8, ONE.repeat(16), ONE, 0, None, None, 16, far, False),
-        lambda: ops.int8_conv2d(signs, *FILTERS, ONE, 0, None, (3, 3), (1, 1), (far, 0), (1, 1), False),
+        lambda: ops.int8_conv2d(signs, *FILTERS, ONE, 0, None, (*window, 1, 1), False),
         lambda: ops.sparse_conv2d(Y, *SPARSE[:3], None, None, 16, (*window, 1, 1), False),
         lambda: ops.direct_conv2d(Y, taps, None, None, 16, window, 0),
         lambda: ops.depthwise_conv2d(Y, nine, None, 1, far, 0),

@@ -17,6 +17,7 @@ from leanmark_kernels.integer_packing import (
     int8_linear_shape,
 )
 from leanmark_kernels.ops.arguments import (
+    pairs_of,
     require_3x3,
     require_device,
     require_float32,
@@ -39,9 +40,13 @@ class Geometry(NamedTuple):
     padding: tuple[int, int] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
 
+    def window(self) -> tuple[int, ...]:
+        """As the operators take it."""
+        return (*self.kernel_size, *self.stride, *self.padding, *self.dilation)
+
 
 def int8_winograd_conv2d(
-    input: Quantized,
+    input: Quantized | Tensor,
     weight: PackedInt8,
     bias: Tensor | None = None,
     residual: Tensor | None = None,
@@ -53,7 +58,8 @@ def int8_winograd_conv2d(
     """``conv2d(values - zero_point, w) * (input scale * weight scale) + bias + residual``, then ReLU.
 
     A 3x3 convolution of stride 1. ``input`` holds int8 or uint8 [N, C, H, W] with C up to 1820, fastest in
-    ``torch.channels_last``, and a scale for all or for each image; the padding stands for the number 0.
+    ``torch.channels_last``, and a scale for all or for each image; the padding stands for the number 0. Or it
+    is a float32 tensor of that shape, whose images are rounded on the way as :func:`quantize_int8` does rows.
     ``weight`` holds what :func:`leanmark_kernels.integer_packing.pack_int8_winograd` made of w int8
     [out_channels, C, 3, 3], and its scale; ``bias`` is float32 [out_channels] and ``residual`` float32
     of the shape of the output, or ``None``. Returns float32
@@ -69,15 +75,12 @@ def int8_winograd_conv2d(
     raises ``NotImplementedError``.
     """
     name = "int8_winograd_conv2d"
-    require_parts(name, Quantized, "input", input)
+    values, input_scale, zero_point = _images(name, input)
     require_parts(name, PackedInt8, "weight", weight)
-    values, input_scale, zero_point = input
     packed, scale = weight
-    require_integers(name, values, zero_point)
-    require_float32(name, scale=scale, input_scale=input_scale, bias=bias, residual=residual)
+    require_float32(name, scale=scale, bias=bias, residual=residual)
     _check(values, packed, out_channels, padding)
     require_vector(name, out_channels, scale=scale, bias=bias)
-    require_input_scale(name, input_scale, values.shape[0], "N")
     require_shape(name, shape_3x3(values, out_channels, padding), residual=residual)
     require_device(
         name, values, weight=packed, scale=scale, input_scale=input_scale, bias=bias, residual=residual
@@ -89,7 +92,7 @@ def int8_winograd_conv2d(
 
 
 def int8_conv2d(
-    input: Quantized,
+    input: Quantized | Tensor,
     weight: PackedInt8,
     bias: Tensor | None = None,
     *,
@@ -109,20 +112,30 @@ def int8_conv2d(
     raises ``NotImplementedError``.
     """
     name = "int8_conv2d"
-    require_parts(name, Quantized, "input", input)
+    values, input_scale, zero_point = _images(name, input)
     require_parts(name, PackedInt8, "weight", weight)
-    values, input_scale, zero_point = input
     packed, scale = weight
-    require_integers(name, values, zero_point)
-    require_float32(name, scale=scale, input_scale=input_scale, bias=bias)
+    require_float32(name, scale=scale, bias=bias)
     _check_groups(values, packed, scale, geometry)
     require_vector(name, scale.shape[0], bias=bias)
-    require_input_scale(name, input_scale, values.shape[0], "N")
     require_device(name, values, weight=packed, scale=scale, input_scale=input_scale, bias=bias)
     output: Tensor = torch.ops.leanmark.int8_conv2d.default(
-        values, packed, scale, input_scale, zero_point, bias, *geometry, relu
+        values, packed, scale, input_scale, zero_point, bias, geometry.window(), relu
     )
     return for_inference(name, output)
+
+
+def _images(operator: str, input: Quantized | Tensor) -> tuple[Tensor, Tensor | None, int]:
+    """The values, the scale and the zero point that the operator is to be called with."""
+    if isinstance(input, Tensor):
+        require_float32(operator, input=input)
+        return input, None, 0
+    require_parts(operator, Quantized, "input", input)
+    values, scale, zero_point = input
+    require_integers(operator, values, zero_point)
+    require_float32(operator, input_scale=scale)
+    require_input_scale(operator, scale, values.shape[:1].numel(), "N")
+    return values, scale, zero_point
 
 
 def _check_groups(input: Tensor, weight: Tensor, scale: Tensor, geometry: Geometry) -> None:
@@ -181,7 +194,7 @@ def _shape(
     input: Tensor,
     weight: Tensor,
     scale: Tensor,
-    input_scale: Tensor,
+    input_scale: Tensor | None,
     zero_point: int,
     bias: Tensor | None,
     residual: Tensor | None,
@@ -196,15 +209,13 @@ def _direct_shape(
     input: Tensor,
     weight: Tensor,
     scale: Tensor,
-    input_scale: Tensor,
+    input_scale: Tensor | None,
     zero_point: int,
     bias: Tensor | None,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
+    window: Sequence[int],
     relu: bool,
 ) -> Tensor:
+    kernel_size, stride, padding, dilation = pairs_of(window)
     sides = [
         (input.shape[2 + i] + 2 * padding[i] - dilation[i] * (kernel_size[i] - 1) - 1) // stride[i] + 1
         for i in (0, 1)
@@ -213,13 +224,13 @@ def _direct_shape(
 
 
 register(
-    "int8_conv2d(Tensor input, Tensor weight, Tensor scale, Tensor input_scale, int zero_point, "
-    "Tensor? bias, int[] kernel_size, int[] stride, int[] padding, int[] dilation, bool relu) -> Tensor",
+    "int8_conv2d(Tensor input, Tensor weight, Tensor scale, Tensor? input_scale, int zero_point, "
+    "Tensor? bias, int[] window, bool relu) -> Tensor",
     integer_reference.int8_conv2d,
     _direct_shape,
 )
 register(
-    "int8_winograd_conv2d(Tensor input, Tensor weight, Tensor scale, Tensor input_scale, int zero_point, "
+    "int8_winograd_conv2d(Tensor input, Tensor weight, Tensor scale, Tensor? input_scale, int zero_point, "
     "Tensor? bias, Tensor? residual, int out_channels, int padding, bool relu) -> Tensor",
     integer_reference.int8_winograd_conv2d,
     _shape,

@@ -4,21 +4,21 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <optional>
 #include <vector>
 
+#include "cpu/int8_linear/images.h"
 #include "cpu/int8_winograd/plan.h"
 #include "cpu/items.h"
 #include "cpu/panels.h"
 #include "cpu/tensors.h"
-#include "cpu/zero_point.h"
 
 namespace leanmark::int8_winograd {
 namespace {
 
-using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
@@ -93,7 +93,7 @@ void run_phases(const Schedule& s) {
   });
 }
 
-void run(Plan& plan, const Tensor& like) {
+void run(Plan& plan) {
   const int64_t threads = torch::stable::get_num_threads();
   const int64_t per_tile =
       kPoints * (plan.in_stride * int64_t(sizeof(int16_t)) + kOutStride * int64_t(sizeof(int32_t)));
@@ -110,10 +110,9 @@ void run(Plan& plan, const Tensor& like) {
   // One cache line more, or the points of a tile would fall into few sets of the cache.
   plan.in_point_stride = block_tiles * plan.in_stride + kLine / int64_t(sizeof(int16_t));
   plan.out_point_stride = plan.slice_tiles * kOutStride + kLine / int64_t(sizeof(int32_t));
-  const Tensor scratch =
-      torch::stable::new_empty(like, {Schedule::bytes(plan, threads, !whole_blocks)}, ScalarType::Char);
+  const Tensor scratch = allocate_bytes(Schedule::bytes(plan, threads, !whole_blocks));
   const Schedule schedule{plan, phases(), block_tiles, divide_up(plan.tiles, block_tiles), threads, !whole_blocks,
-                          reinterpret_cast<char*>(scratch.mutable_data_ptr<int8_t>())};
+                          static_cast<char*>(scratch.mutable_data_ptr())};
   whole_blocks ? run_blocks(schedule) : run_phases(schedule);
 }
 
@@ -122,10 +121,7 @@ bool is_vector(const Tensor& values, int64_t length) {
 }
 
 // The Python entry explains mistakes; these keep a direct call through torch.ops from reading stray memory.
-void check(const Tensor& input, const Tensor& weight, int64_t zero_point, int64_t out_channels, int64_t padding) {
-  STD_TORCH_CHECK((input.scalar_type() == ScalarType::Char || input.scalar_type() == ScalarType::Byte) &&
-                      input.dim() == 4,
-                  "int8_winograd_conv2d: input must be int8 or uint8 and [N, C, H, W]");
+void check(const Tensor& input, const Tensor& weight, int64_t out_channels, int64_t padding) {
   STD_TORCH_CHECK(0 < input.size(1) && input.size(1) <= kMostChannels,
                   "int8_winograd_conv2d: input must have from 1 to 1820 channels");
   STD_TORCH_CHECK(weight.scalar_type() == ScalarType::Char && weight.dim() == 5 &&
@@ -137,19 +133,14 @@ void check(const Tensor& input, const Tensor& weight, int64_t zero_point, int64_
   STD_TORCH_CHECK(padding >= 0 && padding <= kLargest, "int8_winograd_conv2d: padding must be 0 to 1048575");
   STD_TORCH_CHECK(input.size(2) + 2 * padding >= 3 && input.size(3) + 2 * padding >= 3,
                   "int8_winograd_conv2d: the padded input must be at least 3 x 3");
-  STD_TORCH_CHECK(is_value(input, zero_point),
-                  "int8_winograd_conv2d: zero_point must be a value of input's dtype");
 }
 
-void check_values(const Tensor& scale, const Tensor& input_scale, const std::optional<Tensor>& bias, int64_t batch,
-                  int64_t out_channels) {
+void check_values(const Tensor& scale, const std::optional<Tensor>& bias, int64_t out_channels) {
   STD_TORCH_CHECK(is_vector(scale, out_channels), "int8_winograd_conv2d: scale must be float32 and [out_channels]");
-  STD_TORCH_CHECK(is_vector(input_scale, 1) || is_vector(input_scale, batch),
-                  "int8_winograd_conv2d: input_scale must be float32 and [1] or [N]");
   STD_TORCH_CHECK(!bias || is_vector(*bias, out_channels), "int8_winograd_conv2d: bias must be float32 and [out_channels]");
 }
 
-void check_residual(const Tensor& residual, const std::vector<int64_t>& shape) {
+void check_residual(const Tensor& residual, const std::array<int64_t, 4>& shape) {
   STD_TORCH_CHECK(residual.scalar_type() == ScalarType::Float && residual.dim() == 4 &&
                       std::equal(shape.begin(), shape.end(), residual.sizes().begin()),
                   "int8_winograd_conv2d: residual must be float32 and of the shape of the output");
@@ -165,7 +156,6 @@ Plan plan_for(const Tensor& input, const Tensor& weight, int64_t out_channels, i
   plan.out_width = plan.width + 2 * padding - 2;
   plan.out_channels = out_channels;
   plan.padding = padding;
-  plan.is_unsigned = input.scalar_type() == ScalarType::Byte;
   plan.tiles_high = divide_up(plan.out_height, kOut);
   plan.tiles_wide = divide_up(plan.out_width, kOut);
   plan.tiles = input.size(0) * plan.tiles_high * plan.tiles_wide;
@@ -175,26 +165,29 @@ Plan plan_for(const Tensor& input, const Tensor& weight, int64_t out_channels, i
   return plan;
 }
 
-Tensor int8_winograd_conv2d(const Tensor& input, const Tensor& weight, const Tensor& scale, const Tensor& input_scale,
-                            int64_t zero_point, const std::optional<Tensor>& bias,
-                            const std::optional<Tensor>& residual, int64_t out_channels, int64_t padding, bool relu) {
-  check(input, weight, zero_point, out_channels, padding);
-  check_values(scale, input_scale, bias, input.size(0), out_channels);
+Tensor int8_winograd_conv2d(const Tensor& input, const Tensor& weight, const Tensor& scale,
+                            const std::optional<Tensor>& input_scale, int64_t zero_point,
+                            const std::optional<Tensor>& bias, const std::optional<Tensor>& residual,
+                            int64_t out_channels, int64_t padding, bool relu) {
+  int8_linear::check_images("int8_winograd_conv2d", input, input_scale, zero_point);
+  check(input, weight, out_channels, padding);
+  check_values(scale, bias, out_channels);
   Plan plan = plan_for(input, weight, out_channels, padding);
-  const std::vector<int64_t> shape{input.size(0), out_channels, plan.out_height, plan.out_width};
+  const std::array<int64_t, 4> shape{input.size(0), out_channels, plan.out_height, plan.out_width};
   if (residual) check_residual(*residual, shape);
 
-  const Tensor x = channels_last(input), w = row_major(weight), s = row_major(scale), xs = row_major(input_scale);
+  const Tensor w = row_major(weight), s = row_major(scale);
   const std::optional<Tensor> b = row_major(bias);
   const std::optional<Tensor> r = residual ? std::optional(channels_last(*residual)) : std::nullopt;
-  const Tensor y = torch::stable::empty(shape, ScalarType::Float, std::nullopt, std::nullopt, std::nullopt,
-                                        MemoryFormat::ChannelsLast);
+  const Tensor y = allocate_channels_last(shape);
   if (plan.tiles == 0) return y;
-  plan.input = x.const_data_ptr();
+  const int8_linear::Images images = int8_linear::images_of(input, input_scale);
+  plan.input = images.values;
+  plan.is_unsigned = images.is_unsigned;
   plan.weight = w.const_data_ptr<int8_t>();
   plan.scale = s.const_data_ptr<float>();
-  plan.input_scale = xs.const_data_ptr<float>();
-  plan.input_scale_step = xs.size(0) == 1 ? 0 : 1;
+  plan.input_scale = images.scale;
+  plan.input_scale_step = images.one_scale ? 0 : 1;
   plan.bias = values_or_null(b);
   plan.residual = values_or_null(r);
   plan.output = y.mutable_data_ptr<float>();
@@ -203,7 +196,7 @@ Tensor int8_winograd_conv2d(const Tensor& input, const Tensor& weight, const Ten
   for (int64_t i = 0; i < out_channels; ++i) {
     STD_TORCH_CHECK(std::isfinite(plan.scale[i]), "int8_winograd_conv2d: scale must be finite");
   }
-  run(plan, x);
+  run(plan);
   return y;
 }
 
