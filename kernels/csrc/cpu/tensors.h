@@ -26,8 +26,8 @@ inline torch::stable::Tensor row_major(const torch::stable::Tensor& tensor) {
 inline torch::stable::Tensor allocate(torch::headeronly::IntHeaderOnlyArrayRef sizes, const int64_t* strides,
                                       int32_t dtype = aoti_torch_dtype_float32()) {
   AtenTensorHandle tensor;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(sizes.size(), sizes.data(), strides, dtype,
-                                                         aoti_torch_device_type_cpu(), 0, &tensor));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(sizes.size(), sizes.data(), strides, dtype,
+                                                  aoti_torch_device_type_cpu(), 0, &tensor));
   return torch::stable::Tensor(tensor);
 }
 
