@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from leanmark_kernels.convert import Recipe, choosing, conversion, convert, rows
+from leanmark_kernels.convert import Recipe, choosing, conversion, convert, libraries, rows
 
 from .convert_models import UNCACHED, images, largest_error
 
@@ -154,3 +154,20 @@ def test_seven_bits_are_taken_where_they_are_faster_and_exact_enough(
     input[:, 0] = outlier  # it takes the bits of all others
     (choice,) = convert(model, input, Recipe(weights="int8-exact", rounds=1, cache=None)).choices
     assert (choice.chosen, choice.weights) == (chosen, "int8-exact")
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_librarys_convolution_adds_to_images_of_any_size(size: int, activation: str | None) -> None:
+    conv, image, residual = (
+        nn.Conv2d(8, 8, 3, padding=1),
+        torch.randn(2, 8, size, size),
+        torch.randn(2, 8, 1, 1),
+    )
+    residual = residual.expand(2, 8, size, size).contiguous(memory_format=torch.channels_last)
+    kept = residual.clone()
+    with torch.no_grad():
+        exact = conv(image) + residual
+        found = libraries.OneDnnConv2d(conv, activation, tuple(image.shape))(image, residual)
+    torch.testing.assert_close(found, exact if activation is None else exact.relu())
+    assert torch.equal(residual, kept)

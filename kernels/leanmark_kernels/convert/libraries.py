@@ -81,15 +81,21 @@ class OneDnnConv2d(_Prepacked):
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         after = "relu" if self.relu else "none"
         if residual is None:
-            output: Tensor = torch.ops.mkldnn._convolution_pointwise(
-                input, self.packed(), self.bias, *self._options, after, [], ""
-            )
-            return output
+            return self._alone(input, after)
+        if residual.shape[2:].numel() == 1:  # before torch 2.12 oneDNN cannot add to images of one pixel
+            apart = self._alone(input, "none").add_(residual)
+            return apart.relu_() if self.relu else apart
         both: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
             input, residual, self.packed(), self.bias, *self._options,
             "add", 1.0, after if self.relu else None, [], "",
         )  # fmt: skip
         return both
+
+    def _alone(self, input: Tensor, after: str) -> Tensor:
+        output: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            input, self.packed(), self.bias, *self._options, after, [], ""
+        )
+        return output
 
 
 class OneDnnLinear(_Prepacked):
