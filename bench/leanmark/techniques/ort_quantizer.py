@@ -25,7 +25,6 @@ from onnxruntime.quantization import (
     quantize_dynamic,
     quantize_static,
 )
-from onnxruntime.quantization.shape_inference import quant_pre_process
 
 Kind = Literal["static", "dynamic"]
 Samples = NDArray[np.float32]
@@ -65,9 +64,12 @@ def prepare(source: Path, target: Path) -> None:
     """Fold constants, so that the weights of recurrent layers become constants the quantizer can see."""
     model = onnx.load(source)
     _forget_shapes(model)
-    onnx.save(model, target)
-    with _quiet():
-        quant_pre_process(target, target, skip_symbolic_shape=True)
+    # ONNX Runtime's own preparation throws away what it folded, in its releases 1.24 to 1.30
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(target)
+    ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     folded = onnx.load(target)
     _forget_shapes(folded)
     _unshare_gemm_weights(folded.graph)
