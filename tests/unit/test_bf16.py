@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from leanmark.backends.base import Work
 from leanmark.backends.eager import Eager
+from leanmark.devices.cpu import Cpu
 from leanmark.errors import TookNoEffect, Unsupported
 from leanmark.models.artifact import Artifact
 from leanmark.models.executed import Executed
@@ -151,18 +152,19 @@ def test_a_model_that_autocast_cannot_run_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "native"),
+    ("sets", "native"),
     [
-        ({"avx2": True, "avx512_bf16": True, "cpu_name": "x"}, True),
-        ({"avx2": True, "avx512_bf16": False, "amx_bf16": True}, True),
-        ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, False),
-        ({"architecture": "x86_64"}, False),
+        ("avx2 fma avx512_bf16", True),
+        ("avx2 fma amx_bf16", True),
+        ("asimd bf16 i8mm", True),
+        ("avx2 fma avx512f", False),
+        (None, False),
     ],
 )
 def test_native_instructions_are_a_fact(
-    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, object], native: bool
+    monkeypatch: pytest.MonkeyPatch, sets: str | None, native: bool
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(Cpu, "describe", lambda _: {"instruction_sets": sets})
     model = Rows().model()
     assert Bf16().verify(model, Bf16().apply(model, context(model))) == {"native_bf16": native}
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from leanmark.devices.cpu import Cpu
 from leanmark.errors import TookNoEffect, Unsupported
 from leanmark.record import Finding
 from leanmark.techniques.base import Context, Technique
@@ -69,5 +70,4 @@ def _native_bf16() -> bool:
 
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities: Mapping[str, Any] = torch.cpu.get_capabilities()
-    return any(bool(has) for name, has in capabilities.items() if "bf16" in name)
+    return "bf16" in str(Cpu().describe()["instruction_sets"])
