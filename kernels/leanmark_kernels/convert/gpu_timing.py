@@ -44,7 +44,6 @@ def machine() -> dict[str, str | int]:
     return {
         "gpu": properties.name,
         "multiprocessors": properties.multi_processor_count,
-        "driver": torch._C._cuda_getDriverVersion(),  # type: ignore[attr-defined]
         "torch": torch.__version__,
         "triton": _triton(),
     }
