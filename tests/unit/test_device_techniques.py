@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -107,6 +109,20 @@ def test_tf32_is_believed_where_a_product_lost_bits(ran: tuple[str, ...]) -> Non
     link("tf32").verify_executed(executed(*ran))
     with pytest.raises(TookNoEffect, match=r"not everything ran in tf32: addmm\[float32\]"):
         link("tf32").verify_executed(executed("addmm[float32]", *ran))
+
+
+def test_torchs_two_interfaces_agree_on_how_float32_is_multiplied() -> None:
+    """The older one raises where they do not; in a process of its own, since both are the process's."""
+    program = """
+import torch
+from leanmark.backends import float32
+for how, name in (("tf32", "high"), ("ieee", "highest")):
+    float32.multiply(how)
+    assert torch.get_float32_matmul_precision() == name
+    assert torch.backends.cuda.matmul.allow_tf32 == (how == "tf32")
+    assert torch.backends.cudnn.conv.fp32_precision == torch.backends.cuda.matmul.fp32_precision == how
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_channels_last_keeps_the_values(bench: Callable[[Workload], Bench]) -> None:

@@ -14,6 +14,8 @@ def multiply(how: str) -> None:
     """
     import torch
 
+    # of the interface before that of backends, which torch.compile's tuning asks: the two must agree
+    torch.set_float32_matmul_precision("high" if how == "tf32" else "highest")
     backends: Any = torch.backends  # its annotations know no precisions
     for backend in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn):
         backend.fp32_precision = how
