@@ -32,7 +32,7 @@ STABLE_TORCH_LIBRARY(leanmark, m) {
         "-> Tensor");
   m.def("max_pool2d(Tensor input, int[] window) -> Tensor");
   m.def("mean_pool2d(Tensor input) -> Tensor");
-  m.def("inverted_residual(Tensor input, Tensor expand, Tensor? expand_bias, Tensor depthwise, "
+  m.def("inverted_residual(Tensor input, Tensor? expand, Tensor? expand_bias, Tensor depthwise, "
         "Tensor? depthwise_bias, Tensor project, Tensor? project_bias, int out_channels, int stride, "
         "bool residual) -> Tensor");
   m.def("cpu_capability() -> str");

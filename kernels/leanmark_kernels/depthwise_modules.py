@@ -112,11 +112,12 @@ class InvertedResidual(PackedLayer):
     """A block of MobileNetV2 by :func:`leanmark_kernels.inverted_residual`, whose numerics it shares.
 
     Made from three trained layers, their batch norms folded into them, with :meth:`from_convs`; made directly
-    it holds zeros, to load a state into.
+    it holds zeros, to load a state into. The first block of the network expands nothing: ``hidden`` is
+    ``None`` there, and so is the first of the layers.
     """
 
     layout = "inverted_residual"
-    expand: Tensor
+    expand: Tensor | None
     expand_bias: Tensor | None
     depthwise: Tensor
     depthwise_bias: Tensor | None
@@ -126,28 +127,34 @@ class InvertedResidual(PackedLayer):
     def __init__(
         self,
         in_channels: int,
-        hidden: int,
+        hidden: int | None,
         out_channels: int,
         *,
         stride: int = 1,
         residual: bool = False,
         bias: bool = True,
     ) -> None:
+        expand = hidden is not None
+        hidden = in_channels if hidden is None else hidden
         super().__init__(in_channels=in_channels, hidden=hidden, out_channels=out_channels)
         self.stride, self.residual = stride, residual
         self.hold(
-            expand=packing.pack_linear(torch.zeros(hidden, in_channels)),
+            expand=packing.pack_linear(torch.zeros(hidden, in_channels)) if expand else None,
             depthwise=torch.zeros(9, hidden),
             project=packing.pack_linear(torch.zeros(out_channels, hidden)),
-            expand_bias=torch.zeros(hidden) if bias else None,
+            expand_bias=torch.zeros(hidden) if bias and expand else None,
             depthwise_bias=torch.zeros(hidden) if bias else None,
             project_bias=torch.zeros(out_channels) if bias else None,
         )
 
     @staticmethod
-    def why_not(expand: nn.Conv2d, depthwise: nn.Conv2d, project: nn.Conv2d, residual: bool) -> str | None:
+    def why_not(
+        expand: nn.Conv2d | None, depthwise: nn.Conv2d, project: nn.Conv2d, residual: bool
+    ) -> str | None:
         """Why these layers have to stay with torch, or ``None`` where this one can replace them."""
         for name, conv in (("expand", expand), ("project", project)):
+            if conv is None:
+                continue
             steps = (conv.kernel_size, conv.stride, conv.padding)
             if steps not in (((1, 1), (1, 1), (0, 0)), ((1, 1), (1, 1), "valid")) or conv.groups != 1:
                 return f"{name} is {conv}; it must be a 1x1 convolution of stride 1, padding 0 and one group"
@@ -158,36 +165,38 @@ class InvertedResidual(PackedLayer):
             return f"depthwise: {reason}"
         if depthwise.padding not in ((1, 1), "same"):
             return f"the padding of depthwise is {depthwise.padding}; it must be (1, 1)"
-        if not expand.out_channels == depthwise.in_channels == project.in_channels:
+        first = depthwise if expand is None else expand
+        if not first.out_channels == depthwise.in_channels == project.in_channels:
             return "expand, depthwise and project must have the same hidden channels"
-        if residual and (depthwise.stride != (1, 1) or expand.in_channels != project.out_channels):
+        if residual and (depthwise.stride != (1, 1) or first.in_channels != project.out_channels):
             return "residual is True; it needs stride 1 and as many outputs as inputs"
         return None
 
     @classmethod
     def from_convs(
-        cls, expand: nn.Conv2d, depthwise: nn.Conv2d, project: nn.Conv2d, *, residual: bool = False
+        cls, expand: nn.Conv2d | None, depthwise: nn.Conv2d, project: nn.Conv2d, *, residual: bool = False
     ) -> Self:
         """``project(relu6(depthwise(relu6(expand(x)))))``, plus x if ``residual``.
 
         Raises ``ValueError`` with :meth:`why_not` where it cannot, and for weights that are not finite.
         """
-        require_layer(cls, nn.Conv2d, expand=expand, depthwise=depthwise, project=project)
+        layers = {"depthwise": depthwise, "project": project} | ({"expand": expand} if expand else {})
+        require_layer(cls, nn.Conv2d, **layers)
         reason = cls.why_not(expand, depthwise, project, residual)
         if reason is not None:
             raise ValueError(f"{cls.__name__} cannot replace these layers: {reason}. Keep torch's layers.")
         layer = cls(
-            expand.in_channels,
-            expand.out_channels,
+            expand.in_channels if expand else depthwise.in_channels,
+            expand.out_channels if expand else None,
             project.out_channels,
             stride=depthwise.stride[0],
             residual=residual,
         )
         layer.hold(
-            expand=packing.pack_linear(expand.weight.flatten(1)),
+            expand=packing.pack_linear(expand.weight.flatten(1)) if expand else None,
             depthwise=depthwise_packing.pack_depthwise(depthwise.weight),
             project=packing.pack_linear(project.weight.flatten(1)),
-            expand_bias=own_bias(expand),
+            expand_bias=own_bias(expand) if expand else None,
             depthwise_bias=own_bias(depthwise),
             project_bias=own_bias(project),
         )

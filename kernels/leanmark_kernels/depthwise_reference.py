@@ -25,7 +25,7 @@ def depthwise_conv2d(
 
 def inverted_residual(
     input: Tensor,
-    expand: Tensor,
+    expand: Tensor | None,
     expand_bias: Tensor | None,
     depthwise: Tensor,
     depthwise_bias: Tensor | None,
@@ -37,14 +37,16 @@ def inverted_residual(
 ) -> Tensor:
     """1x1 expansion and ReLU6, depthwise 3x3 and ReLU6, 1x1 projection, plus ``input`` if ``residual``.
 
-    ``input`` is [N, C, H, W], ``depthwise`` [9, hidden], the two others as
+    The first only with ``expand``. ``input`` is [N, C, H, W], ``depthwise`` [9, hidden], the two others as
     :func:`leanmark_kernels.packing.pack_linear` makes them. Returns [N, out_channels, H', W'] in
     channels_last.
     """
     hidden = depthwise.shape[1]
-    wide = unpack_linear(expand, hidden, input.shape[1])[..., None, None]
     narrow = unpack_linear(project, out_channels, hidden)[..., None, None]
-    expanded = F.relu6(F.conv2d(input, wide, expand_bias))
+    expanded = input
+    if expand is not None:
+        wide = unpack_linear(expand, hidden, input.shape[1])[..., None, None]
+        expanded = F.relu6(F.conv2d(input, wide, expand_bias))
     filters = unpack_depthwise(depthwise)
     filtered = F.relu6(F.conv2d(expanded, filters, depthwise_bias, stride, 1, groups=hidden))
     output = F.conv2d(filtered, narrow, project_bias)

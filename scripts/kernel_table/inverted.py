@@ -49,7 +49,9 @@ class InvertedCase:
 
     def _blocks(self) -> tuple[Block, Block, Block]:
         assert self.triple.originals is not None
-        return self.triple.originals
+        expand, depthwise, project = self.triple.originals
+        assert expand is not None
+        return expand, depthwise, project
 
     def _by(self, name: str, x: Tensor) -> Callable[[Tensor], Tensor]:
         """The three layers in the row ``name`` of the table of convert."""

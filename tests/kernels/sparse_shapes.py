@@ -239,12 +239,15 @@ def check_inverted_residual(draw: random.Random) -> None:
     outputs = channels if residual else draw.randint(1, 20)
     height, width = draw.randint(1, 16), draw.choice([draw.randint(1, 16), 40])
     input = strided(draw, draw.choice([0, 1, 1, 2, 3]), channels, height, width)
+    expands = draw.random() < 0.75
+    hidden = hidden if expands else channels
     expand, project = torch.randn(hidden, channels), torch.randn(outputs, hidden)
     filters = torch.randn(hidden, 1, 3, 3)
     biases = [torch.randn(n) if draw.random() < 0.7 else None for n in (hidden, hidden, outputs)]
+    biases[0] = biases[0] if expands else None
 
     weights = InvertedResidualWeights(
-        packing.pack_linear(expand),
+        packing.pack_linear(expand) if expands else None,
         biases[0],
         pack_depthwise(filters),
         biases[1],
@@ -261,6 +264,8 @@ def check_inverted_residual(draw: random.Random) -> None:
         (project[..., None, None], biases[2], {}),
     )
     for number, (weight, bias, steps) in enumerate(layers):
+        if number == 0 and not expands:
+            continue
         exact_bias = None if bias is None else bias.double()
         size = F.conv2d(
             exact.abs(), weight.double().abs(), None if bias is None else exact_bias.abs(), **steps

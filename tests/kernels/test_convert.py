@@ -67,6 +67,16 @@ def test_an_inverted_residual_is_measured_as_one_operator_too(
     assert refused == ["it has its weights in fp32, not as w8"]
 
 
+def test_an_inverted_residual_that_expands_nothing_is_one_too() -> None:
+    body = trained(Inverted(6)).body
+    model = nn.Sequential(nn.Conv2d(4, 16, 3), nn.ReLU6(), *body[3:])
+    converted = convert(model.eval(), images(), UNCACHED)
+    assert largest_error(converted, model, images(3)) < 1e-5
+    together = [choice.what for choice in converted.choices if "; " in choice.what]
+    filtered = "conv 16->16 3x3 padding 1x1 groups 16 + bias + relu6 of 2x16x4x4"
+    assert together == [f"{filtered}; conv 16->6 1x1 + bias of 2x16x4x4"]
+
+
 def test_sparse_layers_are_candidates_where_there_are_zeros() -> None:
     model = trained(Residual())
     recipe = Recipe(weights="sparse", rounds=1, cache=None)

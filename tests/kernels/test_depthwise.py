@@ -100,6 +100,10 @@ def test_block_computes_what_it_was_made_from(stride: int, out: int, residual: b
     with torch.no_grad():
         expected = project(F.relu6(depthwise(F.relu6(expand(input))))) + (input if residual else 0)
         torch.testing.assert_close(layer(input), expected, atol=2e-5, rtol=0)
+        narrow = InvertedResidual.from_convs(None, depthwise, project)
+        hidden = expand(input)
+        expected = project(F.relu6(depthwise(hidden)))
+        torch.testing.assert_close(narrow(hidden), expected, atol=2e-5, rtol=1e-5)
 
 
 LAYERS = {
@@ -112,6 +116,11 @@ LAYERS = {
         lambda: InvertedResidual.from_convs(*block()),
         lambda: InvertedResidual(6, 20, 6),
         (2, 6, 5, 6),
+    ),
+    "inverted residual without expansion": (
+        lambda: InvertedResidual.from_convs(None, *block()[1:]),
+        lambda: InvertedResidual(20, None, 6),
+        (2, 20, 5, 6),
     ),
     "inverted residual without bias": (
         lambda: InvertedResidual.from_convs(*block(bias=False)),
@@ -214,6 +223,7 @@ IMAGE = torch.zeros(1, 6, 5, 5)
         ({"expand": WEIGHTS.expand.half()}, TypeError, "expand is torch.float16; it must be torch.float32"),
         ({"expand": WEIGHTS.expand[:1]}, ValueError, r"expand is \[1, 6, 16\]; it must be \[2, 6, 16\]"),
         ({"project": WEIGHTS.expand}, ValueError, r"project is \[2, 6, 16\]; it must be \[1, 20, 16\]"),
+        ({"expand": None}, ValueError, "expand is None; hidden is 20 and must then be C 6"),
         ({"depthwise": W[:8]}, ValueError, r"depthwise is \[8, 20\]; it must be \[9, hidden\]"),
         ({"project_bias": B}, ValueError, r"project_bias is \[20\]; it must be \[6\] or None"),
     ],
@@ -285,6 +295,7 @@ def test_direct_calls_never_read_stray_memory(arguments: tuple[object, ...]) -> 
     [
         {0: IMAGE[0]},
         {0: IMAGE[:, :4]},
+        {1: None},
         {1: WEIGHTS.expand[:1]},
         {2: B[1:]},
         {3: W[:8]},

@@ -82,11 +82,11 @@ struct BFloat16Panel {
   }
 };
 
-// sums[row][vector] of kRows rows at `a` times kPanels panels at `b`.
-template <class Panel, int kLanes, int kRows, int kPanels>
+// sums[row][vector] of kRows rows at `a` times the first kUsed vectors of kPanels panels at `b`.
+template <class Panel, int kLanes, int kRows, int kPanels, int kUsed = kPanels * kPanelWidth / kLanes>
 struct Product {
   static constexpr int kPerPanel = kPanelWidth / kLanes;
-  static constexpr int kVectors = kPanels * kPerPanel;
+  static constexpr int kVectors = kUsed;
 
   using Value = typename Panel::Value;
   using V = Vector<kLanes>;
@@ -151,11 +151,11 @@ struct Product {
     }
   }
 
-  // The first kUsed of the rows that lie together in the panel.
-  template <int kUsed>
+  // The first kCount of the rows that lie together in the panel.
+  template <int kCount>
   LEANMARK_INLINE void step(const float* a, int64_t a_stride, const Value* b, int64_t b_stride) {
     row<0>(a, a_stride, b, b_stride);
-    if constexpr (kUsed == 2) row<1>(a, a_stride, b, b_stride);
+    if constexpr (kCount == 2) row<1>(a, a_stride, b, b_stride);
   }
 
   template <int kRow>

@@ -21,10 +21,10 @@ from leanmark_kernels.ops.registration import empty_images, register, with_gradi
 class InvertedResidualWeights(NamedTuple):
     """The three convolutions of a block, packed."""
 
-    expand: Tensor
-    """of w [hidden, C], as :func:`leanmark_kernels.packing.pack_linear` makes it"""
+    expand: Tensor | None
+    """of w [hidden, C], as :func:`leanmark_kernels.packing.pack_linear` makes it; or hidden is C"""
     expand_bias: Tensor | None
-    """[hidden]"""
+    """[hidden], only with ``expand``"""
     depthwise: Tensor
     """[9, hidden], as :func:`leanmark_kernels.depthwise_packing.pack_depthwise` makes it"""
     depthwise_bias: Tensor | None
@@ -46,7 +46,8 @@ def inverted_residual(
     """1x1 expansion and ReLU6, depthwise 3x3 and ReLU6, 1x1 projection, plus ``input`` if ``residual``.
 
     The block of MobileNetV2 (Sandler et al., CVPR 2018) with its batch norms folded, a few rows at a time, so
-    that the expanded image never goes through memory; differentiable. ``input`` is float32 [N, C, H, W],
+    that the expanded image never goes through memory; differentiable. Without ``weights.expand``, as in that
+    network's first block, the 3x3 convolution reads ``input`` itself. ``input`` is float32 [N, C, H, W],
     fastest in ``torch.channels_last``; all ``weights`` are float32; the 3x3 convolution has padding 1 and
     ``stride`` 1 or 2. Returns float32 [N, out_channels, ceil(H / stride), ceil(W / stride)] in channels_last.
 
@@ -91,11 +92,16 @@ def _check_shape(
         ("expand", weights.expand, packing.linear_shape(hidden, channels, torch.float32)),
         ("project", weights.project, packing.linear_shape(out_channels, hidden, torch.float32)),
     ):
-        if weight.shape != shape:
+        if weight is not None and weight.shape != shape:
             raise ValueError(
                 f"inverted_residual: {name} is {list(weight.shape)}; it must be {list(shape)}, as "
                 f"pack_linear makes it, for C {channels}, hidden {hidden} and out_channels {out_channels}"
             )
+    if weights.expand is None and (hidden != channels or weights.expand_bias is not None):
+        raise ValueError(
+            f"inverted_residual: expand is None; hidden is {hidden} and must then be C {channels}, and "
+            "expand_bias None"
+        )
     if stride not in (1, 2):
         raise ValueError(f"inverted_residual: stride is {stride}; it must be 1 or 2")
     if residual and (stride != 1 or channels != out_channels):
@@ -107,7 +113,7 @@ def _check_shape(
 
 def _shape(
     input: Tensor,
-    expand: Tensor,
+    expand: Tensor | None,
     expand_bias: Tensor | None,
     depthwise: Tensor,
     depthwise_bias: Tensor | None,
@@ -121,7 +127,7 @@ def _shape(
 
 
 register(
-    "inverted_residual(Tensor input, Tensor expand, Tensor? expand_bias, Tensor depthwise, "
+    "inverted_residual(Tensor input, Tensor? expand, Tensor? expand_bias, Tensor depthwise, "
     "Tensor? depthwise_bias, Tensor project, Tensor? project_bias, int out_channels, int stride, "
     "bool residual) -> Tensor",
     depthwise_reference.inverted_residual,

@@ -112,7 +112,8 @@ void run_chunks(const Schedule& s, int64_t workers, float* scratch) {
 
 void run(Plan& p) {
   const int64_t threads = torch::stable::get_num_threads();
-  const int64_t kept = std::max<int64_t>(3, kRingFloats / p.row_floats());
+  const int64_t least = p.stride == 1 ? 4 : 3;  // two output rows that share their input
+  const int64_t kept = std::max<int64_t>(least, kRingFloats / p.row_floats());
   const int64_t most = (kept - 3) / p.stride + 1;
   const bool alone = p.batch % threads == 0, small = most >= p.out_height;
   const int64_t shares = alone || small ? 1 : std::min(threads, p.out_height);
@@ -156,27 +157,34 @@ void check(const Tensor& input, const Tensor& filter, int64_t out_channels, int6
                   "inverted_residual: residual needs stride 1 and as many outputs as inputs");
 }
 
-Tensor inverted_residual(const Tensor& input, const Tensor& expand, const std::optional<Tensor>& expand_bias,
+Tensor inverted_residual(const Tensor& input, const std::optional<Tensor>& expand,
+                         const std::optional<Tensor>& expand_bias,
                          const Tensor& filter, const std::optional<Tensor>& filter_bias, const Tensor& project,
                          const std::optional<Tensor>& project_bias, int64_t out_channels, int64_t stride,
                          bool residual) {
   check(input, filter, out_channels, stride, residual);
   const int64_t batch = input.size(0), channels = input.size(1), height = input.size(2), width = input.size(3);
   const int64_t hidden = filter.size(1);
-  check_panels(expand, hidden, channels, "expand");
+  if (expand) {
+    check_panels(*expand, hidden, channels, "expand");
+  } else {
+    STD_TORCH_CHECK(hidden == channels && !expand_bias,
+                    "inverted_residual: without expand, there must be as many hidden channels as inputs");
+  }
   check_panels(project, out_channels, hidden, "project");
   check_bias(expand_bias, hidden);
   check_bias(filter_bias, hidden);
   check_bias(project_bias, out_channels);
 
-  const Tensor x = channels_last(input), e = row_major(expand), f = row_major(filter), p = row_major(project);
+  const Tensor x = channels_last(input), f = row_major(filter), p = row_major(project);
+  const std::optional<Tensor> e = row_major(expand);
   const std::optional<Tensor> eb = row_major(expand_bias), fb = row_major(filter_bias), pb = row_major(project_bias);
   const int64_t out_height = (height - 1) / stride + 1, out_width = (width - 1) / stride + 1;
   const Tensor y = allocate_channels_last({batch, out_channels, out_height, out_width});
   if (batch == 0) return y;
   Plan plan{};
   plan.input = x.const_data_ptr<float>();
-  plan.expand = e.const_data_ptr<float>();
+  plan.expand = values_or_null(e);
   plan.expand_bias = values_or_null(eb);
   plan.filter = f.const_data_ptr<float>();
   plan.filter_bias = values_or_null(fb);

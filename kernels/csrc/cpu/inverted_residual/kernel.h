@@ -9,6 +9,8 @@
 
 namespace leanmark::inverted_residual {
 
+constexpr int kMostPixels = 8;  // of a product
+
 // Keeps NaN, as torch does.
 template <int kLanes>
 LEANMARK_INLINE Vector<kLanes> relu6(Vector<kLanes> value) {
@@ -24,6 +26,33 @@ LEANMARK_INLINE Vector<kLanes> relu6(Vector<kLanes> value) {
   return six < value ? six : value;
 }
 
+// `count` floats, less than twice kMost. A call of memcpy for each pixel would take longer than its products.
+template <int kMost>
+LEANMARK_INLINE void copy(const float* from, float* to, int64_t count) {
+  if (count & kMost) {
+    std::memcpy(to, from, kMost * sizeof(float));
+    from += kMost;
+    to += kMost;
+  }
+  if constexpr (kMost > 1) copy<kMost / 2>(from, to, count);
+}
+
+template <int kLanes>
+LEANMARK_INLINE Vector<kLanes> load_some(const float* from, int64_t count) {
+  if (count == kLanes) return load<Vector<kLanes>>(from);
+  alignas(64) float values[kLanes] = {};
+  copy<kLanes / 2>(from, values, count);
+  return load<Vector<kLanes>>(values);
+}
+
+template <int kLanes>
+LEANMARK_INLINE void store_some(const Vector<kLanes>& vector, float* to, int64_t count) {
+  if (count == kLanes) return store(vector, to);
+  alignas(64) float values[kLanes];
+  store(vector, values);
+  copy<kLanes / 2>(values, to, count);
+}
+
 // The weights of one chunk, with zeros for channels that there are not.
 struct Filter {
   alignas(64) float taps[9][kChunk] = {}, bias[kChunk] = {}, expand_bias[kChunk] = {};
@@ -36,14 +65,42 @@ struct Filter {
   }
 };
 
-// Pixels times panels, where they lie and where their products go.
+// Rows [begin, end) of the image that are still to be expanded, and the ring for a chunk of their channels.
+struct Rows {
+  const float* image;  // of row `begin`
+  int64_t begin, end;
+  float* ring;
+};
+
+// Pixels times panels, and where each pixel's products go.
 struct Operands {
   const float* a;
   int64_t a_stride;
   const float* b;
   int64_t depth;
   const float* bias;
-  float* to;
+  float* to[kMostPixels];
+};
+
+// The pixels of expanded rows one after another, in the ring.
+struct Place {
+  const Plan& p;
+  float* ring;
+  int64_t row, column = 0;
+  float* at = first();
+
+  LEANMARK_INLINE float* first() const { return ring + row % p.kept * p.row_floats() + kChunk; }
+
+  LEANMARK_INLINE float* next() {
+    float* const here = at;
+    at += kChunk;
+    if (++column == p.width) {
+      column = 0;
+      ++row;
+      at = first();
+    }
+    return here;
+  }
 };
 
 // kFirst: the panels are met for the first time, so those that come next are asked for.
@@ -51,7 +108,6 @@ template <int kLanes, int kRows, int kPanels, bool kFirst>
 LEANMARK_TARGET LEANMARK_OUTLINE void expand_pixels(const Operands& o) {
   const int64_t panel = o.depth * kPanelWidth;
   const float* bias = o.bias;
-  float* to = o.to;
   Product<Float32Panel, kLanes, kRows, kPanels> product;
   product.template run<kFirst>(o.a, o.a_stride, o.b, panel, o.depth, kPanels * panel);
   #pragma GCC unroll 16
@@ -59,7 +115,7 @@ LEANMARK_TARGET LEANMARK_OUTLINE void expand_pixels(const Operands& o) {
     const auto more = load<Vector<kLanes>>(bias + v * kLanes);
     #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
-      store(relu6<kLanes>(product.sums[r][v] + more), to + r * kChunk + v * kLanes);
+      store(relu6<kLanes>(product.sums[r][v] + more), o.to[r] + v * kLanes);
     }
   }
 }
@@ -72,25 +128,54 @@ LEANMARK_INLINE void expand_any(int64_t rows, const Operands& o) {
   expand_pixels<kLanes, kRows, kPanels, kFirst>(o);
 }
 
-// kPanels panels of the expanded rows [begin, end).
+// kPanels panels of the expanded rows. Their pixels lie together in the image.
 template <int kLanes, int kMostRows, int kPanels>
-LEANMARK_INLINE void expand_rows(const Plan& p, const float* image, Operands o, int64_t begin, int64_t end) {
-  float* const ring = o.to;
-  for (int64_t row = begin; row < end; ++row) {
-    o.a = image + row * p.width * p.in_channels;
-    o.to = ring + row % p.kept * p.row_floats() + kChunk;
-    RowTiles split(p.width, kMostRows);
-    for (int64_t pixel = 0; pixel < p.width;) {
-      const int64_t rows = split.next();
-      if (row == begin && pixel == 0) {
-        expand_any<kLanes, kMostRows, kPanels, true>(rows, o);
-      } else {
-        expand_any<kLanes, kMostRows, kPanels, false>(rows, o);
-      }
-      o.a += rows * p.in_channels;
-      o.to += rows * kChunk;
-      pixel += rows;
+LEANMARK_INLINE void expand_rows(const Plan& p, const Rows& rows, int64_t lane, Operands o) {
+  const int64_t pixels = (rows.end - rows.begin) * p.width;
+  o.a = rows.image;
+  Place place{p, rows.ring + lane, rows.begin};
+  RowTiles split(pixels, kMostRows);
+  for (int64_t pixel = 0; pixel < pixels;) {
+    const int64_t count = split.next();
+    for (int64_t r = 0; r < count; ++r) o.to[r] = place.next();
+    if (pixel == 0) {
+      expand_any<kLanes, kMostRows, kPanels, true>(count, o);
+    } else {
+      expand_any<kLanes, kMostRows, kPanels, false>(count, o);
     }
+    o.a += count * p.in_channels;
+    pixel += count;
+  }
+}
+
+template <int kLanes, int kMostRows, int kPanels>
+LEANMARK_INLINE void expand_chunk(const Plan& p, const Rows& rows, const Filter& filter, int64_t channel,
+                                  int64_t channels) {
+  const int64_t panel = p.in_channels * kPanelWidth;
+  for (int64_t lane = 0; lane < channels;) {
+    const Operands o{nullptr, p.in_channels, p.expand + (channel + lane) / kPanelWidth * panel, p.in_channels,
+                     filter.expand_bias + lane, {}};
+    if (lane + (kPanels - 1) * kPanelWidth < channels) {
+      expand_rows<kLanes, kMostRows, kPanels>(p, rows, lane, o);
+      lane += kPanels * kPanelWidth;
+    } else {
+      expand_rows<kLanes, kMostRows, 1>(p, rows, lane, o);
+      lane += kPanelWidth;
+    }
+  }
+}
+
+// Where there is no expansion: the channels as they are.
+template <int kLanes>
+LEANMARK_INLINE void copy_chunk(const Plan& p, const Rows& rows, int64_t channel, int64_t channels) {
+  const float* from = rows.image + channel;
+  Place place{p, rows.ring, rows.begin};
+  for (int64_t pixel = rows.begin * p.width; pixel < rows.end * p.width; ++pixel) {
+    float* const to = place.next();
+    for (int64_t lane = 0; lane < channels; lane += kLanes) {
+      store(load_some<kLanes>(from + lane, std::min<int64_t>(kLanes, channels - lane)), to + lane);
+    }
+    from += p.in_channels;
   }
 }
 
@@ -171,22 +256,17 @@ LEANMARK_INLINE void filter_any(const Plan& p, const Tile& t, const Filter& filt
 
 template <int kLanes, int kMostRows, int kPanels, int kColumns>
 LEANMARK_INLINE void expand_and_filter(const Plan& p, const Tile& t, int64_t begin, int64_t end) {
-  const float* image = p.input + t.image * p.height * p.width * p.in_channels;
-  const int64_t needed = std::min(p.height, (t.last - 1) * p.stride + 2), panel = p.in_channels * kPanelWidth;
+  const int64_t needed = std::min(p.height, (t.last - 1) * p.stride + 2);
+  const float* image = p.input + (t.image * p.height + t.expanded) * p.width * p.in_channels;
   for (int64_t chunk = begin; chunk < end; ++chunk) {
     const int64_t channel = chunk * kChunk, channels = std::min(kChunk, p.hidden - channel);
     const Filter filter(p, channel);
     float* ring = t.ring + chunk * p.chunk_floats;
-    for (int64_t lane = 0; lane < channels;) {
-      const Operands o{nullptr, p.in_channels, p.expand + (channel + lane) / kPanelWidth * panel, p.in_channels,
-                       filter.expand_bias + lane, ring + lane};
-      if (lane + (kPanels - 1) * kPanelWidth < channels) {
-        expand_rows<kLanes, kMostRows, kPanels>(p, image, o, t.expanded, needed);
-        lane += kPanels * kPanelWidth;
-      } else {
-        expand_rows<kLanes, kMostRows, 1>(p, image, o, t.expanded, needed);
-        lane += kPanelWidth;
-      }
+    const Rows rows{image, t.expanded, needed, ring};
+    if (p.expand) {
+      expand_chunk<kLanes, kMostRows, kPanels>(p, rows, filter, channel, channels);
+    } else {
+      copy_chunk<kLanes>(p, rows, channel, channels);
     }
     for (int64_t lane = 0; lane < channels; lane += kLanes) {
       float* to = t.filtered + channel + lane;
@@ -199,39 +279,12 @@ LEANMARK_INLINE void expand_and_filter(const Plan& p, const Tile& t, int64_t beg
   }
 }
 
-// `count` floats, less than twice kMost. A call of memcpy for each pixel would take longer than its products.
-template <int kMost>
-LEANMARK_INLINE void copy(const float* from, float* to, int64_t count) {
-  if (count & kMost) {
-    std::memcpy(to, from, kMost * sizeof(float));
-    from += kMost;
-    to += kMost;
-  }
-  if constexpr (kMost > 1) copy<kMost / 2>(from, to, count);
-}
-
-template <int kLanes>
-LEANMARK_INLINE Vector<kLanes> load_some(const float* from, int64_t count) {
-  if (count == kLanes) return load<Vector<kLanes>>(from);
-  alignas(64) float values[kLanes] = {};
-  copy<kLanes / 2>(from, values, count);
-  return load<Vector<kLanes>>(values);
-}
-
-template <int kLanes>
-LEANMARK_INLINE void store_some(const Vector<kLanes>& vector, float* to, int64_t count) {
-  if (count == kLanes) return store(vector, to);
-  alignas(64) float values[kLanes];
-  store(vector, values);
-  copy<kLanes / 2>(values, to, count);
-}
-
 // Bias and residual on the way out, for what there is of the columns. `pixel` and `panel`: of the output.
-template <int kLanes, int kRows, int kPanels, bool kFirst>
+template <int kLanes, int kRows, int kPanels, int kVectors, bool kFirst>
 LEANMARK_TARGET LEANMARK_OUTLINE void project_pixels(const Plan& p, const float* a, int64_t pixel, int64_t panel) {
   using V = Vector<kLanes>;
   const int64_t stride = p.hidden * kPanelWidth;
-  Product<Float32Panel, kLanes, kRows, kPanels> product;
+  Product<Float32Panel, kLanes, kRows, kPanels, kVectors> product;
   product.template run<kFirst>(a, p.filtered_stride, p.project + panel * stride, stride, p.hidden,
                                kPanels * stride);
   #pragma GCC unroll 16
@@ -250,16 +303,17 @@ LEANMARK_TARGET LEANMARK_OUTLINE void project_pixels(const Plan& p, const float*
   }
 }
 
-template <int kLanes, int kRows, int kPanels, bool kFirst>
+template <int kLanes, int kRows, int kPanels, int kVectors, bool kFirst>
 LEANMARK_INLINE void project_any(int64_t rows, const Plan& p, const float* a, int64_t pixel, int64_t panel) {
   if constexpr (kRows > 1) {
-    if (rows < kRows) return project_any<kLanes, kRows - 1, kPanels, kFirst>(rows, p, a, pixel, panel);
+    if (rows < kRows) return project_any<kLanes, kRows - 1, kPanels, kVectors, kFirst>(rows, p, a, pixel, panel);
   }
-  project_pixels<kLanes, kRows, kPanels, kFirst>(p, a, pixel, panel);
+  project_pixels<kLanes, kRows, kPanels, kVectors, kFirst>(p, a, pixel, panel);
 }
 
 template <int kLanes, int kMostRows, int kPanels>
 LEANMARK_INLINE void project(const Plan& p, const Tile& t, int64_t begin, int64_t end) {
+  constexpr int kPanel = kPanelWidth / kLanes, kHalf = (kPanel + 1) / 2;  // vectors
   const int64_t pixels = t.pixels(p), parts = (pixels + kMostRows - 1) / kMostRows;
   const int64_t panels = (p.out_channels + kPanelWidth - 1) / kPanelWidth;
   const int64_t start = (t.image * p.out_height + t.first) * p.out_width;
@@ -267,12 +321,14 @@ LEANMARK_INLINE void project(const Plan& p, const Tile& t, int64_t begin, int64_
     const int64_t panel = item / parts * kPanels, part = item % parts;
     const int64_t first = pixels * part / parts, rows = pixels * (part + 1) / parts - first;
     const float* a = t.filtered + first * p.filtered_stride;
-    if (panel + kPanels > panels) {
-      project_any<kLanes, kMostRows, 1, false>(rows, p, a, start + first, panel);
+    if (kHalf < kPanel && p.out_channels - panel * kPanelWidth <= kPanelWidth / 2) {
+      project_any<kLanes, kMostRows, 1, kHalf, false>(rows, p, a, start + first, panel);
+    } else if (panel + kPanels > panels) {
+      project_any<kLanes, kMostRows, 1, kPanel, false>(rows, p, a, start + first, panel);
     } else if (part == 0) {
-      project_any<kLanes, kMostRows, kPanels, true>(rows, p, a, start + first, panel);
+      project_any<kLanes, kMostRows, kPanels, kPanels * kPanel, true>(rows, p, a, start + first, panel);
     } else {
-      project_any<kLanes, kMostRows, kPanels, false>(rows, p, a, start + first, panel);
+      project_any<kLanes, kMostRows, kPanels, kPanels * kPanel, false>(rows, p, a, start + first, panel);
     }
   }
 }

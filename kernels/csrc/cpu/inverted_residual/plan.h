@@ -12,7 +12,7 @@ constexpr int64_t kChunk = 32;
 
 struct Plan {
   const float* input;                   // [batch, height, width, in_channels]
-  const float *expand, *expand_bias;    // [panels of hidden, in_channels, kPanelWidth]; [hidden], or null
+  const float *expand, *expand_bias;    // [panels of hidden, in_channels, kPanelWidth]; [hidden]; or null
   const float *filter, *filter_bias;    // [9, hidden]; [hidden], or null
   const float *project, *project_bias;  // [panels of out_channels, hidden, kPanelWidth]; [out_channels], or null
   float* output;                        // [batch, out_height, out_width, out_channels]
