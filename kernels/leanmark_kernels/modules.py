@@ -71,6 +71,7 @@ class WinogradConv2d(PackedLayer):
         )
         self.padding, self.relu = padding, relu
         zeros = torch.zeros(out_channels, in_channels, kernel_size, kernel_size)
+        self.takes_any_layout = kernel_size == 7  # of which it makes another image in any case
         self.hold(
             weight=packing.pack_winograd(zeros, tile, stride, as_stored=as_stored),
             bias=torch.zeros(out_channels) if bias else None,

@@ -24,7 +24,7 @@ class PackedLayer(PackedModule):
     """
 
     takes_residual: ClassVar[bool] = False
-    takes_any_layout: ClassVar[bool] = False
+    takes_any_layout: bool = False
     """Whether it reads images that are not in channels_last no slower than they could be changed."""
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:

@@ -104,6 +104,23 @@ def test_known_values(tile: int, as_stored: bool) -> None:
     torch.testing.assert_close(output, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("channels", [3, 5])
+def test_7x7_reads_images_in_any_layout(channels: int) -> None:
+    input, weight, bias = tensors(channels, 20, 19, seed=6, batch=2, kernel=7)
+    packed = packing.pack_winograd(weight, 3, stride=2)
+    wide = torch.zeros(2, channels, 19, 40)
+    wide[..., 1:39:2] = input
+    expected = winograd_conv2d(input, packed, bias, out_channels=20, padding=3, stride=2)
+    exact = F.conv2d(input, weight, bias, stride=2, padding=3)
+    torch.testing.assert_close(expected, exact, atol=1e-4, rtol=0)
+    for same in (
+        input.contiguous(memory_format=torch.channels_last),
+        wide[..., 1:39:2],
+        input.mT.contiguous().mT,
+    ):
+        assert winograd_conv2d(same, packed, bias, out_channels=20, padding=3, stride=2).equal(expected)
+
+
 @pytest.mark.parametrize("padding", [0, 1, 3])
 def test_reference_is_a_convolution_by_weights_as_they_are_stored(padding: int) -> None:
     input, weight, bias = (t.double() for t in tensors(5, 20, 9, seed=2, batch=2))

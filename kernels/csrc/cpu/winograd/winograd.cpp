@@ -225,8 +225,10 @@ Plan plan_for(const Tensor& input, const Tensor& weight, int64_t out_channels, i
 }
 
 // An image whose pixels are the squares of 2x2 of the input, as many as the tiles cover: all of these are inside.
-Tensor take_squares(Plan& plan, int64_t batch) {
-  const Squares squares{plan.input, plan.height, plan.width, plan.in_channels, plan.padding,
+Tensor take_squares(Plan& plan, const Tensor& input) {
+  const int64_t batch = input.size(0);
+  const Squares squares{input.const_data_ptr<float>(), input.stride(0), input.stride(2), input.stride(3),
+                        input.stride(1), plan.height, plan.width, plan.in_channels, plan.padding,
                         plan.tiles_high * F3::kStep + F3::kIn - F3::kStep,
                         plan.tiles_wide * F3::kStep + F3::kIn - F3::kStep,
                         divide_up(plan.depth, kAlign) * kAlign};
@@ -252,7 +254,7 @@ Tensor winograd_conv2d(const Tensor& input, const Tensor& weight, const std::opt
   const std::array<int64_t, 4> shape{input.size(0), out_channels, plan.out_height, plan.out_width};
   if (residual) check_residual(*residual, shape);
 
-  const Tensor x = channels_last(input), w = row_major(weight);
+  const Tensor x = form == Form::kF3 ? input : channels_last(input), w = row_major(weight);
   const std::optional<Tensor> b = row_major(bias);
   const std::optional<Tensor> r = residual ? std::optional(channels_last(*residual)) : std::nullopt;
   const Tensor y = allocate_channels_last(shape);
@@ -264,7 +266,7 @@ Tensor winograd_conv2d(const Tensor& input, const Tensor& weight, const std::opt
   plan.output = y.mutable_data_ptr<float>();
   plan.relu = relu;
   std::optional<Tensor> squares;  // lives as long as the plan
-  if (form == Form::kF3) squares = take_squares(plan, input.size(0));
+  if (form == Form::kF3) squares = take_squares(plan, input);
   run(plan, form);
   return y;
 }
