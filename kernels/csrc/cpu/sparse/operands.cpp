@@ -101,7 +101,14 @@ void run(const Plan& planned, Tiles work) {
   plan.shares = std::min(divide_up(kItemsPerThread * threads, tiles), most_shares);
   plan.slab_step = plan.shares > 1 ? divide_up(w.slab_channels * plan.pitch, kLine) * kLine : 0;
   const int64_t floats = divide_up(scratch_floats(plan), kLine) * kLine;
-  const Tensor scratch = allocate_row_major({threads * floats});
+  // One look-up takes less than two of those that the sums would wait for; AVX-512 has its own.
+  const bool looked_up = tiles > 2 * threads && kernel(w.block).lanes < 16;
+  const Tensor scratch = allocate_row_major({threads * floats + (looked_up ? w.entries : 0)});
+  if (looked_up) {
+    int32_t* found = reinterpret_cast<int32_t*>(scratch.mutable_data_ptr<float>() + threads * floats);
+    for (int64_t i = 0; i < w.entries; ++i) found[i] = plan.offsets[w.indices[i]];
+    plan.found = found;
+  }
   std::vector<Worker> workers(threads);
   for (int64_t i = 0; i < threads; ++i) workers[i].scratch = scratch.mutable_data_ptr<float>() + i * floats;
   const double entries = double(w.entries * w.block);

@@ -47,6 +47,7 @@ struct Plan {
   bool relu;
   Grid grid;                     // of a convolution
   int32_t offsets[kIndices];     // floats from the start of a slab's tile to an index's column 0
+  const int32_t* found;          // [entries]: the offsets of their indices, or null
   int64_t pitch;                 // floats of one channel of a tile
   int64_t images, columns;       // columns: of one image
   int64_t tile, tiles, shares;   // columns of a tile; tiles of an image; items that share one tile's rows

@@ -59,6 +59,28 @@ struct Offsets {
   }
 };
 
+// As they were looked up once, for many tiles: two loads for four.
+struct FoundOffsets {
+  const int32_t* found;
+
+  LEANMARK_INLINE int64_t operator[](int64_t entry) const { return found[entry]; }
+
+  struct Four {
+    uint64_t pairs[2];
+
+    template <int kIndex>
+    LEANMARK_INLINE int64_t at() const {
+      constexpr int kShift = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? 32 * (kIndex % 2) : 32 * (1 - kIndex % 2);
+      return pairs[kIndex / 2] >> kShift & 0xffffffff;
+    }
+  };
+  LEANMARK_INLINE Four four(int64_t entry) const {
+    Four four;
+    std::memcpy(four.pairs, found + entry, sizeof(four.pairs));
+    return four;
+  }
+};
+
 template <int kLanes, int kBlock, int kVectors>
 struct Sums {
   // Sums that are too few to hide the latency of an addition are kept several times.
@@ -100,7 +122,8 @@ struct Sums {
     }
   }
 
-  LEANMARK_INLINE void add_all(const float* values, const Offsets<kLanes>& offsets, Entries e, const float* x) {
+  template <class AnyOffsets>
+  LEANMARK_INLINE void add_all(const float* values, const AnyOffsets& offsets, Entries e, const float* x) {
     int64_t i = e.first;
     for (; i + 4 <= e.last; i += 4) {
       const auto four = offsets.four(i);
@@ -163,8 +186,8 @@ LEANMARK_INLINE void finish_rows(const Target& t, Sum& sum, int64_t row, int64_t
 }
 
 // Groups [begin, end) in one slab, for columns [column, end_column) in steps of kVectors vectors.
-template <int kLanes, int kBlock, int kVectors>
-LEANMARK_TARGET LEANMARK_OUTLINE void add_groups(const Plan& p, const Target& t, const Offsets<kLanes>& offsets,
+template <int kLanes, int kBlock, int kVectors, class AnyOffsets>
+LEANMARK_TARGET LEANMARK_OUTLINE void add_groups(const Plan& p, const Target& t, const AnyOffsets& offsets,
                                                  Entries all, int64_t slab, int64_t begin, int64_t end,
                                                  int64_t column, int64_t end_column) {
   const int64_t tile = p.tile;
@@ -185,8 +208,8 @@ LEANMARK_TARGET LEANMARK_OUTLINE void add_groups(const Plan& p, const Target& t,
 }
 
 // In steps of `vectors` vectors, at most kVectors.
-template <int kLanes, int kBlock, int kVectors>
-LEANMARK_INLINE void add_columns(const Plan& p, const Target& t, const Offsets<kLanes>& offsets, Entries all,
+template <int kLanes, int kBlock, int kVectors, class AnyOffsets>
+LEANMARK_INLINE void add_columns(const Plan& p, const Target& t, const AnyOffsets& offsets, Entries all,
                                  int64_t slab, int64_t begin, int64_t end, int64_t column, int64_t end_column,
                                  int64_t vectors) {
   if constexpr (kVectors > 1) {
@@ -199,16 +222,24 @@ LEANMARK_INLINE void add_columns(const Plan& p, const Target& t, const Offsets<k
 }
 
 // All columns, in steps that differ by at most one vector: few vectors at once keep the multipliers waiting.
-template <int kLanes, int kBlock>
-LEANMARK_INLINE void add_slab(const Plan& p, const Target& t, int64_t slab, int64_t begin, int64_t end) {
+template <int kLanes, int kBlock, class AnyOffsets>
+LEANMARK_INLINE void add_tile(const Plan& p, const Target& t, const AnyOffsets& offsets, Entries all, int64_t slab,
+                              int64_t begin, int64_t end) {
   constexpr int kMost = most_vectors<kLanes, kBlock>();
   const int64_t vectors = p.tile / kLanes, steps = (vectors + kMost - 1) / kMost;
   const int64_t less = vectors / steps, wide = vectors % steps * (less + 1) * kLanes;
-  Entries all = Entries{0, p.weights.entries}.of(p, slab, begin, end);
-  all.last = std::min(all.last, all.first + kMostEntries / kBlock);
-  const Offsets<kLanes> offsets(p, all);
   if (wide > 0) add_columns<kLanes, kBlock, kMost>(p, t, offsets, all, slab, begin, end, 0, wide, less + 1);
   add_columns<kLanes, kBlock, kMost>(p, t, offsets, all, slab, begin, end, wide, p.tile, less);
+}
+
+template <int kLanes, int kBlock>
+LEANMARK_INLINE void add_slab(const Plan& p, const Target& t, int64_t slab, int64_t begin, int64_t end) {
+  Entries all = Entries{0, p.weights.entries}.of(p, slab, begin, end);
+  all.last = std::min(all.last, all.first + kMostEntries / kBlock);
+  if constexpr (kLanes < 16) {
+    if (p.found) return add_tile<kLanes, kBlock>(p, t, FoundOffsets{p.found}, all, slab, begin, end);
+  }
+  add_tile<kLanes, kBlock>(p, t, Offsets<kLanes>(p, all), all, slab, begin, end);
 }
 
 }  // namespace leanmark::sparse
