@@ -22,6 +22,12 @@ def fast() -> int:
     return busy(1_000)
 
 
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only large differences are looked for here, which others on the machine may disturb."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+
+
 @pytest.fixture
 def contest() -> Leanmark:
     return Leanmark()
