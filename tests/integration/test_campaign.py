@@ -277,18 +277,15 @@ def test_what_the_budget_does_not_reach_is_skipped_and_says_so(tmp_path: Path) -
     assert by_batch[8] == ("skipped", "the time budget ended before its turn came")
 
 
-def test_a_precise_contest_ends_after_its_first_look(tmp_path: Path) -> None:
-    made = planned("fp32", backends=("eager",))
+def test_a_precise_contest_ends_after_its_first_look_and_training_is_measured_too(tmp_path: Path) -> None:
+    made = planned("fp32", backends=("eager",), phases=("inference", "training"))
     content = replace(SAMPLING, processes=2, max_processes=9, precision=10.0)
     records = ran(replace(made, sampling=content), tmp_path)
-    latency = only(records, "latency", technique="fp32").find("latency_s")
-    assert latency is not None
-    assert latency.processes == 2
-
-
-def test_training_steps_are_measured_too(tmp_path: Path) -> None:
-    records = ran(planned("fp32", backends=("eager",), phases=("training",)), tmp_path)
-    one = only(records, "latency", technique="fp32")
+    for phase in ("inference", "training"):
+        latency = only(records, "latency", technique="fp32", phase=phase).find("latency_s")
+        assert latency is not None
+        assert latency.processes == 2
+    one = only(records, "latency", technique="fp32", phase="training")
     assert one.status == "ok", one.reason
     assert one.executed["operators"] == {"addmm[float32]": 2, "mm[float32]": 3}
 
@@ -380,7 +377,7 @@ def test_a_gate_fails_only_on_what_a_second_pass_confirms(tmp_path: Path) -> Non
     slow = "tiny:Misbehaving(at=0,what=sleep)"
     command = [
         sys.executable, "-m", "leanmark", "run", "--model", TINY.name, "--data", str(TINY.data),
-        "-t", slow, "--phase", "inference", "--batch", "4", "--results", str(tmp_path),
+        "-t", slow, "-b", "eager", "--phase", "inference", "--batch", "4", "--results", str(tmp_path),
         "--fail-on", "worse:latency=5%",
     ]  # fmt: skip
     result = subprocess.run(command, cwd=HERE, capture_output=True, text=True)
