@@ -8,66 +8,31 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from leanmark import plan, store
-from leanmark.measuring.campaign import Campaign
-from leanmark.plan import QUICK, Plan, Selection
+from leanmark import store
 from leanmark.protocol.messages import WorkloadSpec
-from leanmark.record import Measurement, Provenance
-from leanmark.statistics.merge import merged
+from leanmark.record import Provenance
 from leanmark.store import Records
 
-HERE = Path(__file__).parent
-BROKEN_TECHNIQUES = HERE.parent / "unit"
-TINY = WorkloadSpec(name="tiny:model", data="tiny:loaders")
+from .tiny_runs import HERE, SAMPLING, TINY, beside_tiny, only, planned, ran
+
 BROKEN = WorkloadSpec(name="tiny:broken_model", data="tiny:loaders")
-SAMPLING = replace(QUICK, rounds=8, block_s=0.002, warmup_s=0.02, timeout_s=20.0)
 
 
 @pytest.fixture(autouse=True)
-def beside_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers import a user's modules from the folder leanmark was started in."""
-    monkeypatch.chdir(HERE)
-    monkeypatch.syspath_prepend(HERE)
-
-
-def planned(*techniques: str, workloads: Sequence[WorkloadSpec] = (TINY,), **axes: object) -> Plan:
-    selection = Selection(
-        workloads=tuple(workloads), techniques=techniques, batches=(4,), phases=("inference",)
-    )
-    return plan.make(replace(selection, **axes), SAMPLING)  # type: ignore[arg-type]
-
-
-def ran(made: Plan, results: Path) -> Records:
-    """What was written, with the replicas of each case put together."""
-    with Campaign(made, results) as campaign:
-        campaign.run_all()
-    records = store.load(campaign.path)
-    return replace(records, measurements=merged(records.measurements))
-
-
-def only(records: Records, pass_name: str, **wanted: str) -> Measurement:
-    found = [
-        one
-        for one in records.measurements
-        if one.pass_name == pass_name
-        and not one.case.sentinel
-        and all(getattr(one.case, key) == value for key, value in wanted.items())
-    ]
-    assert len(found) == 1, [(one.case.id, one.pass_name, one.reason) for one in found]
-    return found[0]
+def beside() -> Iterator[None]:
+    with beside_tiny():
+        yield
 
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(HERE)
-        patch.syspath_prepend(HERE)
+    with beside_tiny():
         return ran(planned("fp32", "int8"), tmp_path_factory.mktemp("results"))
 
 
@@ -172,53 +137,6 @@ def test_facts_of_the_model_are_exact(records: Records) -> None:
     assert (int8.parameters, int8.macs) == (model.parameters, model.macs)
 
 
-@pytest.mark.parametrize(
-    ("what", "reason"),
-    [
-        ("raise", "ArithmeticError: the model broke in the middle"),
-        ("die", "killed by SIGKILL"),
-        ("hang", "no answer within 2 s"),
-    ],
-)
-def test_a_variant_that_fails_in_the_middle_leaves_the_others_alone(
-    tmp_path: Path, what: str, reason: str
-) -> None:
-    name = f"tiny:Misbehaving(what={what})"
-    made = planned(name, backends=("eager",))
-    records = ran(replace(made, sampling=replace(SAMPLING, timeout_s=2.0, processes=1)), tmp_path)
-    failed = only(records, "latency", technique=name)
-    assert failed.status == "failed"
-    assert reason in str(failed.reason)
-    assert failed.series == ()
-    if what == "raise":
-        assert "in misbehave" in str(failed.traceback)
-    assert only(records, "latency", technique="fp32").status == "ok"
-
-
-@pytest.mark.parametrize(
-    ("technique", "backend", "reason"),
-    [
-        ("broken_techniques:AutocastNotEntered", "eager", "not everything ran in bfloat16"),
-        ("broken_techniques:MaskOnly", "eager", "no layer became narrower"),
-        ("broken_techniques:Int8CopiesGraph", "onnxruntime", "is an 8-bit integer"),
-        ("tiny:Garbage", "eager", "outputs are off by"),
-        ("tiny:BadlyRetrained", "eager", "close to guessing among 4 classes"),
-    ],
-)
-def test_a_technique_that_takes_no_effect_is_invalid_and_carries_no_number(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, technique: str, backend: str, reason: str
-) -> None:
-    monkeypatch.syspath_prepend(BROKEN_TECHNIQUES)
-    monkeypatch.setenv("PYTHONPATH", str(BROKEN_TECHNIQUES), prepend=":")
-    made = planned(technique, backends=(backend,))
-    records = ran(replace(made, sampling=replace(SAMPLING, processes=1)), tmp_path)
-    invalid = only(records, "latency", technique=technique)
-    assert invalid.status == "invalid"
-    assert reason in str(invalid.reason)
-    assert invalid.series == ()
-    assert only(records, "latency", technique="fp32").status == "ok"
-
-
 def test_a_model_that_cannot_be_made_fails_with_its_traceback_and_the_run_goes_on(
     tmp_path: Path,
 ) -> None:
@@ -245,14 +163,6 @@ def test_nothing_else_is_tried_of_a_model_that_cannot_be_made(tmp_path: Path) ->
     assert [one.case.technique for one in measurements if one.pass_name == "prepare"] == ["fp32"]
     skipped = {one.reason for one in measurements if one.case.technique != "fp32"}
     assert skipped == {f"unsupported: fp32 could not be prepared: {why}"}
-
-
-def test_a_technique_that_does_not_apply_is_skipped_with_its_reason(tmp_path: Path) -> None:
-    records = ran(planned("distill", backends=("eager",)), tmp_path)
-    skipped = only(records, "latency", technique="distill")
-    assert skipped.status == "skipped"
-    assert "unsupported" in str(skipped.reason)
-    assert "student" in str(skipped.reason)
 
 
 @pytest.mark.slow
