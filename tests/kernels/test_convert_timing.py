@@ -91,6 +91,8 @@ def test_layers_are_timed_beside_the_rest_of_their_model(monkeypatch: pytest.Mon
     assert seen == [32 << 10, 8 << 10]
     convert(trained(nn.Sequential(nn.Linear(8, 8, bias=False))), torch.randn(1, 8), UNCACHED)
     assert seen[2:] == [0]
+    convert(trained(nn.Sequential(Inverted(4), nn.Conv2d(4, 64, 3))), images(), UNCACHED)
+    assert seen[-1] == 8 << 10  # of three together
 
 
 def test_timing_reads_what_is_beside_a_call_but_no_more_than_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:

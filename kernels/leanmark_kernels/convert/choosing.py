@@ -49,9 +49,7 @@ class _Seat:
 
     @property
     def beside(self) -> int:
-        """Bytes of the rest of the model, as a power of two: the timings of a layer serve similar models."""
-        rest = self.model_bytes - self.weight.nbytes
-        return min(MOST_BESIDE, 1 << max(0, rest).bit_length() >> 1)
+        return _beside(self.model_bytes - self.weight.nbytes)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -89,13 +87,24 @@ def choose(converted: nn.Module, inputs: tuple[Tensor, ...], rules: Rules) -> tu
         if isinstance(triple, Triple):
             parts = [key for key in choices if key.startswith(f"{name}.")]
             apart = tuple(choices[key] for key in parts)
-            module, choices[name] = _choose_triple(name, triple, captured[triple], apart, rules, cache)
+            own_bytes = sum(
+                each.nbytes for block in triple.originals or () if block for each in block.parameters()
+            )
+            beside = _beside(model_bytes - own_bytes)
+            module, choices[name] = _choose_triple(
+                name, triple, captured[triple], apart, beside, rules, cache
+            )
             triple.originals = None
             if module is not triple:
                 choices = {key: one for key, one in choices.items() if key not in parts}
             _put(converted, name, module)
     cache.save()
     return tuple(choices.values())
+
+
+def _beside(rest: int) -> int:
+    """Bytes of the ``rest`` of a model, as a power of two: the timings of a layer serve similar models."""
+    return min(MOST_BESIDE, 1 << max(0, rest).bit_length() >> 1)
 
 
 def _put(model: nn.Module, name: str, module: nn.Module) -> None:
@@ -108,6 +117,7 @@ def _choose_triple(
     triple: Triple,
     arguments: tuple[Tensor, ...],
     apart: tuple[Choice, ...],
+    beside: int,
     rules: Rules,
     cache: TimingCache,
 ) -> tuple[nn.Module, Choice]:
@@ -116,9 +126,10 @@ def _choose_triple(
     modules = {"one by one": triple, triples.NAME: fused}
     what = "; ".join(choice.what for choice in apart)
     # what "one by one" takes depends on what the three became
-    key = f"{rules.weights}: " + "; ".join(f"{choice.what} by {choice.chosen}" for choice in apart)
+    parts = "; ".join(f"{choice.what} by {choice.chosen}" for choice in apart)
+    key = f"{rules.weights}: {parts}, beside {beside} bytes"
     known = cache.get(key, list(modules))
-    times = known or _timed(modules, arguments, rules.rounds)
+    times = known or _timed(modules, arguments, rules.rounds, beside)
     cache.put(key, times)
     exact = triple.exact(arguments[0].double())
     error = relative_error(fused(*arguments), exact)
@@ -189,7 +200,7 @@ def _failed(rows: list[Candidate], modules: Mapping[str, nn.Module], seat: _Seat
 
 
 def _timed(
-    modules: Mapping[str, nn.Module], arguments: tuple[Tensor, ...], rounds: int, beside: int = 0
+    modules: Mapping[str, nn.Module], arguments: tuple[Tensor, ...], rounds: int, beside: int
 ) -> dict[str, float]:
     calls: dict[str, Callable[[], object]] = {
         name: partial(module, *arguments) for name, module in modules.items()
