@@ -1,44 +1,10 @@
 // Winograd convolution for AVX2 and FMA.
 #define LEANMARK_TARGET __attribute__((target("avx2,fma")))
 
-#include "cpu/winograd/as_stored.h"
-#include "cpu/winograd/kernel.h"
+#include "cpu/winograd/phases.h"
 
 namespace leanmark::winograd {
-namespace {
 
-template <class Tile>
-LEANMARK_TARGET void inputs(const Plan& p, const Block& block, int64_t begin, int64_t end) {
-  transform_inputs<8, Tile>(p, block, begin, end);
-}
-
-LEANMARK_TARGET void products(const Plan& p, const Block& block, int64_t begin, int64_t end) {
-  multiply<8, 6, 1>(p, block, begin, end);
-}
-
-LEANMARK_TARGET void products_as_stored(const Plan& p, const Block& block, int64_t begin, int64_t end) {
-  multiply_as_stored<8, 2>(p, block, begin, end);
-}
-
-template <class Tile>
-LEANMARK_TARGET void outputs(const Plan& p, const Block& block, int64_t begin, int64_t end) {
-  transform_outputs<8, Tile>(p, block, begin, end);
-}
-
-template <class Tile>
-constexpr Phases kPhases{inputs<Tile>, products, outputs<Tile>, 1, 1};
-constexpr Phases kAsStored{inputs<F4>, products_as_stored, nullptr, 1, 2};
-
-}  // namespace
-
-const Phases& phases_avx2(Form form) {
-  switch (form) {
-    case Form::kF2: return kPhases<F2>;
-    case Form::kF4: return kPhases<F4>;
-    case Form::kF4AsStored: return kAsStored;
-    case Form::kF3: return kPhases<F3>;
-    default: return kPhases<Stride2>;
-  }
-}
+const Phases& phases_avx2(Form form) { return PhasesOf<8, 6, 1, 2>::of(form); }
 
 }  // namespace leanmark::winograd
