@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 
 import torch
 
 from kernel_table import cases, rounds
-from kernel_table.slices import Slices, spread_threads
+from kernel_table.slices import Slices, pin, places
 from leanmark_kernels import ceilings
 from leanmark_kernels.ceilings import Ceilings
 
@@ -41,24 +42,27 @@ class Found:
 
 def run(request: Request, processes: int) -> Iterator[Found]:
     """Each as soon as it has ended."""
+    most_flops_per_s = 0.0
     for index in range(processes):
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            yield pool.submit(_measure, request, index).result()
+            found = pool.submit(_measure, request, index, most_flops_per_s).result()
+        most_flops_per_s = max(most_flops_per_s, found.ceilings.flops_per_s)
+        yield found
 
 
-def _measure(request: Request, index: int) -> Found:
+def _measure(request: Request, index: int, most_flops_per_s: float) -> Found:
     torch.set_grad_enabled(False)
     torch.set_num_threads(request.threads)
     cores = sorted(os.sched_getaffinity(0))[: request.threads]
     if request.threads > 1:
-        torch.ones(1 << 22).add_(
-            1
-        )  # starts torch's threads; operators of ours ask once what waking them costs
-        spread_threads(cores)
+        # operators of ours ask once what waking torch's threads costs
+        pin(places(partial(torch.ones(1 << 22).add_, 1), cores))
     highest = ceilings.measure()
-    slices = Slices(cores=cores, most_flops_per_s=highest.flops_per_s, patience_s=PATIENCE_S)
+    most_flops_per_s = max(most_flops_per_s, highest.flops_per_s)
+    slices = Slices(cores=cores, most_flops_per_s=most_flops_per_s, patience_s=PATIENCE_S)
     samples = {}
     for case in cases.called(request.titles):
         torch._dynamo.reset()
         samples[case.title] = rounds.sampled(case, slices, request.rounds, index, request.with_compiled)
+    highest = replace(highest, flops_per_s=slices.most_flops_per_s)
     return Found(ceilings=highest, slices=slices.count, disturbed=slices.disturbed, samples=samples)

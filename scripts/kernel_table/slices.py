@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from kernel_table.contenders import Call
 
+Places = Mapping[int, set[int]]
+"""The cores of a thread."""
+
 SETTLE_S = 0.002
 """In which threads fall asleep that still look for more work of the call before."""
 RETRY_S = 0.02
+LOOK_S = 0.02
+"""For which a contender runs to see which of its threads work."""
 PROBE_STEPS = 400_000
 """Of the probe of multiply-adds: about 1 ms, long against waking the threads."""
 WHOLE = 0.85
@@ -28,7 +32,7 @@ of them have become one core."""
 class Slices:
     """With the threads that torch has now. Of one, it is CPU time: that of other users does not count.
 
-    Of more it is wall time, with each thread of a pool on one of ``cores``. A slice is timed once more, for
+    Of more it is wall time, with each thread that works on one of ``cores``. A slice is timed once more, for
     ``patience_s`` in all, if a probe just before or after it found less than ``WHOLE`` of
     ``most_flops_per_s``. ``count`` slices were timed, and ``disturbed`` are kept for want of patience.
     """
@@ -38,16 +42,20 @@ class Slices:
     patience_s: float
     count: int = 0
     disturbed: int = 0
+    _places: dict[Call, Places] = field(default_factory=dict)
 
     def time_us(self, call: Call, repeats: int) -> float:
         """Microseconds per call, after one that is not timed: caches hold the weights of the one before."""
         if torch.get_num_threads() == 1:
             return _timed_us(call, repeats, time.process_time_ns)
         self.count += 1
-        spread_threads(self.cores)
+        if call not in self._places:
+            self._places[call] = places(call, self.cores)
         while True:
             began = time.monotonic()
             whole = self._whole()
+            self.free()
+            pin(self._places[call])
             found = _timed_us(call, repeats, time.perf_counter_ns)
             whole = self._whole() and whole
             if whole or self.patience_s <= 0:
@@ -56,27 +64,62 @@ class Slices:
             time.sleep(RETRY_S)
             self.patience_s -= time.monotonic() - began
 
+    def free(self) -> None:
+        """Let every thread run anywhere: a library counts the cores that it may use when it loads a model."""
+        if torch.get_num_threads() > 1:
+            free(self.cores)
+
     def _whole(self) -> bool:
+        if _probe not in self._places:
+            self._places[_probe] = places(_probe, self.cores)
         time.sleep(SETTLE_S)
-        torch.ops.leanmark.multiply_add_ceiling(PROBE_STEPS // 10)  # wakes the threads
+        self.free()
+        pin(self._places[_probe])
+        _probe(PROBE_STEPS // 10)  # wakes the threads
         begin = time.perf_counter()
-        done = torch.ops.leanmark.multiply_add_ceiling(PROBE_STEPS)
+        done = _probe()
         rate = done / (time.perf_counter() - begin)
         self.most_flops_per_s = max(self.most_flops_per_s, rate)
         return rate >= WHOLE * self.most_flops_per_s
 
 
-def spread_threads(cores: Sequence[int]) -> None:
-    """The calling thread on the first of ``cores``, every other one on one of the rest, in turns.
+def _probe(steps: int = PROBE_STEPS) -> int:
+    done: int = torch.ops.leanmark.multiply_add_ceiling(steps)
+    return done
 
-    Left alone, threads that slept are often woken on one core, and stay there.
+
+def places(call: Call, cores: Sequence[int]) -> Places:
+    """A core for each of the threads that work most in ``call``, which runs for ``LOOK_S`` to see that.
+
+    Some libraries let the caller work beside its pool, others let it wait for the pool. Left alone, threads
+    that slept are often woken on one core, and stay there.
     """
-    first, *rest = cores
-    os.sched_setaffinity(0, {first})
-    threads = {int(each.name) for each in Path("/proc/self/task").iterdir()} - {threading.get_native_id()}
-    for index, thread in enumerate(sorted(threads)):
+    free(cores)
+    call()  # starts the threads
+    before, end = _spent_ns(), time.monotonic() + LOOK_S
+    while time.monotonic() < end:
+        call()
+    spent = {thread: ns - before.get(thread, 0) for thread, ns in _spent_ns().items()}
+    busiest = sorted(spent, key=lambda thread: -spent[thread])[: len(cores)]
+    return {thread: {core} for thread, core in zip(sorted(busiest), cores, strict=False)}
+
+
+def free(cores: Sequence[int]) -> None:
+    """All threads of this process to all ``cores``."""
+    pin({thread: set(cores) for thread in _spent_ns()})
+
+
+def pin(places: Places) -> None:
+    """Each of these threads of this process to its cores."""
+    for thread, cores in places.items():
         with contextlib.suppress(ProcessLookupError):  # it has ended since
-            os.sched_setaffinity(thread, {rest[index % len(rest)]})
+            os.sched_setaffinity(thread, cores)
+
+
+def _spent_ns() -> dict[int, int]:
+    """By each thread of this process on a core."""
+    files = Path("/proc/self/task").glob("*/schedstat")
+    return {int(file.parent.name): int(file.read_text().split()[0]) for file in files}
 
 
 def _timed_us(call: Call, repeats: int, clock_ns: Callable[[], int]) -> float:

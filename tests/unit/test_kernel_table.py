@@ -7,7 +7,7 @@ import math
 import os
 import subprocess
 import sys
-import threading
+from collections.abc import Callable
 from dataclasses import astuple, replace
 from functools import partial
 from pathlib import Path
@@ -125,7 +125,7 @@ def test_a_slice_is_timed_again_until_the_processors_are_there(
     monkeypatch.setattr(
         slices, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: now, perf_counter_ns=None)
     )
-    monkeypatch.setattr(slices, "spread_threads", lambda _: None)
+    monkeypatch.setattr(slices, "places", lambda *_: {})
     monkeypatch.setattr(slices, "_timed_us", lambda *_: next(found))
     monkeypatch.setattr(slices.Slices, "_whole", lambda _: next(whole))
 
@@ -141,19 +141,27 @@ def test_a_slice_is_timed_again_until_the_processors_are_there(
     assert (hurried.count, hurried.disturbed) == (1, 1)
 
 
-def test_every_thread_of_a_pool_has_a_core_of_its_own(part: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    placed: dict[int, set[int]] = {}
-    monkeypatch.setattr(os, "sched_setaffinity", placed.__setitem__)
-    end = threading.Event()
-    pool = [threading.Thread(target=end.wait) for _ in range(3)]
-    for one in pool:
-        one.start()
-    part("slices").spread_threads((4, 5, 6))
-    end.set()
-    assert placed[0] == {4}  # the calling thread
-    assert threading.get_native_id() not in placed
-    cores = [placed[one.native_id or 0] for one in pool]
-    assert cores in ([{5}, {6}, {5}], [{6}, {5}, {6}])
+def test_the_threads_that_work_have_a_core_each(part: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller may be one of them, or only wait for its pool."""
+    slices = part("slices")
+    spent: dict[int, int] = {10: 0, 11: 0, 12: 0}
+    pinned: dict[int, set[int]] = {}
+    monkeypatch.setattr(slices, "_spent_ns", lambda: dict(spent))
+    monkeypatch.setattr(os, "sched_setaffinity", pinned.__setitem__)
+
+    def working(*threads: int) -> Callable[[], None]:
+        def call() -> None:
+            for one in threads:
+                spent[one] = spent.get(one, 0) + 1000
+
+        return call
+
+    assert slices.places(working(10, 12), (4, 5)) == {10: {4}, 12: {5}}
+    assert pinned == {10: {4, 5}, 11: {4, 5}, 12: {4, 5}}  # free while one looks
+    assert slices.places(working(11, 13), (4, 5)) == {11: {4}, 13: {5}}
+    slices.pin({11: {4}, 13: {5}})
+    assert pinned == {10: {4, 5}, 11: {4}, 12: {4, 5}, 13: {5}}
+    assert slices.places(working(10), (4,)) == {10: {4}}
 
 
 @pytest.mark.parametrize(
