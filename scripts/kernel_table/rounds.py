@@ -73,7 +73,7 @@ class Line:
 
 def sampled(case: AnyCase, slices: Slices, rounds: int, order: int, with_compiled: bool) -> list[Sample]:
     """``case`` in this process. ``order`` seeds that in which contenders take turns."""
-    slices.free()
+    slices.begin_case()
     contenders, exact = case.contenders(with_compiled), case.exact()
     turns = random.Random(order).sample(contenders, len(contenders))
     times = interleaved(turns, slices, rounds)

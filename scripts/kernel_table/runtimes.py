@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kernel_table.contenders import Contender
 from kernel_table.graphs import Graph
+from kernel_table.slices import on_all_cores
 
 if TYPE_CHECKING:
     from openvino import CompiledModel
@@ -82,4 +83,5 @@ def in_openvino(graph: Graph, inputs: Sequence[int], outputs: Sequence[int]) -> 
     }
     if graph.weight_only:
         options["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0  # with VNNI it is 32 activations by default
-    return core.compile_model(core.read_model(graph.serialized(inputs, outputs)), "CPU", options)
+    with on_all_cores():
+        return core.compile_model(core.read_model(graph.serialized(inputs, outputs)), "CPU", options)

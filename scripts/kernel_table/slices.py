@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,9 @@ from kernel_table.contenders import Call
 
 Places = Mapping[int, set[int]]
 """The cores of a thread."""
+
+ALL_CORES = os.sched_getaffinity(0)
+"""That this process may use: read before it pins any thread."""
 
 SETTLE_S = 0.002
 """In which threads fall asleep that still look for more work of the call before."""
@@ -49,13 +52,10 @@ class Slices:
         if torch.get_num_threads() == 1:
             return _timed_us(call, repeats, time.process_time_ns)
         self.count += 1
-        if call not in self._places:
-            self._places[call] = places(call, self.cores)
         while True:
             began = time.monotonic()
             whole = self._whole()
-            self.free()
-            pin(self._places[call])
+            self._place(call)
             found = _timed_us(call, repeats, time.perf_counter_ns)
             whole = self._whole() and whole
             if whole or self.patience_s <= 0:
@@ -64,17 +64,22 @@ class Slices:
             time.sleep(RETRY_S)
             self.patience_s -= time.monotonic() - began
 
-    def free(self) -> None:
-        """Let every thread run anywhere: a library counts the cores that it may use when it loads a model."""
+    def begin_case(self) -> None:
+        """Let go of the contenders so far, and spread torch's threads, for what is timed in making others."""
+        self._places.clear()
         if torch.get_num_threads() > 1:
-            free(self.cores)
+            self._place(_probe)
+
+    def _place(self, call: Call) -> None:
+        """Its threads to a core each; every other one may run anywhere."""
+        if call not in self._places:
+            self._places[call] = places(call, self.cores)
+        free(self.cores)
+        pin(self._places[call])
 
     def _whole(self) -> bool:
-        if _probe not in self._places:
-            self._places[_probe] = places(_probe, self.cores)
         time.sleep(SETTLE_S)
-        self.free()
-        pin(self._places[_probe])
+        self._place(_probe)
         _probe(PROBE_STEPS // 10)  # wakes the threads
         begin = time.perf_counter()
         done = _probe()
@@ -107,6 +112,17 @@ def places(call: Call, cores: Sequence[int]) -> Places:
 def free(cores: Sequence[int]) -> None:
     """All threads of this process to all ``cores``."""
     pin({thread: set(cores) for thread in _spent_ns()})
+
+
+@contextlib.contextmanager
+def on_all_cores() -> Iterator[None]:
+    """The calling thread may run anywhere within: some libraries count its cores when they load a model."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, ALL_CORES)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def pin(places: Places) -> None:

@@ -126,6 +126,7 @@ def test_a_slice_is_timed_again_until_the_processors_are_there(
         slices, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: now, perf_counter_ns=None)
     )
     monkeypatch.setattr(slices, "places", lambda *_: {})
+    monkeypatch.setattr(slices, "free", lambda _: None)
     monkeypatch.setattr(slices, "_timed_us", lambda *_: next(found))
     monkeypatch.setattr(slices.Slices, "_whole", lambda _: next(whole))
 
@@ -162,6 +163,8 @@ def test_the_threads_that_work_have_a_core_each(part: Any, monkeypatch: pytest.M
     slices.pin({11: {4}, 13: {5}})
     assert pinned == {10: {4, 5}, 11: {4}, 12: {4, 5}, 13: {5}}
     assert slices.places(working(10), (4,)) == {10: {4}}
+    with slices.on_all_cores():
+        assert pinned[0] == slices.ALL_CORES
 
 
 @pytest.mark.parametrize(
