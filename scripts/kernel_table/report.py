@@ -29,8 +29,9 @@ from leanmark_kernels.ceilings import Ceilings
 NOTES = """\
 {processes}, in each all contenders of a layer interleaved in {rounds} rounds, in an order of its own. A
 time is the median over the processes of their medians; with one thread it is CPU time, which other users
-of the machine do not count into, with more wall time, and idle threads of torch and ONNX Runtime look for
-work for 0.2 ms before they sleep. A ratio is library over ours: above 1, ours is
+of the machine do not count into, with more wall time, each thread that works having a core of its own, and
+idle ones of torch and ONNX Runtime looking for work for 0.2 ms before they sleep. A ratio is library
+over ours: above 1, ours is
 faster. It is taken in each round, and its interval is {interval}. The best library is the one with the
 smallest time among those whose weights are at least as precise (fp32, 16, 8, 4 bits; activations may be
 coarser: w8a8 and w4a8 have them in 8 bits, but for OpenVINO's without VNNI); the row of a library holds

@@ -31,7 +31,7 @@ def every(graph: Graph, x: Tensor, shape: Sequence[int], suffix: str = "") -> It
 def onnxruntime(graph: Graph, x: Tensor, shape: Sequence[int], suffix: str = "") -> Contender:
     options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    # as long as those of torch; by default its idle threads keep the cores from everyone else's for a second
+    # as long as those of torch; by default they keep the cores from everyone else's for longer
     options.add_session_config_entry("session.intra_op.spin_duration_us", "200")
     model = graph.serialized(x.shape, shape)
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])

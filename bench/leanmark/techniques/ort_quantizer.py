@@ -64,7 +64,7 @@ def prepare(source: Path, target: Path) -> None:
     """Fold constants, so that the weights of recurrent layers become constants the quantizer can see."""
     model = onnx.load(source)
     _forget_shapes(model)
-    # ONNX Runtime's own preparation throws away what it folded, in its releases 1.24 to 1.30
+    # ONNX Runtime's own preparation throws away what it folded in some releases: 1.25.1, 1.27 and 1.30
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC

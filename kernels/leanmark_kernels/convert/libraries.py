@@ -82,7 +82,7 @@ class OneDnnConv2d(_Prepacked):
         after = "relu" if self.relu else "none"
         if residual is None:
             return self._alone(input, after)
-        if residual.shape[2:].numel() == 1:  # before torch 2.12 oneDNN cannot add to images of one pixel
+        if residual.shape[2:].numel() == 1:  # in torch 2.10 and 2.11 oneDNN cannot add to them
             apart = self._alone(input, "none").add_(residual)
             return apart.relu_() if self.relu else apart
         both: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
