@@ -187,7 +187,7 @@ def test_a_gpu_is_timed_by_its_own_clock_while_it_is_the_current_one(monkeypatch
     monkeypatch.setattr(gpu_timing, "interleaved", timed)
     monkeypatch.setattr(gpu_timing, "machine", lambda: {"gpu": str(current)})
     there = SimpleNamespace(device=second)
-    assert choosing._timed({"ours": nn.Identity()}, (there,), 3) == {"ours": 3.0}
+    assert choosing._timed({"ours": nn.Identity()}, (there,), 3, beside=0) == {"ours": 3.0}
     assert place.machine(second) == {"gpu": str([second])}
     assert place.all_rows(second) == gpu_rows.ROWS and "processor" in place.machine(torch.device("cpu"))
 
