@@ -9,6 +9,7 @@ STABLE_TORCH_LIBRARY(leanmark, m) {
         "int padding, int stride, bool relu) -> Tensor");
   m.def("packed_linear(Tensor input, Tensor weight, Tensor? scale, Tensor? bias, int out_features, bool relu) "
         "-> Tensor");
+  m.def("add_ceiling(int steps) -> int");
   m.def("multiply_add_ceiling(int steps) -> int");
   m.def("read_ceiling(Tensor input) -> int");
   m.def("w4a8_linear(Tensor input, Tensor weight, Tensor scale, Tensor? zero, Tensor? bias, int out_features, "

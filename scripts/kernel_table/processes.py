@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 
@@ -16,7 +16,7 @@ from kernel_table.slices import Slices, pin, places
 from leanmark_kernels import ceilings
 from leanmark_kernels.ceilings import Ceilings
 
-PATIENCE_S = 90.0
+PATIENCE_S = 180.0
 """That a process waits for its processors, all in all."""
 
 
@@ -35,6 +35,7 @@ class Found:
     """What one process measured, by the title of the case."""
 
     ceilings: Ceilings
+    most_adds_per_s: float
     slices: int
     disturbed: int
     samples: Mapping[str, list[rounds.Sample]]
@@ -42,15 +43,15 @@ class Found:
 
 def run(request: Request, processes: int) -> Iterator[Found]:
     """Each as soon as it has ended."""
-    most_flops_per_s = 0.0
+    most_adds_per_s = 0.0
     for index in range(processes):
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            found = pool.submit(_measure, request, index, most_flops_per_s).result()
-        most_flops_per_s = max(most_flops_per_s, found.ceilings.flops_per_s)
+            found = pool.submit(_measure, request, index, most_adds_per_s).result()
+        most_adds_per_s = found.most_adds_per_s
         yield found
 
 
-def _measure(request: Request, index: int, most_flops_per_s: float) -> Found:
+def _measure(request: Request, index: int, most_adds_per_s: float) -> Found:
     torch.set_grad_enabled(False)
     torch.set_num_threads(request.threads)
     cores = sorted(os.sched_getaffinity(0))[: request.threads]
@@ -58,11 +59,16 @@ def _measure(request: Request, index: int, most_flops_per_s: float) -> Found:
         # operators of ours ask once what waking torch's threads costs
         pin(places(partial(torch.ones(1 << 22).add_, 1), cores))
     highest = ceilings.measure()
-    most_flops_per_s = max(most_flops_per_s, highest.flops_per_s)
-    slices = Slices(cores=cores, most_flops_per_s=most_flops_per_s, patience_s=PATIENCE_S)
+    slices = Slices(cores=cores, most_adds_per_s=most_adds_per_s, patience_s=PATIENCE_S)
+    slices.calibrate()
     samples = {}
     for case in cases.called(request.titles):
         torch._dynamo.reset()
         samples[case.title] = rounds.sampled(case, slices, request.rounds, index, request.with_compiled)
-    highest = replace(highest, flops_per_s=slices.most_flops_per_s)
-    return Found(ceilings=highest, slices=slices.count, disturbed=slices.disturbed, samples=samples)
+    return Found(
+        ceilings=highest,
+        most_adds_per_s=slices.most_adds_per_s,
+        slices=slices.count,
+        disturbed=slices.disturbed,
+        samples=samples,
+    )

@@ -57,7 +57,7 @@ WITHIN = "of these processes alone (none after too few rounds): with two threads
 class Table:
     """All lines with one number of threads, by the title of the case.
 
-    ``disturbed`` of ``slices`` were timed while the processors were not all at hand.
+    ``disturbed`` of ``slices`` were timed while others used or shared the processors.
     """
 
     processes: int
@@ -198,8 +198,9 @@ def _ceilings(ceilings: Ceilings) -> str:
 
 def _disturbed(table: Table) -> str:
     return (
-        f"{table.disturbed} of {table.slices} slices were timed while a probe just before or after found "
-        f"less than {WHOLE:.0%} of the multiply-adds that these threads can do together"
+        f"A slice waits until a probe just before and after it finds {WHOLE:.0%} of the additions that these "
+        "cores can do: until nobody else uses or shares them. "
+        f"{table.disturbed} of {table.slices} waited in vain"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,72 +24,92 @@ SETTLE_S = 0.002
 RETRY_S = 0.02
 LOOK_S = 0.02
 """For which a contender runs to see which of its threads work."""
-PROBE_STEPS = 400_000
-"""Of the probe of multiply-adds: about 1 ms, long against waking the threads."""
-WHOLE = 0.85
-"""Of the most that the processors have done together: with less, another user has one of them for now, or two
-of them have become one core."""
+PROBE_STEPS = 350_000
+"""Of the probe of additions: about 0.5 ms, long against waking the threads."""
+CALIBRATION_S = 0.3
+"""In which the most is found that the processors can do."""
+WHOLE = 0.9
+"""Of the most that the processors have done together: with less, another user has or shares a core of theirs
+for now, or two of them have become one core."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Slices:
     """With the threads that torch has now. Of one, it is CPU time: that of other users does not count.
 
-    Of more it is wall time, with each thread that works on one of ``cores``. A slice is timed once more, for
-    ``patience_s`` in all, if a probe just before or after it found less than ``WHOLE`` of
-    ``most_flops_per_s``. ``count`` slices were timed, and ``disturbed`` are kept for want of patience.
+    Of more it is wall time, with each thread that works on one of ``cores``. Who shares a core slows it
+    down in both. So a slice waits or is timed once more, for ``patience_s`` in all, if a probe just before
+    or after it found less than ``WHOLE`` of ``most_adds_per_s``. ``count`` slices were timed, and
+    ``disturbed`` without that for want of patience.
     """
 
     cores: Sequence[int]
-    most_flops_per_s: float
+    most_adds_per_s: float
     patience_s: float
     count: int = 0
     disturbed: int = 0
+    _undisturbed: bool = False
     _places: dict[Call, Places] = field(default_factory=dict)
 
     def time_us(self, call: Call, repeats: int) -> float:
         """Microseconds per call, after one that is not timed: caches hold the weights of the one before."""
-        if torch.get_num_threads() == 1:
-            return _timed_us(call, repeats, time.process_time_ns)
         self.count += 1
-        while True:
+        while self.patience_s > 0:
             began = time.monotonic()
-            whole = self._whole()
-            self._place(call)
-            found = _timed_us(call, repeats, time.perf_counter_ns)
-            whole = self._whole() and whole
-            if whole or self.patience_s <= 0:
-                self.disturbed += not whole
-                return found
+            if self._undisturbed or self._probe():
+                found = self._timed_us(call, repeats)
+                if self._probe():
+                    return found
             time.sleep(RETRY_S)
             self.patience_s -= time.monotonic() - began
+        self.disturbed += 1
+        return self._timed_us(call, repeats)
+
+    def calibrate(self) -> None:
+        """Find the most that the processors can do, which may be more than was known."""
+        end = time.monotonic() + CALIBRATION_S
+        while time.monotonic() < end:
+            self._probe()
 
     def begin_case(self) -> None:
         """Let go of the contenders so far, and spread torch's threads, for what is timed in making others."""
+        self._undisturbed = False
         self._places.clear()
-        if torch.get_num_threads() > 1:
-            self._place(_probe)
+        self._place(_add)
+
+    def _timed_us(self, call: Call, repeats: int) -> float:
+        self._place(call)
+        clock_ns = time.process_time_ns if torch.get_num_threads() == 1 else time.perf_counter_ns
+        call()
+        begin = clock_ns()
+        for _ in range(repeats):
+            call()
+        return (clock_ns() - begin) / repeats / 1e3
 
     def _place(self, call: Call) -> None:
-        """Its threads to a core each; every other one may run anywhere."""
+        """Its threads to a core each; every other one may run anywhere. A single one stays where it is."""
+        if torch.get_num_threads() == 1:
+            return
         if call not in self._places:
             self._places[call] = places(call, self.cores)
         free(self.cores)
         pin(self._places[call])
 
-    def _whole(self) -> bool:
+    def _probe(self) -> bool:
+        """Whether the processors are all at hand now, for the slice before and the next one."""
         time.sleep(SETTLE_S)
-        self._place(_probe)
-        _probe(PROBE_STEPS // 10)  # wakes the threads
+        self._place(_add)
+        _add(PROBE_STEPS // 10)  # wakes the threads
         begin = time.perf_counter()
-        done = _probe()
+        done = _add()
         rate = done / (time.perf_counter() - begin)
-        self.most_flops_per_s = max(self.most_flops_per_s, rate)
-        return rate >= WHOLE * self.most_flops_per_s
+        self.most_adds_per_s = max(self.most_adds_per_s, rate)
+        self._undisturbed = rate >= WHOLE * self.most_adds_per_s
+        return self._undisturbed
 
 
-def _probe(steps: int = PROBE_STEPS) -> int:
-    done: int = torch.ops.leanmark.multiply_add_ceiling(steps)
+def _add(steps: int = PROBE_STEPS) -> int:
+    done: int = torch.ops.leanmark.add_ceiling(steps)
     return done
 
 
@@ -136,11 +156,3 @@ def _spent_ns() -> dict[int, int]:
     """By each thread of this process on a core."""
     files = Path("/proc/self/task").glob("*/schedstat")
     return {int(file.parent.name): int(file.read_text().split()[0]) for file in files}
-
-
-def _timed_us(call: Call, repeats: int, clock_ns: Callable[[], int]) -> float:
-    call()
-    begin = clock_ns()
-    for _ in range(repeats):
-        call()
-    return (clock_ns() - begin) / repeats / 1e3

@@ -15,6 +15,7 @@ def test_it_says_how_much_was_done() -> None:
     lanes = LANES[leanmark_kernels.instruction_set()]
     done = torch.ops.leanmark.multiply_add_ceiling(100)
     assert done == torch.get_num_threads() * 100 * 12 * lanes * 2
+    assert torch.ops.leanmark.add_ceiling(100) == torch.get_num_threads() * 100 * 24
     for count in (0, 1, 1001):
         assert torch.ops.leanmark.read_ceiling(torch.ones(count)) == 4 * count
     with pytest.raises(RuntimeError, match="input must be float32 and contiguous"):

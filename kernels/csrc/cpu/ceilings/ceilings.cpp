@@ -26,6 +26,14 @@ Kernels kernels() {
   return kernels_portable();
 }
 
+int64_t add_ceiling(int64_t steps) {
+  const int64_t threads = torch::stable::get_num_threads();
+  torch::stable::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) sink = static_cast<float>(adds(steps));
+  });
+  return threads * steps * kNumbers * kTurns;
+}
+
 int64_t multiply_add_ceiling(int64_t steps) {
   const Kernels chosen = kernels();
   const int64_t threads = torch::stable::get_num_threads();
@@ -55,6 +63,7 @@ int64_t read_ceiling(const Tensor& input) {
 
 STABLE_TORCH_LIBRARY_IMPL(leanmark, CPU, m) { m.impl("read_ceiling", TORCH_BOX(&read_ceiling)); }
 STABLE_TORCH_LIBRARY_IMPL(leanmark, CompositeExplicitAutograd, m) {
+  m.impl("add_ceiling", TORCH_BOX(&add_ceiling));
   m.impl("multiply_add_ceiling", TORCH_BOX(&multiply_add_ceiling));
 }
 

@@ -1,4 +1,5 @@
-// What the processor can do at most: multiply-adds in registers, and reading memory. Nothing is computed.
+// What the processor can do at most: multiply-adds and additions in registers, and reading memory. Nothing is
+// computed.
 #pragma once
 
 #include <cstdint>
@@ -34,6 +35,27 @@ LEANMARK_INLINE float multiply_adds(int64_t steps) {
   V sum = {};
   for (int i = 0; i < kChains; ++i) sum += chains[i];
   return total<kLanes>(sum);
+}
+
+constexpr int kNumbers = 6, kTurns = 4;
+
+// Of whole numbers, as many at once as a core issues: another user of the same core is noticed, who may leave the
+// rate of multiply-adds as it is.
+LEANMARK_OUTLINE inline int64_t adds(int64_t steps) {
+  int64_t numbers[kNumbers] = {};
+  for (int64_t step = 0; step < steps; ++step) {
+#pragma GCC unroll 4
+    for (int turn = 0; turn < kTurns; ++turn) {
+#pragma GCC unroll 6
+      for (int i = 0; i < kNumbers; ++i) {
+        numbers[i] += i + 1;
+        asm("" : "+r"(numbers[i]));  // or the compiler would multiply
+      }
+    }
+  }
+  int64_t sum = 0;
+  for (int i = 0; i < kNumbers; ++i) sum += numbers[i];
+  return sum;
 }
 
 template <int kLanes>
