@@ -12,7 +12,7 @@ from multiprocessing import get_context
 import torch
 
 from kernel_table import cases, rounds
-from kernel_table.slices import Slices, pin, places
+from kernel_table.slices import Slices, place, workers
 from leanmark_kernels import ceilings
 from leanmark_kernels.ceilings import Ceilings
 
@@ -54,10 +54,10 @@ def run(request: Request, processes: int) -> Iterator[Found]:
 def _measure(request: Request, index: int, most_adds_per_s: float) -> Found:
     torch.set_grad_enabled(False)
     torch.set_num_threads(request.threads)
-    cores = sorted(os.sched_getaffinity(0))[: request.threads]
+    cores = sorted(os.sched_getaffinity(0))
     if request.threads > 1:
         # operators of ours ask once what waking torch's threads costs
-        pin(places(partial(torch.ones(1 << 22).add_, 1), cores))
+        place(workers(partial(torch.ones(1 << 22).add_, 1), request.threads, cores), cores)
     highest = ceilings.measure()
     slices = Slices(cores=cores, most_adds_per_s=most_adds_per_s, patience_s=PATIENCE_S)
     slices.calibrate()

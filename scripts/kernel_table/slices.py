@@ -5,16 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from kernel_table.contenders import Call
-
-Places = Mapping[int, set[int]]
-"""The cores of a thread."""
 
 ALL_CORES = os.sched_getaffinity(0)
 """That this process may use: read before it pins any thread."""
@@ -37,26 +34,28 @@ for now, or two of them have become one core."""
 class Slices:
     """With the threads that torch has now. Of one, it is CPU time: that of other users does not count.
 
-    Of more it is wall time, with each thread that works on one of ``cores``. Who shares a core slows it
-    down in both. So a slice waits or is timed once more, for ``patience_s`` in all, if a probe just before
-    or after it found less than ``WHOLE`` of ``most_adds_per_s``. ``count`` slices were timed, and
-    ``disturbed`` without that for want of patience.
+    Of more it is wall time. Each thread that works has one of ``cores``, and who shares that slows it down.
+    So where a probe just before or after a slice found less than ``WHOLE`` of ``most_adds_per_s``, the slice
+    waits or is timed once more, for ``patience_s`` in all, and moves to other cores if there are any.
+    ``count`` slices were timed, and ``disturbed`` without that for want of patience.
     """
 
-    cores: Sequence[int]
+    cores: list[int]
     most_adds_per_s: float
     patience_s: float
     count: int = 0
     disturbed: int = 0
     _undisturbed: bool = False
-    _places: dict[Call, Places] = field(default_factory=dict)
+    _workers: dict[Call, Sequence[int]] = field(default_factory=dict)
 
     def time_us(self, call: Call, repeats: int) -> float:
         """Microseconds per call, after one that is not timed: caches hold the weights of the one before."""
         self.count += 1
         while self.patience_s > 0:
             began = time.monotonic()
-            if self._undisturbed or self._probe():
+            if not self._undisturbed:
+                self._probe()
+            if self._undisturbed:
                 found = self._timed_us(call, repeats)
                 if self._probe():
                     return found
@@ -74,7 +73,7 @@ class Slices:
     def begin_case(self) -> None:
         """Let go of the contenders so far, and spread torch's threads, for what is timed in making others."""
         self._undisturbed = False
-        self._places.clear()
+        self._workers.clear()
         self._place(_add)
 
     def _timed_us(self, call: Call, repeats: int) -> float:
@@ -87,16 +86,22 @@ class Slices:
         return (clock_ns() - begin) / repeats / 1e3
 
     def _place(self, call: Call) -> None:
-        """Its threads to a core each; every other one may run anywhere. A single one stays where it is."""
-        if torch.get_num_threads() == 1:
-            return
-        if call not in self._places:
-            self._places[call] = places(call, self.cores)
-        free(self.cores)
-        pin(self._places[call])
+        if call not in self._workers:
+            self._workers[call] = workers(call, torch.get_num_threads(), self.cores)
+        place(self._workers[call], self.cores)
 
     def _probe(self) -> bool:
-        """Whether the processors are all at hand now, for the slice before and the next one."""
+        """Whether the processors were all at hand for the slice before. Others may be for the next."""
+        before = self._whole()
+        threads = torch.get_num_threads()
+        for _ in range(len(self.cores) // threads - 1):
+            if self._undisturbed:
+                break
+            self.cores = self.cores[threads:] + self.cores[:threads]
+            self._whole()
+        return before
+
+    def _whole(self) -> bool:
         time.sleep(SETTLE_S)
         self._place(_add)
         _add(PROBE_STEPS // 10)  # wakes the threads
@@ -113,25 +118,29 @@ def _add(steps: int = PROBE_STEPS) -> int:
     return done
 
 
-def places(call: Call, cores: Sequence[int]) -> Places:
-    """A core for each of the threads that work most in ``call``, which runs for ``LOOK_S`` to see that.
+def workers(call: Call, count: int, cores: Sequence[int]) -> Sequence[int]:
+    """The threads that work most in ``call``, which runs for ``LOOK_S`` on any of ``cores`` to see that.
 
-    Some libraries let the caller work beside its pool, others let it wait for the pool. Left alone, threads
-    that slept are often woken on one core, and stay there.
+    Some libraries let the caller work beside its pool, others let it wait for the pool.
     """
-    free(cores)
+    place((), cores)
     call()  # starts the threads
     before, end = _spent_ns(), time.monotonic() + LOOK_S
     while time.monotonic() < end:
         call()
     spent = {thread: ns - before.get(thread, 0) for thread, ns in _spent_ns().items()}
-    busiest = sorted(spent, key=lambda thread: -spent[thread])[: len(cores)]
-    return {thread: {core} for thread, core in zip(sorted(busiest), cores, strict=False)}
+    return sorted(sorted(spent, key=lambda thread: -spent[thread])[:count])
 
 
-def free(cores: Sequence[int]) -> None:
-    """All threads of this process to all ``cores``."""
-    pin({thread: set(cores) for thread in _spent_ns()})
+def place(threads: Sequence[int], cores: Sequence[int]) -> None:
+    """These threads of this process to the first of ``cores``, one each; every other one to any of them.
+
+    Left alone, threads that slept are often woken on one core, and stay there.
+    """
+    own = {thread: {core} for thread, core in zip(threads, cores, strict=False)}
+    for thread in _spent_ns():
+        with contextlib.suppress(ProcessLookupError):  # it has ended since
+            os.sched_setaffinity(thread, own.get(thread, set(cores)))
 
 
 @contextlib.contextmanager
@@ -143,13 +152,6 @@ def on_all_cores() -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
-
-
-def pin(places: Places) -> None:
-    """Each of these threads of this process to its cores."""
-    for thread, cores in places.items():
-        with contextlib.suppress(ProcessLookupError):  # it has ended since
-            os.sched_setaffinity(thread, cores)
 
 
 def _spent_ns() -> dict[int, int]:

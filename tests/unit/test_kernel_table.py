@@ -100,7 +100,7 @@ def test_every_process_has_an_order_of_its_own(part: Any) -> None:
         def exact(self) -> torch.Tensor:
             return torch.ones(1)
 
-    slices = partial(part("slices").Slices, cores=(0,), most_adds_per_s=1e15, patience_s=0.0)
+    slices = partial(part("slices").Slices, cores=[0], most_adds_per_s=1e15, patience_s=0.0)
     orders = []
     for process in range(2):
         ran: list[str] = []
@@ -127,22 +127,42 @@ def test_a_slice_is_timed_again_until_the_processors_are_there(
         return bool(timed._undisturbed)
 
     monkeypatch.setattr(slices, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: now))
-    monkeypatch.setattr(slices, "places", lambda *_: {})
-    monkeypatch.setattr(slices, "free", lambda _: None)
     monkeypatch.setattr(slices.Slices, "_timed_us", lambda *_: next(found))
-    monkeypatch.setattr(slices.Slices, "_probe", probe)
+    monkeypatch.setattr(slices.Slices, "_whole", probe)
 
     found, whole = iter([7.0, 8.0, 9.0]), iter([True, False, False, True, True, True])
-    timed = slices.Slices(cores=(), most_adds_per_s=1.0, patience_s=1.0)
+    timed = slices.Slices(cores=[4, 5], most_adds_per_s=1.0, patience_s=1.0)
     assert timed.time_us(lambda: None, 1) == 8.0
     assert timed.time_us(lambda: None, 1) == 9.0  # the probe behind one slice is that before the next
     assert (timed.count, timed.disturbed) == (2, 0) and next(whole, None) is None
     assert timed.patience_s == pytest.approx(1.0 - 2 * slices.RETRY_S)
 
     found, whole = iter([7.0]), iter([False] * 2)
-    hurried = slices.Slices(cores=(), most_adds_per_s=1.0, patience_s=1.5 * slices.RETRY_S)
+    hurried = slices.Slices(cores=[4, 5], most_adds_per_s=1.0, patience_s=1.5 * slices.RETRY_S)
     assert hurried.time_us(lambda: None, 1) == 7.0
     assert (hurried.count, hurried.disturbed) == (1, 1)
+
+
+def test_a_slice_moves_to_cores_that_nobody_shares(part: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    slices = part("slices")
+    monkeypatch.setattr(slices.torch, "get_num_threads", lambda: 1)
+    shared = {4, 5}
+
+    def whole(timed: Any) -> bool:
+        timed._undisturbed = timed.cores[0] not in shared
+        return bool(timed._undisturbed)
+
+    def timed_us(timed: Any, call: object, repeats: int) -> float:
+        where: int = timed.cores[0]
+        if where == 6:
+            shared.symmetric_difference_update({4, 6})
+        return float(where)
+
+    monkeypatch.setattr(slices.Slices, "_whole", whole)
+    monkeypatch.setattr(slices.Slices, "_timed_us", timed_us)
+    timed = slices.Slices(cores=[4, 5, 6], most_adds_per_s=1.0, patience_s=9.0)
+    assert timed.time_us(lambda: None, 1) == 4.0  # while it ran on 6, the neighbour of 4 went there
+    assert sorted(timed.cores) == [4, 5, 6] and timed.disturbed == 0
 
 
 def test_the_threads_that_work_have_a_core_each(part: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,12 +180,12 @@ def test_the_threads_that_work_have_a_core_each(part: Any, monkeypatch: pytest.M
 
         return call
 
-    assert slices.places(working(10, 12), (4, 5)) == {10: {4}, 12: {5}}
+    assert slices.workers(working(12, 10), 2, (4, 5)) == [10, 12]
     assert pinned == {10: {4, 5}, 11: {4, 5}, 12: {4, 5}}  # free while one looks
-    assert slices.places(working(11, 13), (4, 5)) == {11: {4}, 13: {5}}
-    slices.pin({11: {4}, 13: {5}})
+    assert slices.workers(working(11, 13), 2, (4, 5)) == [11, 13]
+    slices.place([11, 13], (4, 5))
     assert pinned == {10: {4, 5}, 11: {4}, 12: {4, 5}, 13: {5}}
-    assert slices.places(working(10), (4,)) == {10: {4}}
+    assert slices.workers(working(10), 1, (4, 5)) == [10]
     with slices.on_all_cores():
         assert pinned[0] == slices.ALL_CORES
 
