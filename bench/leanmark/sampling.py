@@ -12,7 +12,8 @@ from leanmark.thresholds import Thresholds
 class SamplingPlan:
     """How much is measured: ``processes`` replicas per variant, ``rounds`` in each.
 
-    ``warmup_s`` is the longest that warming up may take; it ends as soon as the steps are steady.
+    ``warmup_s`` is the longest that warming up may take, once there were steps enough to tell; it ends as
+    soon as they are steady.
     ``processes`` is the first look. While an interval is wider than ``precision`` (relative half-width)
     processes are added up to ``max_processes``, until ``budget_s`` is spent; never until a difference is
     significant, which would find one in 18 to 29 % of identical code. ``samples`` single steps are timed.

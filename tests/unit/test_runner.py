@@ -84,6 +84,23 @@ def test_a_block_never_gets_shorter_than_the_clock_can_bear(monkeypatch: pytest.
     assert runner.warm_up(clock.step, limit_s=10.0, block_s=1e-9).loops == 1000
 
 
+@pytest.mark.parametrize(("step_s", "steps"), [(0.25, 10), (2.0, 6)])
+def test_a_step_too_slow_for_two_windows_is_still_found_steady(
+    step_s: float, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = scripted(monkeypatch, then=step_s)
+    before = clock.perf_counter()
+    warm = runner.warm_up(clock.step, limit_s=1.0, block_s=0.008)
+    assert warm == runner.WarmUp(step_s=step_s, loops=1, steady=True)
+    assert clock.perf_counter() - before == pytest.approx(steps * step_s)
+
+
+def test_a_slow_step_that_gets_slower_is_not_steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = ScriptedClock(0.25 * 1.05**n for n in range(10_000))
+    monkeypatch.setattr(runner, "time", clock)
+    assert not runner.warm_up(clock.step, limit_s=1.0, block_s=0.008).steady
+
+
 def test_what_keeps_changing_is_reported_as_not_steady(monkeypatch: pytest.MonkeyPatch) -> None:
     slowing = (0.01 * 1.05**n for n in range(10_000))
     clock = ScriptedClock(slowing)

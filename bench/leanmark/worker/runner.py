@@ -24,8 +24,8 @@ HOST = Accelerator()
 MIN_BLOCK_S = 1e-3
 """A block lasts at least this long: a thousand times the resolution of the clock and more."""
 
-_WINDOW = 5
-"""Blocks per warm-up window; two windows that agree end the warm-up."""
+_WINDOW, _SLOW_WINDOW = 5, 3
+"""Blocks per warm-up window, fewer where one takes half of the time; two windows that agree end the warm-up."""
 
 _DEVICE_STEPS, _LOOKS = 8, 3
 """At most so many steps of a block are run again for the device's own time."""
@@ -148,19 +148,23 @@ def warm_up(step: Step, limit_s: float, block_s: float, device: Accelerator = HO
     The block size is found from several blocks, since one early call misjudges the step badly, and from the
     fastest of them: what disturbs one variant's warming up must not make its blocks shorter than those of its
     rivals, for a busy machine would interrupt them less often. Two windows agree where their medians differ
-    by less than 2 %, or by less than their own scatter.
+    by less than 2 %, or by less than their own scatter. Two are compared even where they take longer than
+    ``limit_s``, or no slow step could ever be found steady.
     """
     target_s = max(block_s, MIN_BLOCK_S)
     deadline = time.perf_counter() + limit_s
     loops = 1
     previous: list[float] = []
     while True:
-        current = [run_block(step, loops, device).wall_s / loops for _ in range(_WINDOW)]
+        current = [run_block(step, loops, device).wall_s / loops]
+        window = _SLOW_WINDOW if current[0] * loops > limit_s / 2 else _WINDOW
+        current += [run_block(step, loops, device).wall_s / loops for _ in range(window - 1)]
         step_s = median(current)
         fitting = max(1, round(target_s / min(current)))
         sized = loops >= fitting // 4  # a quarter of a block is long enough to warm up with
-        steady = sized and bool(previous) and _agree(previous, current)
-        if steady or time.perf_counter() > deadline:
+        compared = sized and bool(previous)
+        steady = compared and _agree(previous, current)
+        if steady or ((compared or not sized) and time.perf_counter() > deadline):
             return WarmUp(step_s=step_s, loops=fitting, steady=steady)
         previous = current if sized else []
         if not sized:
