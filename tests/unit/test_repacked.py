@@ -209,7 +209,9 @@ def test_a_model_that_was_not_converted_is_no_proof(tmp_path: Path) -> None:
 
 
 def test_eight_bits_for_few_of_the_weights_are_refused() -> None:
-    with pytest.raises(Unsupported, match="read weights as w8 were chosen for only 2% of this model's"):
+    with pytest.raises(
+        Unsupported, match="read weights as w8 were chosen for only 2% of this model's weights"
+    ):
         applied(W8(), Sequences())
 
 

@@ -139,7 +139,7 @@ class Repacked(Technique):
         if found < self.least_share or not found:
             raise Unsupported(
                 f"operators that read weights as {self.weights} were chosen for only {found:.0%} of this "
-                "model's"
+                "model's weights"
             )
 
 

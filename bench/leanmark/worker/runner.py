@@ -25,7 +25,7 @@ MIN_BLOCK_S = 1e-3
 """A block lasts at least this long: a thousand times the resolution of the clock and more."""
 
 _WINDOW, _SLOW_WINDOW = 5, 3
-"""Blocks per warm-up window, fewer where one takes half of the time; two windows that agree end the warm-up."""
+"""Blocks per warm-up window, fewer where one takes half of the time. Two windows that agree end the warm-up."""
 
 _DEVICE_STEPS, _LOOKS = 8, 3
 """At most so many steps of a block are run again for the device's own time."""
