@@ -95,6 +95,13 @@ def test_a_step_too_slow_for_two_windows_is_still_found_steady(
     assert clock.perf_counter() - before == pytest.approx(steps * step_s)
 
 
+def test_a_slow_step_may_begin_slower_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = scripted(monkeypatch, *[0.3] * 4, then=0.25)
+    before = clock.perf_counter()
+    assert runner.warm_up(clock.step, limit_s=1.0, block_s=0.008).steady
+    assert clock.perf_counter() - before == pytest.approx(4 * 0.3 + 11 * 0.25)
+
+
 def test_a_slow_step_that_gets_slower_is_not_steady(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = ScriptedClock(0.25 * 1.05**n for n in range(10_000))
     monkeypatch.setattr(runner, "time", clock)

@@ -25,7 +25,10 @@ MIN_BLOCK_S = 1e-3
 """A block lasts at least this long: a thousand times the resolution of the clock and more."""
 
 _WINDOW, _SLOW_WINDOW = 5, 3
-"""Blocks per warm-up window, fewer where one takes half of the time. Two windows that agree end the warm-up."""
+"""Blocks per warm-up window, fewer where one takes half of the time. Two windows that agree end it."""
+
+_COMPARISONS = 2
+"""Of windows, before the time for warming up can end it."""
 
 _DEVICE_STEPS, _LOOKS = 8, 3
 """At most so many steps of a block are run again for the device's own time."""
@@ -148,12 +151,12 @@ def warm_up(step: Step, limit_s: float, block_s: float, device: Accelerator = HO
     The block size is found from several blocks, since one early call misjudges the step badly, and from the
     fastest of them: what disturbs one variant's warming up must not make its blocks shorter than those of its
     rivals, for a busy machine would interrupt them less often. Two windows agree where their medians differ
-    by less than 2 %, or by less than their own scatter. Two are compared even where they take longer than
+    by less than 2 %, or by less than their own scatter. Some are compared even where that takes longer than
     ``limit_s``, or no slow step could ever be found steady.
     """
     target_s = max(block_s, MIN_BLOCK_S)
     deadline = time.perf_counter() + limit_s
-    loops = 1
+    loops, compared = 1, 0
     previous: list[float] = []
     while True:
         current = [run_block(step, loops, device).wall_s / loops]
@@ -162,9 +165,10 @@ def warm_up(step: Step, limit_s: float, block_s: float, device: Accelerator = HO
         step_s = median(current)
         fitting = max(1, round(target_s / min(current)))
         sized = loops >= fitting // 4  # a quarter of a block is long enough to warm up with
-        compared = sized and bool(previous)
-        steady = compared and _agree(previous, current)
-        if steady or ((compared or not sized) and time.perf_counter() > deadline):
+        steady = sized and bool(previous) and _agree(previous, current)
+        compared += bool(previous)
+        late = time.perf_counter() > deadline and (compared >= _COMPARISONS or not sized)
+        if steady or late:
             return WarmUp(step_s=step_s, loops=fitting, steady=steady)
         previous = current if sized else []
         if not sized:
