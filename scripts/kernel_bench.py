@@ -3,7 +3,7 @@
 
 usage: kernel_bench.py [--isa avx2] [--threads N]... [--processes N] [--rounds N] [--no-compile]
                        [--results DIR] [--dry] [FILTER ...]
-e.g.   kernel_bench.py                        everything, one thread and two: half an hour or more
+e.g.   kernel_bench.py                        everything, one thread and two: an hour or more
        kernel_bench.py --isa avx2             the same with all libraries held to AVX2
        kernel_bench.py --dry --processes 1 'conv 3x3 64' linear
 """
