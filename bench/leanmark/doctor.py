@@ -8,10 +8,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from leanmark.machine import core_speed
 from leanmark.record import Environment
 
 Level = Literal["ok", "warn", "unknown"]
 Conditions = Mapping[str, str | int | float | bool | None]
+
+LOOK_S = 1.0
+"""For which the speed of the cores is looked at."""
 
 BUSY_PRESSURE = 5.0
 """Percent of the last 10 s in which some task waited for a core."""
@@ -35,6 +39,7 @@ def examine(environment: Environment, root: Path = Path("/")) -> Iterator[Diagno
     yield _pressure(conditions)
     yield _load(conditions, int(environment.machine.get("cores_allowed") or 1))
     yield _virtual(conditions)
+    yield _speeds(core_speed.of_each_core(LOOK_S))
     yield _processor_energy(root)
     yield _gpu_energy()
     yield _estimate()
@@ -105,8 +110,26 @@ def _virtual(conditions: Conditions) -> Diagnosis:
     return Diagnosis(
         level="warn",
         subject="virtual machine",
-        message="yes: neighbours share the hardware and cannot be seen",
+        message="yes: neighbours share the hardware, and only how fast our cores are tells of them",
         advice="trust ratios within one run; repeat on another day before believing small ones",
+    )
+
+
+def _speeds(speeds: Mapping[int, float]) -> Diagnosis:
+    subject = "speed of the cores"
+    if not speeds:
+        return Diagnosis(level="unknown", subject=subject, message="a thread cannot choose its core here")
+    best = max(speeds.values())
+    slow = {core: speed / best for core, speed in speeds.items() if speed < core_speed.WHOLE * best}
+    if not slow:
+        message = f"{len(speeds)} looked at for {LOOK_S:g} s: all alike"
+        return Diagnosis(level="ok", subject=subject, message=message)
+    listed = ", ".join(f"core {core} has {share:.0%}" for core, share in slow.items())
+    return Diagnosis(
+        level="warn",
+        subject=subject,
+        message=f"of the fastest one's, at hashing for {LOOK_S:g} s, {listed}",
+        advice="another kind of core, a lower clock or a neighbour on it: taskset -c chooses the others",
     )
 
 

@@ -156,8 +156,9 @@ class Block:
     """``loops`` steps run back to back; ``value`` is per step, in the unit of its series.
 
     ``process`` is the replica, ``round`` counts within it, ``order`` is the place in that round.
-    ``start_s`` is on the measuring process's monotonic clock. ``uncertainty`` is the meter's, a half-width
-    in the unit of the series from quantisation and sampling, ``None`` where it is not known or nothing.
+    ``start_s`` is on the measuring process's monotonic clock. ``hash_bytes_per_s`` is how fast the core was
+    right after the block. ``uncertainty`` is the meter's, a half-width in the unit of the series from
+    quantisation and sampling, ``None`` where it is not known or nothing.
     """
 
     process: int
@@ -168,6 +169,7 @@ class Block:
     start_s: float
     flags: tuple[str, ...] = ()
     clock_hz: float | None = None
+    hash_bytes_per_s: float | None = None
     temperature_c: float | None = None
     uncertainty: float | None = None
 

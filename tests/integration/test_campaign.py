@@ -84,6 +84,13 @@ def test_the_quality_is_that_of_the_model_that_was_timed(records: Records) -> No
     assert 0 < int8.relative_error < 0.1
 
 
+def test_the_speed_of_the_core_is_known_of_every_block(records: Records) -> None:
+    latency = only(records, "latency", technique="fp32", backend="eager").find("latency_s")
+    assert latency is not None
+    speeds = [block.hash_bytes_per_s for block in latency.blocks]
+    assert all(speed is not None and 1e7 < speed < 1e11 for speed in speeds)
+
+
 def test_what_executed_is_recorded(records: Records) -> None:
     eager = only(records, "latency", technique="fp32", backend="eager").executed
     int8 = only(records, "latency", technique="int8").executed

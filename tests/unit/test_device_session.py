@@ -101,6 +101,7 @@ def test_a_block_is_waited_for_flushed_and_its_memory_given_back(log: list[str],
     assert [entry for entry in log if "flush" in entry] == ["flush 268435456"]
     assert log[-1] == "empty_cache"
     assert (block.device_s, block.cold_device_s) == (1e-9, 1e-9)
+    assert block.hash_bytes_per_s is None  # the core did not do the work
 
 
 def test_the_record_says_which_gpu_it_was(log: list[str], folder: Path) -> None:

@@ -19,6 +19,11 @@ QUIET = {
 }
 
 
+@pytest.fixture(autouse=True)
+def equal_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.core_speed, "of_each_core", lambda seconds: {0: 1.3e9, 1: 1.25e9})
+
+
 def examined(tmp_path: Path, **conditions: object) -> dict[str, Diagnosis]:
     here: Environment = replace(
         environment.collect(),
@@ -30,8 +35,15 @@ def examined(tmp_path: Path, **conditions: object) -> dict[str, Diagnosis]:
 
 def test_a_quiet_machine_is_fine(tmp_path: Path) -> None:
     found = examined(tmp_path)
-    fine = ("frequency governor", "boost", "waiting for cores", "load", "virtual machine")
-    assert [found[subject].level for subject in fine] == ["ok"] * 5
+    fine = (
+        "frequency governor",
+        "boost",
+        "waiting for cores",
+        "load",
+        "virtual machine",
+        "speed of the cores",
+    )
+    assert [found[subject].level for subject in fine] == ["ok"] * 6
 
 
 @pytest.mark.parametrize(
@@ -56,6 +68,21 @@ def test_each_disturbance_is_named_with_what_to_do(
 def test_what_cannot_be_read_is_unknown_and_not_fine(tmp_path: Path, condition: str) -> None:
     levels = [diagnosis.level for diagnosis in examined(tmp_path, **{condition: None}).values()]
     assert "unknown" in levels[:5]
+
+
+def test_a_core_that_is_slowed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.core_speed, "of_each_core", lambda seconds: {0: 0.9e9, 1: 1.3e9, 2: 1.2e9})
+    found = examined(tmp_path)["speed of the cores"]
+    assert (found.level, found.message) == (
+        "warn",
+        "of the fastest one's, at hashing for 1 s, core 0 has 69%",
+    )
+    assert "taskset" in found.advice
+
+
+def test_cores_that_cannot_be_chosen_are_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.core_speed, "of_each_core", lambda seconds: {})
+    assert examined(tmp_path)["speed of the cores"].level == "unknown"
 
 
 def test_a_machine_without_counters_is_told_so(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ blocks = st.builds(
     start_s=finite,
     flags=st.lists(words, max_size=2).map(tuple),
     clock_hz=st.none() | finite,
+    hash_bytes_per_s=st.none() | finite,
     temperature_c=st.none() | finite,
 )
 series = st.builds(

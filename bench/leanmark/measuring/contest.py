@@ -244,6 +244,7 @@ def _record(seat: _Seat, time_: messages.BlockTime, turn: _Turn) -> None:
                 value=seconds,
                 flags=time_.flags,
                 clock_hz=time_.clock_hz,
+                hash_bytes_per_s=time_.hash_bytes_per_s,
                 temperature_c=turn.temperature_c,
             )
         )

@@ -154,7 +154,8 @@ class BlockTime:
     """``flags`` say what disturbed the block, as far as its own process can tell.
 
     ``host_s`` is until all steps were asked for. ``device_s`` and ``cold_device_s`` are per step what the
-    device itself needed, ``None`` where it is the host.
+    device itself needed, ``None`` where it is the host. ``hash_bytes_per_s`` is how fast the core was right
+    after the block, ``None`` where another device did the work.
     """
 
     start_s: float
@@ -165,6 +166,7 @@ class BlockTime:
     cold_device_s: float | None = None
     flags: tuple[str, ...] = ()
     clock_hz: float | None = None
+    hash_bytes_per_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from leanmark.record import (
     Verdict,
     left_out,
 )
-from leanmark.statistics import instrument, rounds, stats
+from leanmark.statistics import core_speed, instrument, rounds, stats
 from leanmark.thresholds import DEFAULTS, kind_of
 
 MARGIN = DEFAULTS["latency"]
@@ -166,7 +166,23 @@ def _compare(blank: Comparison, below: Series, above: Series, *, paired: bool) -
     interval = instrument.widened(interval, below, above)
     if interval is None:
         return replace(blank, reason=_too_few(blank, paired=paired))
-    return _with_verdict(blank, interval, below.direction)
+    if paired:
+        return _with_verdict(blank, interval, below.direction)
+    return _apart(blank, interval, below, above)
+
+
+def _apart(blank: Comparison, interval: Interval, below: Series, above: Series) -> Comparison:
+    """Two runs were not on the core at once, and the core itself may have been faster in one of them."""
+    faster = core_speed.change(below, above)
+    if faster is None:
+        return _with_verdict(blank, interval, below.direction)
+    compared = _with_verdict(blank, core_speed.widened(interval, faster), below.direction)
+    if 1 / (1 + blank.margin) < faster < 1 + blank.margin:
+        return compared
+    told = f"the core itself was {units.ratio(faster)} as fast as before, and the interval allows for that"
+    if compared.verdict == "inconclusive":
+        told += ": only one run of both can settle it"
+    return replace(compared, reason=told, more_processes=None)
 
 
 def _with_verdict(blank: Comparison, interval: Interval, direction: Direction) -> Comparison:

@@ -64,7 +64,10 @@ class Judged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One technique on one backend. ``None`` is "not measured"; ``missing`` says why, by pass."""
+    """One technique on one backend. ``None`` is "not measured"; ``missing`` says why, by pass.
+
+    ``slowed_share`` is of its blocks of latency those in which the core was slowed.
+    """
 
     case: Case
     role: Role
@@ -73,6 +76,7 @@ class Row:
     verdict: str
     latency: Metric | None = None
     cold_start: Metric | None = None
+    slowed_share: float | None = None
     percentiles: tuple[Percentile, ...] = ()
     peak_memory: Metric | None = None
     import_memory: Metric | None = None

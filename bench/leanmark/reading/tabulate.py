@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from leanmark.intensity import Intensity
+from leanmark.machine.core_speed import slowed_share
 from leanmark.reading import carbon, memory, quality_run, sci
 from leanmark.reading.compare import Side, compare_series
 from leanmark.reading.counts import counted
@@ -98,6 +99,7 @@ def _row(case: Case, passes: Passes, intensity: Intensity | None) -> Row:
         verdict=words(role, status, latency, judged),
         latency=latency,
         cold_start=_metric("latency", "cold_start_s", case, None, passes),
+        slowed_share=_slowed_share(timed),
         percentiles=percentiles(timed.samples_s) if timed and timed.samples_s else (),
         peak_memory=_metric("memory", "peak_memory_bytes", case, reference, passes),
         import_memory=_metric("memory", "import_memory_bytes", case, None, passes),
@@ -121,6 +123,12 @@ def _row(case: Case, passes: Passes, intensity: Intensity | None) -> Row:
         missing={name: _absence(one) for name, one in found.items() if one is None or one.status != "ok"},
         findings=_findings(found.values(), (latency, energy)),
     )
+
+
+def _slowed_share(timed: Measurement | None) -> float | None:
+    series = timed.find("latency_s") if timed else None
+    blocks = series.blocks if series else ()
+    return slowed_share([one.hash_bytes_per_s for one in blocks if one.hash_bytes_per_s is not None])
 
 
 def _absence(measurement: Measurement | None) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from statistics import mean
 
 from leanmark import units
+from leanmark.machine.core_speed import WHOLE
 from leanmark.machine.disturbance import UNOBSERVED
 from leanmark.reading.compare import ESTIMATED
 from leanmark.reading.quality_run import Spread
@@ -13,6 +15,9 @@ from leanmark.record import NO_COUNTER, Comparison, Provenance
 from leanmark.report import cells, to_target
 from leanmark.statistics import multiplicity
 from leanmark.thresholds import Judged, Thresholds
+
+WORTH_TELLING = 0.05
+"""Of the blocks, in which the core was slowed."""
 
 METHOD = (
     "Every variant runs in its own processes, pinned to the same cores; only one runs at a time. In each "
@@ -51,7 +56,7 @@ def legend(tables: Sequence[Table]) -> list[str]:
         for sentence in (*_ratios(table), *_reading(table.rows), *_estimates(table.rows), *_co2(table))
     )
     rows = [row for table in tables for row in table.rows]
-    return [*_noise(rows), *_together(rows), *dict.fromkeys(sentences), *_unobserved(rows)]
+    return [*_noise(rows), *_slowed(rows), *_together(rows), *dict.fromkeys(sentences), *_unobserved(rows)]
 
 
 def _unobserved(rows: Iterable[Row]) -> Iterator[str]:
@@ -76,6 +81,17 @@ def _noise(rows: Iterable[Row]) -> Iterator[str]:
         yield (
             f"A/A, {row.case.workload} {row.case.phase} batch {row.case.batch}: the baseline against itself "
             f"came out at {units.ratio_interval(ratio.value, ratio.low, ratio.high)}{found}."
+        )
+
+
+def _slowed(rows: Iterable[Row]) -> Iterator[str]:
+    """How much of the time the core was not all there."""
+    shares = [row.slowed_share for row in rows if row.slowed_share is not None]
+    if shares and mean(shares) >= WORTH_TELLING:
+        yield (
+            f"In {mean(shares):.0%} of the blocks the core had less than {WHOLE:.0%} of its best speed, told "
+            "by hashing right after each: its clock fell, or something else shared the core. Ratios compare "
+            "blocks of one round; times are those of a machine that is shared like this."
         )
 
 

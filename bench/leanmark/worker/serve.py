@@ -20,6 +20,7 @@ from leanmark import chain, registry
 from leanmark.backends.base import Backend, Executable, Work
 from leanmark.devices.base import Accelerator
 from leanmark.errors import Implausible, TookNoEffect, Unsupported, UsageError
+from leanmark.machine.core_speed import hash_bytes_per_s
 from leanmark.machine.disturbance import block_flags, unobserved
 from leanmark.machine.probes import BlockProbe
 from leanmark.meters.host_memory import Held, HostMemory
@@ -149,9 +150,11 @@ class Session:
         before = probe.read()
         block = runner.run_block(step, loops, device)
         after = probe.read()
+        speed = None if device.queues else hash_bytes_per_s()
         block = runner.with_device_times(step, loops, block, device)
         device.release()
-        return replace(block, flags=block_flags(before, after), clock_hz=after.clock_hz)
+        flags = block_flags(before, after)
+        return replace(block, flags=flags, clock_hz=after.clock_hz, hash_bytes_per_s=speed)
 
     @property
     def opened(self) -> _Opened:

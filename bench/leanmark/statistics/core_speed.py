@@ -1,0 +1,34 @@
+"""What the speed of the core itself leaves to doubt in a ratio of times. Pure.
+
+Rounds of one contest share whatever the core does, so their ratios need none of this. Two runs do not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from statistics import geometric_mean, median
+
+from leanmark.record import Interval, Series
+
+
+def change(below: Series, above: Series) -> float | None:
+    """How many times as fast the core was for ``above`` as for ``below``; ``None`` if either was not read."""
+    sides = [_typical(series) for series in (below, above)]
+    return sides[1] / sides[0] if sides[0] is not None and sides[1] is not None else None
+
+
+def widened(interval: Interval, faster: float) -> Interval:
+    """The interval of a ratio of times, with what it would be had the core been as fast on both sides.
+
+    Between the two lies the truth: steps that wait for memory follow the core's speed only in part.
+    """
+    return replace(interval, low=interval.low * min(1.0, faster), high=interval.high * max(1.0, faster))
+
+
+def _typical(series: Series) -> float | None:
+    """The geometric mean of the processes' medians, as the ratio of two runs has it."""
+    processes: dict[int, list[float]] = {}
+    for block in series.blocks:
+        if block.hash_bytes_per_s is not None:
+            processes.setdefault(block.process, []).append(block.hash_bytes_per_s)
+    return geometric_mean(median(speeds) for speeds in processes.values()) if processes else None
