@@ -23,7 +23,7 @@ from leanmark.protocol.layout import Layout
 from leanmark.protocol.messages import Ready, WorkloadSpec
 from leanmark.reading import tabulate
 from leanmark.reading.table import Row
-from leanmark.record import Measurement
+from leanmark.record import Measurement, SamplingPlan
 from leanmark.rival import Rival
 from leanmark.store import Records
 
@@ -80,18 +80,26 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         git(folder, "commit", "-qm", "x")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setenv("PYTHONPATH", str(BESIDE))
+        patch.setenv("PYTHONPATH", str(BESIDE), prepend=os.pathsep)
         yield folder
 
 
-def ran(folder: Path, ref: str, results: Path) -> Records:
-    selection = Selection(
-        workloads=(WorkloadSpec(name="slow:model", data="slow:loaders"),),
-        backends=("eager",),
-        phases=("inference",),
-        batches=(4,),
-    )
-    sampling = replace(QUICK, processes=1, rounds=12, block_s=0.002, warmup_s=5.0, timeout_s=60.0)
+SELECTION = Selection(
+    workloads=(WorkloadSpec(name="slow:model", data="slow:loaders"),),
+    backends=("eager",),
+    phases=("inference",),
+    batches=(4,),
+)
+SAMPLING = replace(QUICK, processes=1, rounds=12, block_s=0.002, warmup_s=5.0, timeout_s=60.0)
+
+
+def ran(
+    folder: Path,
+    ref: str,
+    results: Path,
+    selection: Selection = SELECTION,
+    sampling: SamplingPlan = SAMPLING,
+) -> Records:
     rival = worktree.resolve(ref, folder)
     made = plan.against(selection, sampling, rival.commit)
     with (
@@ -161,6 +169,26 @@ def test_quality_is_paired_with_the_other_commits_predictions(records: Records) 
 def test_nothing_is_left_behind(records: Records, repository: Path) -> None:
     assert git(repository, "worktree", "list").count("\n") == 0
     assert git(repository, "status", "--porcelain", "--untracked-files=no") == ""
+
+
+def test_both_commits_train_to_the_target_in_turns(repository: Path, tmp_path: Path) -> None:
+    selection = Selection(
+        workloads=(WorkloadSpec(name="mlp"),), backends=("eager",), phases=("training",), batches=(4,)
+    )
+    sampling = replace(QUICK, processes=1, rounds=6, block_s=0.002, warmup_s=0.02, target=0.5, target_seeds=2)
+    found = ran(repository, "HEAD~1", tmp_path, selection, sampling)
+    assert found.run.against is not None
+    there = found.run.against.commit
+    ours, theirs = (of(found, "quality_run", commit) for commit in (None, there))
+    assert (ours.status, theirs.status, ours.contest) == ("ok", "ok", theirs.contest)
+    turns = [[block.order for block in one.series[0].blocks] for one in (ours, theirs)]
+    assert turns == [[0, 1], [1, 0]]
+    known = row(found, "fp32").quality_run
+    assert known is not None
+    assert known.time is not None
+    assert known.time.comparison is not None
+    assert known.time.comparison.baseline.commit == there
+    assert known.time.comparison.reason == "not enough seeds: 2 of the 5 that an interval needs"
 
 
 def prepared(work: str, source: Source = HERE, **parts: str) -> Prepared:

@@ -106,17 +106,38 @@ def play(
     plan: SamplingPlan = QUICK,
 ) -> tuple[dict[str, Measurement], list[tuple[str, int]]]:
     """The records by chain, and who was asked for which seed."""
+    records, asked = in_turns(
+        *replies, cases=[of(name) for name in chains], meter=meter, has_time_for=has_time_for, plan=plan
+    )
+    return {case.technique: one for case, one in records.items()}, asked
+
+
+def in_turns(
+    *replies: Trained | BaseException,
+    cases: Sequence[Case],
+    meter: Meter[Any] | None = None,
+    has_time_for: Callable[[float], bool] = lambda seconds: True,
+    plan: SamplingPlan = QUICK,
+) -> tuple[dict[Case, Measurement], list[tuple[str, int]]]:
+    """The records by case, and who was asked for which seed."""
     replicas = [schedule.replica(plan, 1, (0,), seed) for seed in range(plan.target_seeds)]
-    trials = measuring.Trials(prepared=ready(), chains=chains, replicas=replicas, target=0.9)
-    script = Script(replies)
-    found: dict[str, measuring.Played] = {}
+    trials = measuring.Trials(cases={case: ready() for case in cases}, replicas=replicas, target=0.9)
+    script, found = Script(replies), dict[Case, measuring.Played]()
+    turns: list[tuple[str, int]] = []
     with contextlib.suppress(KeyboardInterrupt):
-        trials.play(found, cast(Launcher, script), meter, has_time_for)
-    records = {
-        name: measuring.record("run", replace(CASE, technique=name), trials, one)
-        for name, one in found.items()
-    }
-    return records, script.asked
+        trials.play(
+            found,
+            cast(Launcher, script),
+            meter,
+            has_time_for,
+            lambda case, seed: turns.append((case.label, seed)),
+        )
+    assert [chain.partition("@")[0] for chain, _ in turns] == [chain for chain, _ in script.asked]
+    return {case: measuring.record("run", case, trials, one) for case, one in found.items()}, turns
+
+
+def of(technique: str, commit: str | None = None) -> Case:
+    return replace(CASE, technique=technique, commit=commit)
 
 
 def played(*replies: Trained | BaseException, **how: Any) -> Measurement:
@@ -257,9 +278,34 @@ def test_runs_that_ended_before_an_interruption_are_kept() -> None:
 
 
 def test_only_what_trains_and_could_be_made_takes_part() -> None:
-    prepared = ready()
     wanted = ["prune", "int8", "bf16", "distill", "bf16", "tf32"]
-    assert measuring.chains(prepared, wanted) == [BASELINE, "prune", "bf16"]  # distill could not be made
+    found = measuring.cases(replace(CASE, phase="inference", device="cuda"), {None: ready()}, wanted)
+    # distill could not be made, int8 has no training step
+    assert list(found) == [of(BASELINE), of("prune"), of("bf16")]
+
+
+OTHER = "0" * 12
+
+
+def test_two_commits_train_in_turns_each_by_its_own_code() -> None:
+    sides = {None: ready(), OTHER: ready()}
+    cases = measuring.cases(CASE, sides, ["bf16"])
+    assert {case: made is sides[case.commit] for case, made in cases.items()} == {
+        of(BASELINE): True, of(BASELINE, OTHER): True, of("bf16"): True, of("bf16", OTHER): True,
+    }  # fmt: skip
+    both = [of(BASELINE), of(BASELINE, OTHER)]
+    records, asked = in_turns(*[trained(0.95)] * 6, cases=both)
+    there = f"fp32@{OTHER}"
+    assert asked == [("fp32", 0), (there, 0), (there, 1), ("fp32", 1), ("fp32", 2), (there, 2)]
+    assert len({one.contest for one in records.values()}) == 1
+
+
+def test_what_stops_the_unchanged_model_of_one_commit_stops_only_that_commit() -> None:
+    cases = [of(BASELINE), of(BASELINE, OTHER), of("bf16"), of("bf16", OTHER)]
+    replies = [trained(0.95), WorkerDied("the process was killed"), *[trained(0.95)] * 3]
+    records, asked = in_turns(*replies, cases=cases, plan=replace(QUICK, target_seeds=2))
+    assert asked == [("fp32", 0), (f"fp32@{OTHER}", 0), ("bf16", 0), ("bf16", 1), ("fp32", 1)]
+    assert [one.status for one in records.values()] == ["ok", "failed", "ok"]
 
 
 def compared(

@@ -12,6 +12,8 @@ from leanmark.reading.table import Table
 from leanmark.record import Case, Finding, Measurement, Provenance
 from leanmark.report import html, markdown, to_target
 from leanmark.report.console import rendered
+from leanmark.report.details import details
+from leanmark.rival import Rival
 
 from . import synthetic
 
@@ -125,6 +127,66 @@ def test_a_failed_sentinel_takes_these_verdicts_too() -> None:
         "inconclusive · energy inconclusive",
     ]
     assert any(line.startswith("bf16: time inconclusive: the A/A sentinel failed") for line in remarks(found))
+
+
+THERE = replace(FP32, commit="0123456789ab")
+
+
+def against(*made: Measurement) -> tuple[Table, ...]:
+    """Of a run against another commit, in which the unchanged model was timed at both."""
+    timed = [one for case in (THERE, FP32) for one in synthetic.passes(case, 1e-3)]
+    rival = Rival(ref="main", commit="0123456789ab")
+    records = replace(synthetic.records(), run=synthetic.run(against=rival))
+    return tabulate.build([replace(records, measurements=(*timed, *made))])
+
+
+def test_this_tree_is_compared_to_the_other_commit() -> None:
+    faster = (0.5, 1.02, 1.5, 1.96, 2.5)
+    found = against(synthetic.to_target(FP32, faster), synthetic.to_target(THERE, FIVE))
+    before, after = rows(found)
+    assert [before[0], before[2], before[-1]] == ["fp32@0123456789ab", "–", "baseline"]
+    assert [after[0], after[2], after[4], after[-1]] == [
+        "fp32", "0.50× [0.49, 0.51]", "0.50× [0.49, 0.51]", "better · energy better"
+    ]  # fmt: skip
+    told = dict(details(found[0].rows[1]))
+    assert "; 0.50× [0.49, 0.51] of fp32@0123456789ab's, better;" in told["Training to accuracy 97.0 %"]
+    for width in (80, 160):
+        assert "[0.49, 0.51]" in rendered(found, width, color=False).partition(TITLE)[2]
+    assert "<small>[0.49, 0.51]</small>" in html.render(found).partition(TITLE)[2]
+
+
+def test_a_technique_is_compared_to_the_same_at_the_other_commit() -> None:
+    there = replace(BF16, commit="0123456789ab")
+    sides = {FP32: 3.0, THERE: 5.0, BF16: 2.0, there: 1.0}
+    found = against(
+        *(synthetic.to_target(case, [scale * each for each in FIVE]) for case, scale in sides.items())
+    )
+    told = {row[0]: (row[2], row[-1]) for row in rows(found)}
+    assert told["bf16"] == ("2.00× [2.00, 2.00]", "worse · energy worse")
+    assert told["bf16@0123456789ab"] == ("–", "baseline")
+
+
+def test_too_few_seeds_of_two_commits_say_so() -> None:
+    found = against(synthetic.to_target(FP32, (1.0, 2.0)), synthetic.to_target(THERE, (2.0, 4.0)))
+    assert rows(found)[1][2:5] == ["0.50×‡", "75.0 J (50.0 J to 100 J)", "0.50×‡"]
+    assert rows(found)[1][-1] == "inconclusive"
+    assert (
+        "fp32: time inconclusive: not enough seeds: 2 of the 5 that an interval needs; "
+        "--profile full trains 5"
+    ) in remarks(found)
+
+
+def test_a_target_that_only_the_other_commit_missed_leaves_no_ratio_and_says_why() -> None:
+    missed = replace(synthetic.to_target(THERE, FIVE), status="skipped", reason="not by 1 of 5", series=())
+    found = against(synthetic.to_target(FP32, FIVE), missed)
+    assert (rows(found)[1][2], rows(found)[1][-1]) == ("–", "inconclusive")
+    assert f"fp32: time inconclusive: {missed.case.id}: not by 1 of 5" in remarks(found)
+
+
+def test_commits_that_trained_other_work_have_no_ratio() -> None:
+    other = replace(synthetic.to_target(THERE, FIVE), work="another recipe")
+    found = against(synthetic.to_target(FP32, FIVE), other)
+    assert (rows(found)[1][2], rows(found)[1][-1]) == ("–", "baseline")
 
 
 @pytest.mark.parametrize("width", [80, 160])

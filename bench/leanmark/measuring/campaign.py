@@ -73,6 +73,7 @@ class Campaign:
         check_budget(plan)
         self._prepared: dict[tuple[str, str | None], Prepared] = {}
         self._contests: dict[tuple[str, ...], Contest | None] = {}
+        self._trained: set[str] = set()
         with contextlib.ExitStack() as stack:  # what was opened is closed where the rest cannot be
             if plan.gpu:
                 stack.callback(GpuLock(plan.gpu).close)
@@ -156,6 +157,7 @@ class Campaign:
                 self._keep(failure(self.run.id, rival, "latency", UNPREPARED, error))
             return
         sides = {commit: self._prepare(replace(case, commit=commit)) for commit in _commits(rivals)}
+        self._train_to_quality(case, sides)
         fit = list(self._fit(rivals, sides))
         if not fit:
             return
@@ -220,15 +222,24 @@ class Campaign:
             else:
                 prepared.ready[name] = ready
                 self._keep_ready(subject, ready, costs)
-        if self.plan.sampling.target is not None and BASELINE in prepared.ready:
-            self._train_to_quality(case, prepared, [other.technique for other in ours])
         return prepared
 
-    def _train_to_quality(self, case: Case, prepared: Prepared, techniques: Sequence[str]) -> None:
+    def _train_to_quality(self, case: Case, sides: Sides) -> None:
+        """Once for each workload: its techniques at all commits, in turns."""
         sampling, threads = self.plan.sampling, case.threads
+        if sampling.target is None or case.workload in self._trained:
+            return
+        self._trained.add(case.workload)
+        techniques = [other.technique for other in self.plan.cases if other.workload == case.workload]
+        cases = quality_run.cases(case, sides, techniques)
+        refused = prepare_pass.refusal(tuple(sides.values()))
+        if refused is not None:
+            for one, made in cases.items():
+                work = made.ready[BASELINE].work
+                self._keep(failure(self.run.id, one, "quality_run", work, refused))
+            return
         trials = quality_run.Trials(
-            prepared=prepared,
-            chains=quality_run.chains(prepared, techniques),
+            cases=cases,
             replicas=[
                 schedule.replica(sampling, threads, self._cores, seed)
                 for seed in range(sampling.target_seeds)
@@ -236,18 +247,17 @@ class Campaign:
             target=sampling.target if isinstance(sampling.target, float) else None,
         )
 
-        def begin(chain: str, seed: int) -> None:
-            self._account.begin(f"{case.workload}: training {chain} to its target, seed {seed}", "prepare")
+        def begin(one: Case, seed: int) -> None:
+            self._account.begin(
+                f"{case.workload}: training {one.label} to its target, seed {seed}", "prepare"
+            )
 
-        subject = replace(
-            case, backend="eager", device=quality_run.DEVICE, phase="training", batch=1, sentinel=False
-        )
-        played: dict[str, quality_run.Played] = {}
+        played: dict[Case, quality_run.Played] = {}
         try:
             trials.play(played, self._launcher, self._making_meter, self._engine.has_time_for, begin)
         finally:  # of a run that is interrupted, too, what is finished is kept
-            for chain, found in played.items():
-                self._keep(quality_run.record(self.run.id, replace(subject, technique=chain), trials, found))
+            for one, found in played.items():
+                self._keep(quality_run.record(self.run.id, one, trials, found))
 
     def _start_parents(self, threads: int, source: Source) -> schedule.Replica:
         """Let the preloaded parents import while the first model trains; the first of them trains it."""

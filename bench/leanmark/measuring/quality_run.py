@@ -1,9 +1,9 @@
-"""Training runs to a quality target: a process for each chain and seed, and one record of each chain."""
+"""Training runs to a quality target: a process for each case and seed, and one record of each case."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from leanmark import units
@@ -35,7 +35,7 @@ class Trial:
 
 @dataclass(slots=True)
 class Played:
-    """What became of one chain: its runs, and why there are no more of them."""
+    """What became of one case: its runs, and why there are no more of them."""
 
     trials: list[Trial] = field(default_factory=list)
     error: LeanmarkError | None = None
@@ -43,59 +43,65 @@ class Played:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trials:
-    """What is asked for: a run of each of ``chains`` on each of ``replicas``, to ``target`` (``None``: the
-    workload's own). The first chain is the baseline."""
+    """What is asked for: a run of each of ``cases`` on each of ``replicas``, to ``target`` (``None``: the
+    workload's own). Each case trains by the code of its ``prepared`` models; the first is a baseline."""
 
-    prepared: Prepared
-    chains: Sequence[str]
+    cases: Mapping[Case, Prepared]
     replicas: Sequence[Replica]
     target: float | None
 
     def play(
         self,
-        played: dict[str, Played],
+        played: dict[Case, Played],
         launcher: Launcher,
         meter: Meter[Any] | None,
         has_time_for: Callable[[float], bool],
-        begin: Callable[[str, int], None] = lambda chain, seed: None,
+        begin: Callable[[Case, int], None] = lambda case, seed: None,
     ) -> None:
-        """The baseline's first run in any case, those of the other chains and seeds while there is time.
+        """The first case's first run in any case, those of the others and of other seeds while there is time.
 
-        All chains have their turn with one seed before the next; the next begins one chain further on. What
+        All cases have their turn with one seed before the next; the next begins one case further on. What
         a run came to is in ``played`` as soon as it has ended: somebody may not wait for the next.
         """
-        longest_s = 0.0
+        waiting, longest_s = list(self.cases), 0.0
         for seed, replica in enumerate(self.replicas):
-            turn = [name for name in self.chains if name not in played or played[name].error is None]
-            if not turn or (seed and not has_time_for(longest_s)):
+            if not waiting or (seed and not has_time_for(longest_s)):
                 break
-            first = seed % len(turn)
-            for order, name in enumerate((*turn[first:], *turn[:first])):
+            first = seed % len(waiting)
+            for order, case in enumerate((*waiting[first:], *waiting[:first])):
+                if case not in waiting:
+                    continue
                 try:
-                    if not seed and name != BASELINE and not has_time_for(0.0):
+                    if played and not seed and not has_time_for(0.0):
                         raise OutOfTime
-                    begin(name, seed)
-                    one = self._run(name, seed, order, replica, launcher, meter)
+                    begin(case, seed)
+                    one = self._run(case, seed, order, replica, launcher, meter)
                 except LeanmarkError as error:
-                    played.setdefault(name, Played()).error = error
-                    if name == BASELINE and not seed:
-                        return  # what stops the unchanged model stops them all
+                    played.setdefault(case, Played()).error = error
+                    waiting = [other for other in waiting if not _stopped(other, case, seed)]
                 else:
-                    played.setdefault(name, Played()).trials.append(one)
+                    played.setdefault(case, Played()).trials.append(one)
             round_s = sum(one.trials[-1].trained.time_s for one in played.values() if one.trials)
             longest_s = max(longest_s, round_s)
 
     def _run(
-        self, name: str, seed: int, order: int, replica: Replica, launcher: Launcher, meter: Meter[Any] | None
+        self,
+        case: Case,
+        seed: int,
+        order: int,
+        replica: Replica,
+        launcher: Launcher,
+        meter: Meter[Any] | None,
     ) -> Trial:
+        prepared = self.cases[case]
         request = messages.TrainToQuality(
-            workload=self.prepared.spec,
-            chain=name,
+            workload=prepared.spec,
+            chain=case.technique,
             target=self.target,
             seed=seed,
             place=messages.Place(cores=replica.cores, threads=replica.layout.threads),
         )
-        worker = launcher.server(replica.layout, self.prepared.source).fork()
+        worker = launcher.server(replica.layout, prepared.source).fork()
         with CostMeter(meter) as metered:
             try:
                 trained: messages.Trained = worker.ask(request, TIMEOUT_S, metered.notice)
@@ -105,11 +111,24 @@ class Trials:
         return Trial(seed=seed, order=order, trained=trained, energy=energy, reason=metered.reason)
 
 
-def chains(prepared: Prepared, techniques: Sequence[str]) -> list[str]:
-    """The baseline, and those of ``techniques`` that could be made and have a training step where models are
-    made."""
+def cases(
+    like: Case, sides: Mapping[str | None, Prepared], techniques: Iterable[str]
+) -> dict[Case, Prepared]:
+    """What trains of the workload of ``like``, the baseline first and the commits of ``sides`` in turns: the
+    ``techniques`` that could be made and have a training step where models are made."""
+    subject = replace(like, backend="eager", device=DEVICE, phase="training", batch=1, sentinel=False)
     trained = (name for name in techniques if possible(name, "eager", DEVICE, "training", []))
-    return [name for name in dict.fromkeys((BASELINE, *trained)) if name in prepared.ready]
+    return {
+        replace(subject, technique=name, commit=commit): prepared
+        for name in dict.fromkeys((BASELINE, *trained))
+        for commit, prepared in sides.items()
+        if name in prepared.ready
+    }
+
+
+def _stopped(other: Case, failed: Case, seed: int) -> bool:
+    """Whether ``other`` has no more turns: what stops the unchanged model stops all of its commit."""
+    return other == failed or (not seed and failed.technique == BASELINE and other.commit == failed.commit)
 
 
 def record(run: str, case: Case, trials: Trials, played: Played) -> Measurement:
@@ -117,7 +136,7 @@ def record(run: str, case: Case, trials: Trials, played: Played) -> Measurement:
 
     The mean of those that did would be that of the lucky ones.
     """
-    work, found = trials.prepared.ready[BASELINE].work, played.trials
+    work, found = trials.cases[case].ready[BASELINE].work, played.trials
     if played.error is not None:
         return failure(run, case, "quality_run", work, played.error)
     reason = _not_reached(found)
@@ -128,7 +147,7 @@ def record(run: str, case: Case, trials: Trials, played: Played) -> Measurement:
         status="skipped" if reason else "ok",
         reason=reason,
         work=work,
-        contest=short_hash([run, "quality_run", case.workload, case.commit]),
+        contest=short_hash([run, "quality_run", case.workload]),
         series=() if reason else tuple(_series(found)),
         findings=tuple(_findings(found, len(trials.replicas))),
         executed={

@@ -1,7 +1,8 @@
 """What training to a quality target took: time, energy and epochs, over runs with other seeds. Pure.
 
-A technique's runs are compared to the unchanged model's seed by seed: both began with weights and an order of
-samples drawn from the same seed, and had their turns one after the other. Seeds are what is replicated.
+A technique's runs are compared to the unchanged model's seed by seed, in a run against another commit to the
+same technique's there: both began with weights and an order of samples drawn from one seed, and took turns.
+Seeds are what is replicated.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from leanmark.intensity import Intensity
 from leanmark.reading import carbon, sci
 from leanmark.reading.compare import Side, compare_series
 from leanmark.record import NO_COUNTER, Case, Comparison, Measurement, Run, Status, Summary, left_out
+from leanmark.reference import reference_among
 from leanmark.statistics import instrument, stats
 
 _NO_ENERGY = "no-energy-of-run"
@@ -24,8 +26,8 @@ _NO_ENERGY = "no-energy-of-run"
 class Spread:
     """One quantity over the runs; ``doubt`` is the meter's half-width, with its gain, ``None`` if unknown.
 
-    ``comparison`` is to the unchanged model, ``plain_ratio`` the value over its value
-    where too few runs give no interval.
+    ``comparison`` is to the unchanged model or the same at another commit, ``plain_ratio`` the value over its
+    value where too few runs give no interval.
     """
 
     summary: Summary
@@ -69,16 +71,17 @@ def find(
     """Of the workload and technique of ``case``; ``None`` where there is none."""
     if case.sentinel:
         return None
-    same = case.workload, case.commit
     made = {
-        one.case.technique: one
+        (one.case.technique, one.case.commit): one
         for one in measurements
-        if one.pass_name == "quality_run" and (one.case.workload, one.case.commit) == same
+        if one.pass_name == "quality_run" and one.case.workload == case.workload
     }
-    one = made.get(case.technique)
+    one = made.get((case.technique, case.commit))
     if one is None:
         return None
-    found = _read(run, one, None if case.is_baseline else made.get(case.baseline().technique))
+    reference = reference_among(one.case, (other.case for other in made.values()))
+    before = made.get((reference.technique, reference.commit)) if reference else None
+    found = _read(run, one, before)
     if found.energy is None or intensity is None:
         return found
     site = run.site
@@ -125,12 +128,12 @@ def _spread(run: Run, one: Measurement, before: Measurement | None, metric: str)
     spread = Spread(
         summary=summary, least=min(series.values), most=max(series.values), doubt=stated if stated else None
     )
-    if before is None or other is None:
+    if before is None or before.work != one.work:
         return spread
     compared = compare_series(Side(run=run, measurement=before), Side(run=run, measurement=one), metric)
-    reference = stats.summarize(other).value
-    few = compared.ratio is None and compared.pairs > 0
-    return replace(spread, comparison=compared, plain_ratio=summary.value / reference if few else None)
+    if other is None or compared.ratio is not None or not compared.pairs:
+        return replace(spread, comparison=compared)
+    return replace(spread, comparison=compared, plain_ratio=summary.value / stats.summarize(other).value)
 
 
 def _without_energy(one: Measurement) -> str | None:

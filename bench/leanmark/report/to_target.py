@@ -82,7 +82,7 @@ def _unsettled(quantity: str, compared: Comparison | None) -> Iterator[str]:
     if compared is None:
         return
     if compared.reason:
-        few = compared.ratio is None and compared.processes < MIN_PROCESSES
+        few = compared.ratio is None and 0 < compared.processes < MIN_PROCESSES
         hint = f"; --profile full trains {FULL.target_seeds}" if few else ""
         yield f"{quantity} {compared.verdict}: {compared.reason}{hint}"
     if compared.detectable and not compared.demoted and compared.verdict in ("same", "inconclusive"):
@@ -194,10 +194,8 @@ def verdict(row: Row) -> str:
     known = row.quality_run
     if known is None or known.time is None:
         return "not reached" if known and known.epochs else known.status if known else ""
-    if row.case.is_baseline:
-        return "baseline"
     if known.time.comparison is None:
-        return "no baseline"
+        return "baseline" if row.case.is_baseline or row.case.commit else "no baseline"
     compared = known.energy.comparison if known.energy else None
     told = f" · energy {compared.verdict}" if compared and compared.ratio else ""
     return known.time.comparison.verdict + told
