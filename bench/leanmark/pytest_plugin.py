@@ -207,7 +207,7 @@ class Session:
         for label, page in (("records", path), ("summary", pages.markdown), ("page", pages.html)):
             terminalreporter.write_line(f"{label:8} {page}")
         for broken in self.broken_runs:
-            what = f"{broken.case.workload}, {broken.case.technique}: training to its target"
+            what = f"{broken.case.workload}, {broken.case.label}: training to its target"
             terminalreporter.write_line(f"{what}: {broken.status}: {broken.reason}", red=True)
         for one in self.worse:
             terminalreporter.write_line(
