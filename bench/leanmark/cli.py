@@ -326,7 +326,7 @@ def compare(a: Path, b: Path) -> None:
     from leanmark.report.console import console
 
     older, newer = store.load(a), store.load(b)
-    listing.comparisons(across.compare_runs(older, newer), across.lost(older, newer), console())
+    listing.comparisons(across.compare_runs(older, newer), across.uncompared(older, newer), console())
 
 
 @group.command()

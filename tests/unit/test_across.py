@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from rich.console import Console
 from leanmark.errors import NotComparable
 from leanmark.reading import across, gate
 from leanmark.reading.compare import pairing
-from leanmark.record import DOMAIN_LOST, Case, Comparison, Finding
+from leanmark.record import DOMAIN_LOST, Case, Comparison, Finding, Measurement
 from leanmark.report import listing
 from leanmark.store import Records
 
@@ -57,8 +58,8 @@ def with_seeds(records: Records, seeds: Iterable[int]) -> Records:
 def printed(older: Records, newer: Records) -> str:
     """What `leanmark compare` prints."""
     out = io.StringIO()
-    lost = across.lost(older, newer)
-    listing.comparisons(across.compare_runs(older, newer), lost, Console(file=out, width=220))
+    rest = across.uncompared(older, newer)
+    listing.comparisons(across.compare_runs(older, newer), rest, Console(file=out, width=220))
     return out.getvalue()
 
 
@@ -228,11 +229,73 @@ def test_compare_tells_what_the_other_run_lost_and_why() -> None:
     newer = run(SLOW, id="8a4b")
     text = printed(older, replace(newer, measurements=(*newer.measurements, *lost)))
     assert text.splitlines()[-2:] == [
-        f"{OTHER.id}: invalid: ran in float32",
-        f"{OTHER.id}: energy: skipped: the time budget ended",
+        "not compared",
+        f"{OTHER.id}: in B invalid: ran in float32",
     ]
     failed = replace(newer.measurements[0], status="failed", reason="its accuracy was nan", series=())
     text = printed(run(FAST), replace(newer, measurements=(failed,)))
-    assert f"{CASE.id}: training to its target: failed: its accuracy was nan" in text
+    assert f"{CASE.id}: training to its target: in B failed: its accuracy was nan" in text
     assert failed.reason is not None
     assert failed.reason not in printed(older, newer)
+
+
+def steps(technique: str, *, run: str = "7f3a", **changes: Any) -> list[Measurement]:
+    """The latency and energy passes of one case of a step."""
+    case = replace(CASE, technique=technique, phase="inference")
+    passes = [one for one in synthetic.passes(case, 1e-3) if one.pass_name != "memory"]
+    return [replace(one, run=run, **changes) for one in passes]
+
+
+def test_compare_tells_everything_that_it_does_not_compare() -> None:
+    failed = {"status": "failed", "reason": "killed", "series": ()}
+    slow = {"status": "skipped", "reason": "no time", "series": ()}
+    timed, metered = steps("bf16")
+    older = [timed, metered, *steps("prune"), *steps("int8", **failed), *steps("tf32", **slow), *steps("w8")]
+    unmetered = replace(metered, run="8a4b", **slow)
+    newer = [
+        replace(timed, run="8a4b"), unmetered, *steps("prune", run="8a4b", **failed),
+        *steps("int8", run="8a4b"), *steps("tf32", run="8a4b", **slow), *steps("fp16", run="8a4b", **failed),
+    ]  # fmt: skip
+    a, b = (
+        replace(run(FAST, id=id), measurements=tuple(made)) for id, made in (("7f3a", older), ("8a4b", newer))
+    )
+    assert {case.technique: reason for case, reason in across.uncompared(a, b)} == {
+        "bf16": "energy: in B skipped: no time",
+        "prune": "in B failed: killed",
+        "int8": "in A failed: killed",
+        "tf32": "in both skipped: no time",
+        "w8": "only in A",
+        "fp16": "only in B, failed: killed",
+    }
+    assert list(across.uncompared(a, a)) == [
+        (older[4].case, "in both failed: killed"),
+        (older[6].case, "in both skipped: no time"),
+    ]
+
+
+def test_many_cases_with_one_reason_are_counted() -> None:
+    older = replace(run(FAST), measurements=tuple(steps("fp32") + steps("bf16", status="ok")))
+    more = [one for ratio in range(1, 9) for one in steps(f"prune(ratio=0.{ratio})", run="8a4b")]
+    newer = replace(run(FAST, id="8a4b"), measurements=tuple(steps("fp32", run="8a4b") + more))
+    last = printed(older, newer).partition("only in A")[2]
+    assert last.count("mlp/inference/b1/prune") == 6
+    assert last.endswith(" and 2 more: only in B\n")
+
+
+def test_energy_that_only_one_run_has_is_told() -> None:
+    newer = run(SLOW, id="8a4b")
+    [one] = newer.measurements
+    newer = replace(newer, measurements=(replace(one, series=one.series[:1]),))
+    assert list(across.uncompared(run(FAST), newer)) == [
+        (CASE, "training to its target: run_to_quality_j only in A")
+    ]
+
+
+def test_runs_without_a_common_number_say_why() -> None:
+    older = replace(run(FAST), measurements=tuple(steps("bf16") + steps("w8")))
+    skipped = steps("bf16", run="8a4b", status="skipped", reason="no time", series=())
+    newer = replace(run(FAST, id="8a4b"), measurements=tuple(skipped + steps("prune", run="8a4b")))
+    with pytest.raises(
+        NotComparable, match=r"in common; mlp/inf.*/bf16/eager/cpu/t1: in B skipped: no time$"
+    ):
+        across.compare_runs(older, newer)

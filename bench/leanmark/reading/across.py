@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 from leanmark.errors import NotComparable
 from leanmark.reading.compare import Side, check_comparable, compare_series
@@ -13,6 +14,9 @@ from leanmark.statistics.merge import merged
 from leanmark.store import Records
 
 _METRICS = ("latency_s", "working_memory_bytes", "energy_j", "run_to_quality_s", "run_to_quality_j")
+
+_INDEPENDENT: tuple[tuple[Pass, ...], ...] = (("latency", "memory", "energy"), ("quality_run",))
+"""Passes of a step, and of a training run: one of these needs none of the others."""
 
 _LABELS: dict[Pass, str] = {
     "memory": "memory: ",
@@ -30,7 +34,11 @@ def compare_runs(a: Records, b: Records) -> tuple[Comparison, ...]:
     """
     found = tuple(_comparisons(a, b))
     if not found and not any(broken(a, b)):
-        raise NotComparable(f"{a.path.name} and {b.path.name} have no measured case in common")
+        shared = {one.case for one in a.measurements} & {one.case for one in b.measurements}
+        told = (f"{case.id}: {reason}" for case, reason in uncompared(a, b) if case in shared)
+        raise NotComparable(
+            "; ".join((f"{a.path.name} and {b.path.name} have no measured case in common", *islice(told, 3)))
+        )
     return found
 
 
@@ -58,6 +66,20 @@ def lost(a: Records, b: Records) -> Iterator[Measurement]:
             yield one
 
 
+def uncompared(a: Records, b: Records) -> Iterator[tuple[Case, str]]:
+    """What of either run is in no comparison, and why; not a target that B alone did not reach, as above."""
+    theirs, ours = _by_pass(a), _by_pass(b)
+    for case in dict.fromkeys((*theirs, *ours)):
+        before, after = theirs.get(case, {}), ours.get(case, {})
+        for names in _INDEPENDENT:
+            for name in names:
+                reason = _obstacle(before.get(name), after.get(name))
+                if reason:
+                    yield case, _LABELS.get(name, "") + reason
+                if reason and name == "latency":
+                    break  # why there is no other pass either
+
+
 def broken(a: Records, b: Records) -> Iterator[Measurement]:
     """Of what B lost, the latencies and training runs to a target that failed or turned out invalid."""
     for one in lost(a, b):
@@ -68,6 +90,37 @@ def broken(a: Records, b: Records) -> Iterator[Measurement]:
 def why(one: Measurement) -> str:
     """What became of a measurement without a number: ``memory: failed: the process was killed``."""
     return f"{_LABELS.get(one.pass_name, '')}{one.status}: {one.reason}"
+
+
+def _obstacle(before: Measurement | None, after: Measurement | None) -> str | None:
+    """Why a pass of both runs is not compared in full; ``None`` where it is, or where neither has it."""
+    sides = {side: one for side, one in (("A", before), ("B", after)) if one}
+    why_not = {side: f"{one.status}: {one.reason}" for side, one in sides.items() if one.status != "ok"}
+    if len(sides) == 1:
+        [side] = sides
+        return ", ".join((f"only in {side}", *why_not.values()))
+    if before is None or after is None or (before.status == "ok" and _missed(after)):
+        return None
+    if len(why_not) == 2 and len(set(why_not.values())) == 1:
+        return f"in both {why_not['A']}"
+    if why_not:
+        return "; ".join(f"in {side} {text}" for side, text in why_not.items())
+    lone = (
+        f"{metric} only in {side}"
+        for one, other, side in ((before, after, "A"), (after, before, "B"))
+        for metric in _METRICS
+        if one.find(metric) and not other.find(metric)
+    )
+    return "; ".join(lone) or None
+
+
+def _by_pass(records: Records) -> dict[Case, dict[Pass, Measurement]]:
+    """What each case of the run's own commit came to; an A/A sentinel has no case in another run."""
+    found: dict[Case, dict[Pass, Measurement]] = {}
+    for one in merged(records.measurements):
+        if one.case.commit is None and not one.case.sentinel:
+            found.setdefault(one.case, {})[one.pass_name] = one
+    return found
 
 
 def _missed(one: Measurement) -> bool:

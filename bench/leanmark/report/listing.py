@@ -12,10 +12,12 @@ from rich.text import Text
 from leanmark import units
 from leanmark.catalogue import Item
 from leanmark.doctor import Diagnosis
-from leanmark.reading import across
 from leanmark.reading.compare import pairing
 from leanmark.reading.gate import Ruling
-from leanmark.record import Comparison, Environment, Measurement
+from leanmark.record import Case, Comparison, Environment
+
+_NAMED = 6
+"""Cases that one reason is told of by name."""
 
 _LEVELS = {"ok": ("ok", "green"), "warn": ("!", "yellow"), "unknown": ("?", "dim")}
 
@@ -31,8 +33,10 @@ def catalogue(kind: str, items: Sequence[Item], console: Console) -> None:
     console.print()
 
 
-def comparisons(found: Iterable[Comparison], lost: Iterable[Measurement], console: Console) -> None:
-    """What `leanmark compare` prints: B over A, a row for each case and metric, and what B lost of A."""
+def comparisons(
+    found: Iterable[Comparison], uncompared: Iterable[tuple[Case, str]], console: Console
+) -> None:
+    """What `leanmark compare` prints: B over A, a row for each case and metric, and what is not compared."""
     grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False)
     for header in ("case", "metric", "B / A [95 %]", "verdict", "because"):
         grid.add_column(header, overflow="fold")
@@ -43,8 +47,14 @@ def comparisons(found: Iterable[Comparison], lost: Iterable[Measurement], consol
         grid.add_row(*map(Text, (one.candidate.id, one.metric, text, one.verdict, because)))
     if grid.rows:
         console.print(grid)
-    for lacking in lost:
-        console.print(Text(f"{lacking.case.id}: {across.why(lacking)}"))
+    groups: dict[str, list[str]] = {}
+    for case, reason in uncompared:
+        groups.setdefault(reason, []).append(case.id)
+    if groups:
+        console.print(Text("not compared", style="bold"))
+    for reason, names in groups.items():
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        console.print(Text(f"{', '.join(names[:_NAMED])}{more}: {reason}"))
 
 
 def rulings(found: Sequence[Ruling], console: Console) -> None:
