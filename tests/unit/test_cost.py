@@ -8,11 +8,15 @@ import pytest
 from leanmark.errors import MeterError, StuckCounter
 from leanmark.measuring.cost import CostMeter
 from leanmark.meters.base import Evidence, Meter, Reading, Stopped
+from leanmark.meters.energy import choose
+from leanmark.meters.nvml import Gpu
+from leanmark.meters.nvml_energy import NvmlEnergy
 from leanmark.meters.rapl import Rapl
 from leanmark.protocol.messages import Notice, Ready
 from leanmark.record import DOMAIN_LOST, Finding, ModelFacts, Provenance
 from leanmark.testing.clock import VirtualClock
-from leanmark.testing.power import Constant
+from leanmark.testing.nvml import FakeGpu, FakeNvml
+from leanmark.testing.power import Constant, Switched
 from leanmark.testing.powercap import FakePowercap, FakeZone, Fault
 
 BEGINS, ENDED = Notice("begins"), Notice("ended")
@@ -142,3 +146,26 @@ def test_a_part_of_the_machine_that_told_nothing_is_named(tmp_path: Path) -> Non
         assert cost.cost(replace(READY, time_s=seconds)).energy_j == pytest.approx(
             seconds * (50.0 if doubts else 55.0), rel=0.3 if doubts else 0.01
         )
+
+
+def test_a_training_run_on_a_gpu_has_the_joules_of_its_window() -> None:
+    """60 W, then 300 W for as long as a worker trains, which begins as soon as it has said so."""
+    pytest.importorskip("pynvml")
+    clock, load = VirtualClock(), Switched(60.0)
+    with FakeNvml([FakeGpu(power=load, update_s=0.1)], clock).installed():
+        tried = NvmlEnergy(Gpu(0), clock=clock, sleep=clock.sleep, repeat=clock.repeat)
+        meter = choose("gpu", {"nvml_energy": tried}, clock.sleep).meter
+        assert meter is tried
+        with CostMeter(meter) as cost:
+            began_s = clock.now_s
+            load.switch(began_s, 300.0)
+            cost.notice(BEGINS)
+            assert clock.now_s - began_s < 1e-3  # how often the counter changes is known since the choice
+            clock.sleep(5.0)
+            load.switch(clock.now_s, 60.0)
+            cost.notice(ENDED)
+        found = cost.energy(5.0)
+    assert found is not None
+    assert (found.meter, found.scope, found.gain) == ("nvmlenergy", "device", 0.10)
+    assert found.doubt_j is not None
+    assert abs(found.joules - 1500.0) <= found.doubt_j < 15.0

@@ -65,6 +65,7 @@ class Script:
     def __init__(self, replies: Sequence[Trained | BaseException]) -> None:
         self.replies = list(replies)
         self.asked: list[tuple[str, int]] = []
+        self.devices: set[str] = set()
 
     def server(self, layout: object, source: object) -> Script:
         return self
@@ -74,6 +75,7 @@ class Script:
 
     def ask(self, request: messages.TrainToQuality, timeout_s: float, notice: Callable[..., None]) -> Trained:
         self.asked.append((request.chain, request.seed))
+        self.devices.add(request.device)
         reply = self.replies.pop(0)
         if isinstance(reply, BaseException):
             raise reply
@@ -133,6 +135,7 @@ def in_turns(
             lambda case, seed: turns.append((case.label, seed)),
         )
     assert [chain.partition("@")[0] for chain, _ in turns] == [chain for chain, _ in script.asked]
+    assert script.devices == {case.device for case in cases}
     return {case: measuring.record("run", case, trials, one) for case, one in found.items()}, turns
 
 
@@ -279,9 +282,19 @@ def test_runs_that_ended_before_an_interruption_are_kept() -> None:
 
 def test_only_what_trains_and_could_be_made_takes_part() -> None:
     wanted = ["prune", "int8", "bf16", "distill", "bf16", "tf32"]
-    found = measuring.cases(replace(CASE, phase="inference", device="cuda"), {None: ready()}, wanted)
+    found = measuring.cases(replace(CASE, phase="inference", batch=32), {None: ready()}, wanted)
     # distill could not be made, int8 has no training step
     assert list(found) == [of(BASELINE), of("prune"), of("bf16")]
+
+
+def test_it_trains_on_the_device_of_the_run() -> None:
+    prepared = ready()
+    prepared.ready["tf32"] = prepared.ready[BASELINE]
+    gpu = replace(CASE, phase="inference", device="cuda")
+    cases = list(measuring.cases(gpu, {None: prepared}, ["tf32", "int8"]))
+    assert cases == [replace(of(name), device="cuda") for name in (BASELINE, "tf32")]
+    records, _ = in_turns(*[trained(0.95)] * 6, cases=cases)
+    assert {case.device for case in records} == {"cuda"}
 
 
 OTHER = "0" * 12
@@ -329,12 +342,19 @@ def test_a_technique_is_compared_seed_by_seed() -> None:
     assert told["Energy of training to it"].endswith("; 0.50× [0.48, 0.52] of fp32's, better")
 
 
-def test_training_for_a_gpu_is_told_to_be_the_processors() -> None:
+def test_training_on_another_device_than_the_rows_is_told() -> None:
     tables = tabulate.build([synthetic.records()])
     row = next(row for table in tables for row in table.rows if row.role == "baseline")
     known = reading.find(RUN, [played(*REACHED)], CASE)
-    told = dict(details(replace(row, quality_run=known, case=replace(row.case, device="cuda"))))
-    assert ", on the processor, where models are made; 1 to 3 of" in told["Training to accuracy 90.0 %"]
+    assert known is not None
+    label = "Training to accuracy 90.0 %"
+    for device, told in (
+        ("cpu", ", on the processor, where models are made; 1 to 3 of"),
+        ("cuda", " s; 1 to"),
+    ):
+        trained_on = replace(known, device=device)
+        gpu = replace(row, quality_run=trained_on, case=replace(row.case, device="cuda"))
+        assert told in dict(details(gpu))[label]
 
 
 def test_few_seeds_give_a_ratio_without_a_verdict() -> None:

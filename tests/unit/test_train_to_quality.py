@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import pytest
 import torch
 from torch import nn
+from torch.amp import GradScaler
 
 from leanmark import chain
+from leanmark.devices.torch_cuda import TorchCuda
 from leanmark.errors import Implausible, TookNoEffect, Unsupported
 from leanmark.protocol.messages import Notice, Trained
 from leanmark.record import BASELINE
 from leanmark.techniques.base import Context
 from leanmark.techniques.prune import Prune
+from leanmark.testing.clock import VirtualClock
+from leanmark.testing.torch_cuda import FakeTorchCuda
 from leanmark.worker import quality_run
 from leanmark.workloads.base import Dataset, Recipe, Split, Workload
 from leanmark.workloads.training import outputs, seeded, train
@@ -247,3 +251,92 @@ def test_what_cannot_be_trained_to_a_target_says_why(
 ) -> None:
     with pytest.raises(Unsupported, match=reason):
         run(workload, target)
+
+
+class Behind(TorchCuda):
+    """A device that works later than it is asked to, whose tensors are the processor's."""
+
+    name = "cpu"
+
+
+class Launching(nn.Module):
+    """Takes the device ``STEP_S`` in training, and ``LOOK_S`` else."""
+
+    def __init__(self, cuda: FakeTorchCuda) -> None:
+        super().__init__()
+        self.inner, self._launch = nn.Linear(4, 2), cuda.launch
+
+    def __deepcopy__(self, memo: object) -> Launching:
+        return self  # a fake is one device, whatever copies of models there are
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self._launch(STEP_S if self.training else LOOK_S)
+        return cast(torch.Tensor, self.inner(inputs))
+
+
+STEP_S, LOOK_S = 0.5, 0.1
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeTorchCuda:
+    clock = VirtualClock()
+    monkeypatch.setattr(quality_run.time, "perf_counter", lambda: clock.now_s)
+    monkeypatch.setattr(quality_run.float32, "multiply", lambda how: None)
+    return FakeTorchCuda(clock)
+
+
+def test_a_device_that_is_behind_is_waited_for_before_each_look_and_at_the_end(cuda: FakeTorchCuda) -> None:
+    class OnDevice(Tiny):
+        def model(self, seed: int = 0) -> nn.Module:
+            return Launching(cuda)
+
+    cuda.launch(100.0)  # what it is still busy with is nobody's training
+    found = quality_run.run(OnDevice(), (), 2.0, 0, lambda notice: None, Behind(cuda))
+    assert found.epochs == 20
+    assert found.looking_s == pytest.approx(20 * LOOK_S)
+    assert found.time_s == pytest.approx(20 * (STEPS * STEP_S + LOOK_S))
+
+
+@pytest.mark.parametrize("technique", ["prune", "distill", "bf16", "checkpointing+prune"])
+def test_techniques_train_elsewhere_as_they_do_here(technique: str, cuda: FakeTorchCuda) -> None:
+    here = run(Wide(), 2.0, technique=technique)
+    links = chain.parse(technique)
+    there = quality_run.run(Wide(), links, 2.0, 0, lambda notice: None, Behind(cuda))
+    assert (there.qualities, there.steps, there.operators) == (here.qualities, here.steps, here.operators)
+
+
+def test_products_are_in_float32_unless_a_technique_says_otherwise(
+    cuda: FakeTorchCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(quality_run.float32, "multiply", asked.append)
+    quality_run.run(Tiny(), (), 0.6, 0, lambda notice: None, Behind(cuda))
+    assert asked == ["ieee"]
+    monkeypatch.setattr(quality_run.float32, "observed", lambda device: "tf32")
+    with pytest.raises(TookNoEffect, match=r"no technique lowers the precision, but these ran: addmm\[tf32"):
+        quality_run.run(Tiny(), (), 0.6, 0, lambda notice: None, Behind(cuda))
+
+
+def test_a_training_loop_of_its_own_is_refused_elsewhere(
+    cuda: FakeTorchCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Own(Prune):
+        def apply(self, model: nn.Module, context: Context) -> nn.Module:
+            return super().apply(model, replace(context, trainer=None))
+
+    monkeypatch.setattr(quality_run.chain, "build", lambda link: Own())
+    with pytest.raises(Unsupported, match="a training loop of its own, which is on the processor"):
+        quality_run.run(Wide(), chain.parse("prune"), 0.8, 0, lambda notice: None, Behind(cuda))
+
+
+def test_a_scaled_loss_trains_as_a_plain_one() -> None:
+    """A power of two is taken out of the gradients without a trace."""
+
+    def weights(scaler: GradScaler | None) -> torch.Tensor:
+        workload = Line()
+        assert workload.recipe is not None
+        model, split = workload.model(), workload.dataset().train
+        train(model, split, workload.recipe, workload.loss, deploy=lambda step: replace(step, scaler=scaler))
+        return next(model.parameters())
+
+    assert torch.equal(weights(None), weights(GradScaler("cpu", init_scale=2.0**10)))

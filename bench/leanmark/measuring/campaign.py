@@ -254,7 +254,7 @@ class Campaign:
 
         played: dict[Case, quality_run.Played] = {}
         try:
-            trials.play(played, self._launcher, self._making_meter, self._engine.has_time_for, begin)
+            trials.play(played, self._launcher, self._meter, self._engine.has_time_for, begin)
         finally:  # of a run that is interrupted, too, what is finished is kept
             for one, found in played.items():
                 self._keep(quality_run.record(self.run.id, one, trials, found))

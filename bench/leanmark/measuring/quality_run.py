@@ -18,9 +18,6 @@ from leanmark.plan import possible
 from leanmark.protocol import messages
 from leanmark.record import BASELINE, Block, Case, Finding, Measurement, Series, short_hash
 
-DEVICE = "cpu"
-"""Where models are made, whatever they run on."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
@@ -100,6 +97,7 @@ class Trials:
             target=self.target,
             seed=seed,
             place=messages.Place(cores=replica.cores, threads=replica.layout.threads),
+            device=case.device,
         )
         worker = launcher.server(replica.layout, prepared.source).fork()
         with CostMeter(meter) as metered:
@@ -115,9 +113,9 @@ def cases(
     like: Case, sides: Mapping[str | None, Prepared], techniques: Iterable[str]
 ) -> dict[Case, Prepared]:
     """What trains of the workload of ``like``, the baseline first and the commits of ``sides`` in turns: the
-    ``techniques`` that could be made and have a training step where models are made."""
-    subject = replace(like, backend="eager", device=DEVICE, phase="training", batch=1, sentinel=False)
-    trained = (name for name in techniques if possible(name, "eager", DEVICE, "training", []))
+    ``techniques`` that could be made and have a training step on its device."""
+    subject = replace(like, backend="eager", phase="training", batch=1, sentinel=False)
+    trained = (name for name in techniques if possible(name, "eager", like.device, "training", []))
     return {
         replace(subject, technique=name, commit=commit): prepared
         for name in dict.fromkeys((BASELINE, *trained))

@@ -48,13 +48,14 @@ class Prepare:
 class TrainToQuality:
     """Train the workload's model with the techniques of ``chain`` until it is as good as ``target``, or where
     that is ``None`` as the workload states; ``seed`` draws its first weights and shuffles. Reply: two
-    ``Notice``, ``Trained``."""
+    ``Notice``, ``Trained``. ``device`` is where it trains."""
 
     workload: WorkloadSpec
     chain: str
     target: float | None
     seed: int
     place: Place
+    device: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,10 +45,11 @@ class QualityRun:
     the last training began with. Without a ``time`` there is the ``refusal``; without an ``energy``, too or
     not. ``left_out`` are parts of the machine that the energy of some run is without: two are compared only
     where these are the same. ``co2_g`` are the grams of the ``energy``; ``footprint`` has those of the site,
-    and of making the device where that trained.
+    and of making the ``device`` that it trained on, where that is the row's.
     """
 
     status: Status
+    device: str = "cpu"
     metric: str | None = None
     target: float | None = None
     epochs: tuple[int, ...] = ()
@@ -99,6 +100,7 @@ def _read(run: Run, one: Measurement, before: Measurement | None) -> QualityRun:
     target = one.executed.get("target")
     return QualityRun(
         status=one.status,
+        device=one.case.device,
         metric=one.executed.get("metric"),
         target=target,
         epochs=tuple(each["epochs"] for each in runs),

@@ -107,7 +107,7 @@ def quality_run(row: Row) -> Iterator[Detail]:
     if known.time is None:
         yield label, known.refusal or "not measured"
         return
-    where = "" if row.case.device == "cpu" else ", on the processor, where models are made"
+    where = ", on the processor, where models are made" if known.device != row.case.device else ""
     yield label, f"{_spread(known.time, units.seconds)}{where}{_over(known.time)}; {_epochs(known)}"
     if known.energy is not None:
         parts = (f"without {part}" for part in known.left_out)

@@ -42,7 +42,7 @@ def sections(tables: Iterable[Table]) -> list[Section]:
                 rows = found.setdefault((table.run.id, row.case.workload), {})
                 rows.setdefault(row.case.label, row)
     return [
-        Section(title=f"{workload} · training to {_target(rows.values())} · cpu", rows=tuple(rows.values()))
+        Section(title=f"{workload} · training to {_goal(rows.values())}", rows=tuple(rows.values()))
         for (_, workload), rows in found.items()
     ]
 
@@ -51,8 +51,10 @@ def notes(rows: Sequence[Row]) -> list[str]:
     """Why there is no number, what verdicts lack, and what else the columns do not show."""
     known = [(row.case.label, row.quality_run) for row in rows if row.quality_run]
     found = list(cells.gathered((text, name) for name, one in known for text in _remarks(one)))
-    if any(row.case.device != "cpu" for row in rows):
+    if any(row.quality_run and row.quality_run.device != row.case.device for row in rows):
         found.append("Trained on the processor, where models are made")
+    if any(one.device != "cpu" and one.energy for _, one in known):
+        found.append("Energy is the board's alone, without that of its host")
     return found
 
 
@@ -94,13 +96,14 @@ def part(share: float) -> str:
     return f"{share:.0%}" if share >= 0.01 else "under 1%"
 
 
-def _target(rows: Iterable[Row]) -> str:
-    """``accuracy 97.0 %``; of runs that never began, no more than that there was one."""
-    for row in rows:
-        known = row.quality_run
-        if known is not None and known.metric is not None and known.target is not None:
-            return f"{known.metric} {units.quality(known.metric, known.target)}"
-    return "a quality target"
+def _goal(rows: Iterable[Row]) -> str:
+    """``accuracy 97.0 % · cpu``; of runs that never began, no more than that there was one."""
+    runs = [row.quality_run for row in rows if row.quality_run]
+    devices = " and ".join(dict.fromkeys(one.device for one in runs))
+    for known in runs:
+        if known.metric is not None and known.target is not None:
+            return f"{known.metric} {units.quality(known.metric, known.target)} · {devices}"
+    return f"a quality target · {devices}"
 
 
 def _time(row: Row) -> Spread | None:

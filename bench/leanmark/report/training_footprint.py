@@ -48,8 +48,8 @@ def remarks(tables: Sequence[Table]) -> list[str]:
     """What has no grams, and why; and where models are made."""
     rows = [row for table in tables for row in table.rows if not row.case.sentinel]
     found = list(cells.gathered(dict.fromkeys(pair for row in rows for pair in _gaps(row))))
-    if any(row.case.device != "cpu" for row in rows):
-        found.append("Making and training to a target are the processor's, where models are made.")
+    if any(row.case.device != "cpu" and row.cost for row in rows):
+        found.append("Making a model is the processor's, whatever it runs on.")
     return found
 
 
@@ -76,7 +76,7 @@ def _making(row: Row, boundary: Boundary) -> Iterator[Item]:
         joules=made.energy_j,
         seconds=made.time_s,
         provenance=made.energy_provenance,
-        boundary=_where_made(row, boundary),
+        boundary=_on("cpu", row, boundary),
     )
     yield whole
     if made.epochs and made.steps:
@@ -96,7 +96,7 @@ def _to_target(row: Row, boundary: Boundary) -> Iterator[Item]:
         joules=known.energy.summary.value,
         seconds=known.time.summary.value,
         provenance=known.energy.summary.provenance,
-        boundary=_where_made(row, boundary),
+        boundary=_on(known.device, row, boundary),
     )
     yield whole
     if not known.earlier:  # else the epochs are those of the last training alone
@@ -107,9 +107,9 @@ def _model(row: Row) -> str:
     return f"{row.case.workload} {row.case.label}"
 
 
-def _where_made(row: Row, boundary: Boundary) -> Boundary:
-    """Models are made on the processor, which says nothing of another device's life."""
-    return boundary if row.case.device == "cpu" else replace(boundary, embodied=None)
+def _on(device: str, row: Row, boundary: Boundary) -> Boundary:
+    """What was done on another device than the row's is no part of its life."""
+    return boundary if row.case.device == device else replace(boundary, embodied=None)
 
 
 def _gaps(row: Row) -> Iterator[tuple[str, str]]:

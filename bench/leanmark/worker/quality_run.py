@@ -2,11 +2,13 @@
 
 After MLPerf Training ("time to train"; Mattson et al., MLSys 2020): the clock runs until the quality on data
 held out first reaches the target, looked at when an epoch ends; looking is part of the run. The recipe stays
-as it is, its learning rate included, so what a run can reach is what the recipe reaches.
+as it is, its learning rate included, so what a run can reach is what the recipe reaches. Copying the samples
+to the device is part of the run; starting the device is not.
 
 A technique that trains nothing by itself (mixed precision, a layout, compiling) acts on the training that
 follows it. One that retrains (pruning, distillation) begins with the model trained by the whole recipe, which
-is part of the run too, and its own training is the one that ends at the target.
+is part of the run too, and its own training is the one that ends at the target. Techniques find and leave a
+model on the processor, wherever it trains.
 """
 
 from __future__ import annotations
@@ -24,9 +26,11 @@ import torch
 from torch import nn
 
 from leanmark import chain
+from leanmark.backends import float32
 from leanmark.backends.profiled import operators
 from leanmark.chain import Link
-from leanmark.errors import Implausible, Unsupported
+from leanmark.devices.base import Accelerator
+from leanmark.errors import Implausible, TookNoEffect, Unsupported
 from leanmark.models import fidelity
 from leanmark.models.executed import Executed
 from leanmark.protocol.messages import Notice, Trained
@@ -43,9 +47,10 @@ def run(
     target: float | None,
     seed: int,
     tell: Callable[[Notice], None],
+    device: Accelerator | None = None,
 ) -> Trained:
-    """Train with the techniques of ``links`` until ``target`` (``None``: the workload's own) is reached, or
-    the recipe ends.
+    """Train on ``device`` (``None``: the processor) with the techniques of ``links`` until ``target``
+    (``None``: the workload's own) is reached, or the recipe ends.
 
     ``seed`` draws the first weights, and is added to the recipe's, which shuffles the samples.
 
@@ -68,9 +73,11 @@ def run(
         )
     held_out = workload.dataset().test
     metric = fidelity.metric(held_out.targets.numpy())  # refused before it is trained, not after
-    judge = _Judge(held_out, metric, wanted)
-    training = _Training(workload, techniques, seed, judge)
+    device = device or Accelerator()
+    judge = _Judge(held_out, metric, wanted, device)
+    training = _Training(workload, techniques, seed, judge, device)
     watch = Stopwatch(tell)
+    device.synchronize()  # which starts it, and it is idle when the clock begins
     with _caches_of_its_own(), watch:
         training.play(replace(workload.recipe, seed=workload.recipe.seed + seed))
     return Trained(
@@ -106,15 +113,18 @@ def _caches_of_its_own() -> Iterator[None]:
 class _Judge:
     """Looks at the quality of a model; ``found`` is what it was, in that order."""
 
-    def __init__(self, held_out: Split, metric: str, wanted: float) -> None:
+    def __init__(self, held_out: Split, metric: str, wanted: float, device: Accelerator) -> None:
         self.found: list[float] = []
         self.looking_s = 0.0
-        self._inputs, self._targets = held_out.inputs, held_out.targets.numpy()
-        self._metric, self._wanted = metric, wanted
+        self._inputs, self._targets = held_out.inputs.to(device.name), held_out.targets.numpy()
+        self._metric, self._wanted, self._device = metric, wanted, device
 
     def enough(self, model: nn.Module) -> bool:
+        self._device.synchronize()  # steps that it is behind with are no part of looking
         began = time.perf_counter()
-        quality = fidelity.held_out(outputs(model.eval(), self._inputs).numpy(), self._targets)
+        found = outputs(model.eval(), self._inputs)
+        self._device.synchronize()
+        quality = fidelity.held_out(found.numpy(), self._targets)
         self.found.append(quality)
         self.looking_s += time.perf_counter() - began
         if not math.isfinite(quality):
@@ -127,16 +137,24 @@ class _Judge:
 class _Training:
     """All training of one run. ``longest`` is how many epochs the last of it may take."""
 
-    def __init__(self, workload: Workload, techniques: Sequence[Technique], seed: int, judge: _Judge) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        techniques: Sequence[Technique],
+        seed: int,
+        judge: _Judge,
+        device: Accelerator,
+    ) -> None:
         self.longest = 1
         self.steps = 0
         self.earlier_s = 0.0
         self._workload, self._techniques, self._judge = workload, techniques, judge
-        self._seed = seed
+        self._seed, self._device = seed, device
         self._last = False
         self._acting: list[Technique] = []
         self._changes: list[tuple[Technique, nn.Module, nn.Module]] = []
         self._step: Callable[[], None] = lambda: None
+        self._ran_on: set[str] = set()
 
     def play(self, recipe: Recipe) -> None:
         """Train by ``recipe`` when the first technique wants a trained model, or at the end."""
@@ -153,12 +171,16 @@ class _Training:
             self.earlier_s = time.perf_counter() - began
             model = self._apply(technique, model)
         if not self._judge.found:  # the technique has a training loop of its own, which nobody looks into
+            if self._device.queues:
+                raise Unsupported("it has a training loop of its own, which is on the processor")
             self._judge.enough(model)
 
     def train(self, model: nn.Module, split: Split, recipe: Recipe, loss: Loss) -> None:
         """As ``workloads.training.train``, with the techniques so far acting on each step."""
         # what acts on a step may change the module itself, and the next technique is to find it unchanged
-        working = copy.deepcopy(model) if self._acting else model
+        elsewhere = self._device.queues
+        working = copy.deepcopy(model).to(self._device.name) if self._acting or elsewhere else model
+        split = Split(inputs=split.inputs.to(self._device.name), targets=split.targets.to(self._device.name))
         enough = self._judge.enough if self._last else lambda model: False
         deployed: list[TorchStep] = []
 
@@ -167,6 +189,8 @@ class _Training:
                 step = technique.deploy(step)
             if step.recorded:
                 raise Unsupported("a recorded step replays the one batch it was recorded with")
+            if elsewhere:
+                float32.multiply(step.float32)
             deployed.append(step)
             return step
 
@@ -179,18 +203,24 @@ class _Training:
             self.longest, epochs = epochs, len(self._judge.found)
         self.steps += training_steps(len(split.inputs), replace(recipe, epochs=epochs))
         [step] = deployed
+        self._ran_on = {tensor.device.type for tensor in (*step.module.parameters(), step.inputs)}
         self._step = lambda: _once(step, split, recipe, loss)
 
     def verified(self) -> dict[str, int]:
         """The operators of one more step of the last training; the run is over, and its model of no more use.
 
         Raises:
-            TookNoEffect: a technique is not in the model, or did not act on that step.
+            TookNoEffect: a technique is not in the model, or did not act on that step, or that was elsewhere.
         """
+        where = "+".join(sorted(self._ran_on))
+        if where != self._device.name:
+            raise TookNoEffect(f"it trained on {where}, not on {self._device.name}")
         for technique, before, after in self._changes:
             technique.verify(before, after)
         ran = operators(self._step)
-        executed = Executed(operators=ran, threads=torch.get_num_threads(), device="cpu")
+        if self._device.queues:
+            ran = float32.named(ran, float32.observed(self._device.name))
+        executed = Executed(operators=ran, threads=torch.get_num_threads(), device=where)
         for technique in self._techniques:
             technique.verify_executed(executed)
         if not any(technique.lowers_precision for technique in self._techniques):
@@ -199,7 +229,13 @@ class _Training:
 
     def _apply(self, technique: Technique, model: nn.Module) -> nn.Module:
         first = self._changes[0][1] if self._changes else model
-        context = Context(workload=self._workload, baseline=first, seed=self._seed, trainer=self.train)
+        context = Context(
+            workload=self._workload,
+            baseline=first,
+            seed=self._seed,
+            device=self._device.name,
+            trainer=self.train,
+        )
         changed = technique.apply(model, context)
         self._changes.append((technique, model, changed))
         if not technique.retrains:

@@ -205,7 +205,8 @@ def prepare(
 
     workload, links = load_workload(request.workload), chain.parse(request.chain)
     if isinstance(request, messages.TrainToQuality):
-        return quality_run.run(workload, links, request.target, request.seed, tell)
+        device = registry.load("devices", request.device)().accelerator()
+        return quality_run.run(workload, links, request.target, request.seed, tell, device)
     return run(
         workload,
         request.workload.name,

@@ -19,7 +19,7 @@ _CHUNK = 256
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw torch's random numbers on the CPU from ``seed`` inside, from where they were afterwards."""
+    """Draw torch's random numbers from ``seed`` inside; on the CPU from where they were afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -33,7 +33,7 @@ def train(
     enough: Callable[[nn.Module], bool] = lambda model: False,
     deploy: Callable[[TorchStep], TorchStep] = lambda step: step,
 ) -> float:
-    """Train ``model`` in place and leave it in evaluation mode; the loss of the last batch.
+    """Train ``model``, where it and ``split`` are, and leave it in evaluation mode; the last batch's loss.
 
     ``enough`` is asked about the model at the end of each epoch: was that the last? It may use it, in either
     mode, but draw no random numbers. ``deploy`` changes the step, of which it sees all inputs at once.
@@ -56,8 +56,13 @@ def train(
             for batch in batches:
                 optimizer.zero_grad(set_to_none=True)
                 error = loss(step.module(step.inputs[batch]), split.targets[batch])
-                error.backward()
-                optimizer.step()
+                if step.scaler is None:
+                    error.backward()
+                    optimizer.step()
+                else:
+                    step.scaler.scale(error).backward()
+                    step.scaler.step(optimizer)
+                    step.scaler.update()
                 schedule.step()
             if enough(model):
                 break
