@@ -13,6 +13,7 @@
 #include <optional>
 
 #include "cpu/capability.h"
+#include "cpu/checks.h"
 #include "cpu/tensors.h"
 
 namespace leanmark {
@@ -154,9 +155,7 @@ void check(const Tensor& input, const Tensor& weight, const std::optional<Tensor
   STD_TORCH_CHECK(weight.dim() == 2 && input.dim() >= 1, "linear_relu: input must be [*, K] and weight [N, K]");
   STD_TORCH_CHECK(input.size(input.dim() - 1) == weight.size(1),
                   "linear_relu: the last dimension of input must equal the second of weight");
-  if (!bias) return;
-  STD_TORCH_CHECK(bias->scalar_type() == ScalarType::Float && bias->dim() == 1 && bias->size(0) == weight.size(0),
-                  "linear_relu: bias must be float32 and [N]");
+  check_bias("linear_relu", bias, weight.size(0));
 }
 
 Tensor linear_relu(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias) {
@@ -165,8 +164,7 @@ Tensor linear_relu(const Tensor& input, const Tensor& weight, const std::optiona
   const std::optional<Tensor> b = row_major(bias);
   const int64_t cols = w.size(0);
   const int64_t depth = w.size(1);
-  int64_t rows = 1;
-  for (const int64_t size : input.sizes().slice(0, input.dim() - 1)) rows *= size;
+  const int64_t rows = rows_of(input);
 
   const bool tiles = tiles_pay(rows, depth);
   const Tensor y = tiles ? allocate_rows(x, cols) : torch::stable::matmul(x, torch::stable::transpose(w, 0, 1));

@@ -70,6 +70,13 @@ inline std::optional<torch::stable::Tensor> row_major(const std::optional<torch:
   return tensor ? std::optional(row_major(*tensor)) : std::nullopt;
 }
 
+// How many rows of its last dimension it has.
+inline int64_t rows_of(const torch::stable::Tensor& tensor) {
+  int64_t rows = 1;
+  for (const int64_t size : tensor.sizes().slice(0, tensor.dim() - 1)) rows *= size;
+  return rows;
+}
+
 // NHWC in memory, as torch.channels_last.
 inline bool is_channels_last(const torch::stable::Tensor& tensor) {
   const int64_t channels = tensor.size(1), height = tensor.size(2), width = tensor.size(3);
@@ -80,6 +87,10 @@ inline bool is_channels_last(const torch::stable::Tensor& tensor) {
 inline torch::stable::Tensor channels_last(const torch::stable::Tensor& tensor) {
   if (is_channels_last(tensor)) return tensor;
   return torch::stable::contiguous(tensor, torch::headeronly::MemoryFormat::ChannelsLast);
+}
+
+inline std::optional<torch::stable::Tensor> channels_last(const std::optional<torch::stable::Tensor>& tensor) {
+  return tensor ? std::optional(channels_last(*tensor)) : std::nullopt;
 }
 
 }  // namespace leanmark

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "cpu/checks.h"
 #include "cpu/depthwise/plan.h"
 #include "cpu/tensors.h"
 #include "cpu/threads.h"
@@ -24,9 +25,7 @@ void check(const Tensor& input, const Tensor& weight, const std::optional<Tensor
   STD_TORCH_CHECK(weight.scalar_type() == ScalarType::Float && weight.dim() == 2 && weight.size(0) == 9 &&
                       weight.size(1) == input.size(1),
                   "depthwise_conv2d: weight must be float32 and [9, C]");
-  STD_TORCH_CHECK(!bias || (bias->scalar_type() == ScalarType::Float && bias->dim() == 1 &&
-                            bias->size(0) == input.size(1)),
-                  "depthwise_conv2d: bias must be float32 and [C]");
+  check_bias("depthwise_conv2d", bias, input.size(1));
   STD_TORCH_CHECK((stride == 1 || stride == 2) && padding >= 0 && padding <= kLargest,
                   "depthwise_conv2d: stride must be 1 or 2, padding 0 to 1048575");
   STD_TORCH_CHECK(input.size(2) + 2 * padding >= 3 && input.size(3) + 2 * padding >= 3,

@@ -9,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include "cpu/checks.h"
 #include "cpu/direct_conv2d/plan.h"
 #include "cpu/panels.h"
 #include "cpu/tensors.h"
@@ -43,18 +44,7 @@ void check(const Tensor& input, const Tensor& weight, const std::optional<Tensor
                       weight.size(0) == divide_up(out_channels, kPanelWidth) && weight.size(2) == kPanelWidth &&
                       weight.size(1) == input.size(1) * w.taps(),
                   "direct_conv2d: weight must be float32 and packed for out_channels and for its window");
-  STD_TORCH_CHECK(!bias || (bias->scalar_type() == ScalarType::Float && bias->dim() == 1 &&
-                            bias->size(0) == out_channels),
-                  "direct_conv2d: bias must be float32 and [out_channels]");
-}
-
-void check_residual(const std::optional<Tensor>& residual, const Sizes& shape) {
-  if (!residual) return;
-  STD_TORCH_CHECK(residual->scalar_type() == ScalarType::Float && residual->dim() == 4,
-                  "direct_conv2d: residual must be float32 and of the shape of the output");
-  for (int i = 0; i < 4; ++i) {
-    STD_TORCH_CHECK(residual->size(i) == shape[i], "direct_conv2d: residual must be of the shape of the output");
-  }
+  check_bias("direct_conv2d", bias, out_channels);
 }
 
 // One row of an image whose channels lie apart.
@@ -149,13 +139,12 @@ Tensor direct_conv2d(const Tensor& input, const Tensor& weight, const std::optio
   check(input, weight, bias, out_channels, window);
   const Range kept = range_of(activation, "direct_conv2d");
   const Sizes shape{input.size(0), out_channels, window.output(input.size(2), 0), window.output(input.size(3), 1)};
-  check_residual(residual, shape);
+  check_residual("direct_conv2d", residual, shape);
   const Tensor y = allocate_channels_last(shape);
   if (shape[0] == 0) return y;
 
   const Tensor x = framed(input, window), w = row_major(weight);
-  const std::optional<Tensor> b = row_major(bias);
-  const std::optional<Tensor> r = residual ? std::optional(channels_last(*residual)) : std::nullopt;
+  const std::optional<Tensor> b = row_major(bias), r = channels_last(residual);
   const int64_t channels = x.size(1);
   const Plan plan{w.const_data_ptr<float>(), values_or_null(b), out_channels, window.size[0],
                   window.size[1] * channels, x.size(3) * channels, window.stride[1] * channels, kept};

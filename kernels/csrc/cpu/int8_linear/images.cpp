@@ -1,7 +1,7 @@
 #include "cpu/int8_linear/images.h"
 
+#include "cpu/checks.h"
 #include "cpu/int8_linear/quantize.h"
-#include "cpu/int8_linear/run.h"
 #include "cpu/tensors.h"
 #include "cpu/zero_point.h"
 

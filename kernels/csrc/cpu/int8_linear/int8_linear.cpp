@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "cpu/checks.h"
 #include "cpu/int8_linear/run.h"
 #include "cpu/tensors.h"
 #include "cpu/zero_point.h"
@@ -27,8 +28,7 @@ struct Layer {
       : weight(row_major(packed)), scale(row_major(scales)), bias(row_major(biases)),
         output(checked(name, input, packed, scales, biases, columns)) {
     plan.depth = input.size(input.dim() - 1);
-    plan.rows = 1;
-    for (int64_t i = 0; i + 1 < input.dim(); ++i) plan.rows *= input.size(i);
+    plan.rows = rows_of(input);
     plan.weight = weight.const_data_ptr<int8_t>();
     plan.scale = scale.const_data_ptr<float>();
     plan.bias = values_or_null(bias);

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <string>
 
+#include "cpu/checks.h"
 #include "cpu/int8_linear/quantize.h"
 #include "cpu/panels.h"
 #include "cpu/tensors.h"
@@ -112,10 +113,6 @@ void run(Plan& plan, const Kernel& chosen) {
 
 }  // namespace
 
-bool is_vector(const Tensor& values, int64_t length) {
-  return values.scalar_type() == ScalarType::Float && values.dim() == 1 && values.size(0) == length;
-}
-
 int64_t panels_for(int64_t columns) { return divide_up(columns, kPanelWidth); }
 
 int64_t panel_bytes_for(int64_t depth) {
@@ -126,7 +123,7 @@ void check_layer(const char* name, const Tensor& scale, const std::optional<Tens
                  int64_t columns) {
   STD_TORCH_CHECK(depth <= kDeepest, name, ": K must be at most 65536");
   STD_TORCH_CHECK(is_vector(scale, columns), name, ": scale must be float32 and have a value for each output");
-  STD_TORCH_CHECK(!bias || is_vector(*bias, columns), name, ": bias must be as scale");
+  check_bias(name, bias, columns);
   constexpr uint32_t kExponent = 0x7f800000u;
   const Tensor values = row_major(scale);
   const float* from = values.const_data_ptr<float>();

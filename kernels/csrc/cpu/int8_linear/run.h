@@ -14,8 +14,6 @@ namespace leanmark::int8_linear {
 void check_layer(const char* operator_name, const torch::stable::Tensor& scale,
                  const std::optional<torch::stable::Tensor>& bias, int64_t depth, int64_t columns);
 
-bool is_vector(const torch::stable::Tensor& values, int64_t length);
-
 // What follows the weights of a layer [columns, depth] in bytes: panels, and bytes of each.
 int64_t panels_for(int64_t columns);
 int64_t panel_bytes_for(int64_t depth);

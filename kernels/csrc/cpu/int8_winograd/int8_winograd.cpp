@@ -10,6 +10,7 @@
 #include <optional>
 #include <vector>
 
+#include "cpu/checks.h"
 #include "cpu/int8_linear/images.h"
 #include "cpu/int8_winograd/plan.h"
 #include "cpu/items.h"
@@ -116,10 +117,6 @@ void run(Plan& plan) {
   whole_blocks ? run_blocks(schedule) : run_phases(schedule);
 }
 
-bool is_vector(const Tensor& values, int64_t length) {
-  return values.scalar_type() == ScalarType::Float && values.dim() == 1 && values.size(0) == length;
-}
-
 // The Python entry explains mistakes; these keep a direct call through torch.ops from reading stray memory.
 void check(const Tensor& input, const Tensor& weight, int64_t out_channels, int64_t padding) {
   STD_TORCH_CHECK(0 < input.size(1) && input.size(1) <= kMostChannels,
@@ -133,17 +130,6 @@ void check(const Tensor& input, const Tensor& weight, int64_t out_channels, int6
   STD_TORCH_CHECK(padding >= 0 && padding <= kLargest, "int8_winograd_conv2d: padding must be 0 to 1048575");
   STD_TORCH_CHECK(input.size(2) + 2 * padding >= 3 && input.size(3) + 2 * padding >= 3,
                   "int8_winograd_conv2d: the padded input must be at least 3 x 3");
-}
-
-void check_values(const Tensor& scale, const std::optional<Tensor>& bias, int64_t out_channels) {
-  STD_TORCH_CHECK(is_vector(scale, out_channels), "int8_winograd_conv2d: scale must be float32 and [out_channels]");
-  STD_TORCH_CHECK(!bias || is_vector(*bias, out_channels), "int8_winograd_conv2d: bias must be float32 and [out_channels]");
-}
-
-void check_residual(const Tensor& residual, const std::array<int64_t, 4>& shape) {
-  STD_TORCH_CHECK(residual.scalar_type() == ScalarType::Float && residual.dim() == 4 &&
-                      std::equal(shape.begin(), shape.end(), residual.sizes().begin()),
-                  "int8_winograd_conv2d: residual must be float32 and of the shape of the output");
 }
 
 // The sizes of the problem; the caller adds the tensors.
@@ -171,14 +157,14 @@ Tensor int8_winograd_conv2d(const Tensor& input, const Tensor& weight, const Ten
                             int64_t out_channels, int64_t padding, bool relu) {
   int8_linear::check_images("int8_winograd_conv2d", input, input_scale, zero_point);
   check(input, weight, out_channels, padding);
-  check_values(scale, bias, out_channels);
+  STD_TORCH_CHECK(is_vector(scale, out_channels), "int8_winograd_conv2d: scale must be float32 and [out_channels]");
+  check_bias("int8_winograd_conv2d", bias, out_channels);
   Plan plan = plan_for(input, weight, out_channels, padding);
   const std::array<int64_t, 4> shape{input.size(0), out_channels, plan.out_height, plan.out_width};
-  if (residual) check_residual(*residual, shape);
+  check_residual("int8_winograd_conv2d", residual, shape);
 
   const Tensor w = row_major(weight), s = row_major(scale);
-  const std::optional<Tensor> b = row_major(bias);
-  const std::optional<Tensor> r = residual ? std::optional(channels_last(*residual)) : std::nullopt;
+  const std::optional<Tensor> b = row_major(bias), r = channels_last(residual);
   const Tensor y = allocate_channels_last(shape);
   if (plan.tiles == 0) return y;
   const int8_linear::Images images = int8_linear::images_of(input, input_scale);

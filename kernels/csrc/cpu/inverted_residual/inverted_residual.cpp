@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "cpu/checks.h"
 #include "cpu/inverted_residual/plan.h"
 #include "cpu/items.h"
 #include "cpu/panels.h"
@@ -139,12 +140,6 @@ void check_panels(const Tensor& weight, int64_t columns, int64_t depth, const ch
                   std::string("inverted_residual: ") + name + " must be float32 and packed for its channels");
 }
 
-void check_bias(const std::optional<Tensor>& bias, int64_t channels) {
-  STD_TORCH_CHECK(!bias || (bias->scalar_type() == ScalarType::Float && bias->dim() == 1 &&
-                            bias->size(0) == channels),
-                  "inverted_residual: biases must be float32, one for each channel");
-}
-
 void check(const Tensor& input, const Tensor& filter, int64_t out_channels, int64_t stride, bool residual) {
   STD_TORCH_CHECK(input.scalar_type() == ScalarType::Float && input.dim() == 4 && input.size(1) > 0 &&
                       input.size(2) > 0 && input.size(3) > 0,
@@ -172,9 +167,9 @@ Tensor inverted_residual(const Tensor& input, const std::optional<Tensor>& expan
                     "inverted_residual: without expand, there must be as many hidden channels as inputs");
   }
   check_panels(project, out_channels, hidden, "project");
-  check_bias(expand_bias, hidden);
-  check_bias(filter_bias, hidden);
-  check_bias(project_bias, out_channels);
+  check_bias("inverted_residual", expand_bias, hidden);
+  check_bias("inverted_residual", filter_bias, hidden);
+  check_bias("inverted_residual", project_bias, out_channels);
 
   const Tensor x = channels_last(input), f = row_major(filter), p = row_major(project);
   const std::optional<Tensor> e = row_major(expand);

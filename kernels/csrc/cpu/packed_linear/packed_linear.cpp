@@ -8,6 +8,7 @@
 #include <cstring>
 #include <optional>
 
+#include "cpu/checks.h"
 #include "cpu/packed_linear/plan.h"
 #include "cpu/panels.h"
 #include "cpu/tensors.h"
@@ -44,12 +45,6 @@ void check_weight(const Tensor& weight, int64_t depth, int64_t columns) {
                   "packed_linear: out_features must be that of the packed weight");
 }
 
-void check_column_values(const std::optional<Tensor>& values, int64_t columns) {
-  if (!values) return;
-  STD_TORCH_CHECK(values->scalar_type() == ScalarType::Float && values->dim() == 1 && values->size(0) == columns,
-                  "packed_linear: scale and bias must be float32 and [out_features]");
-}
-
 // A copy whose rows lie a cache line further apart: at a multiple of a page, they would share one set of the cache.
 Tensor spread(const Tensor& x, int64_t rows, int64_t depth, int64_t stride) {
   const Tensor spread = allocate_row_major({rows, stride});
@@ -78,14 +73,13 @@ Tensor packed_linear(const Tensor& input, const Tensor& weight, const std::optio
                   "packed_linear: input must be float32 and [*, K]");
   const int64_t depth = input.size(input.dim() - 1);
   check_weight(weight, depth, out_features);
-  check_column_values(scale, out_features);
-  check_column_values(bias, out_features);
+  STD_TORCH_CHECK(!scale || is_vector(*scale, out_features), "packed_linear: scale must be float32 and [out_features]");
+  check_bias("packed_linear", bias, out_features);
 
   const Tensor x = row_major(input), w = row_major(weight);
   const std::optional<Tensor> s = row_major(scale), b = row_major(bias);
   const Tensor y = allocate_rows(input, out_features);
-  int64_t rows = 1;
-  for (const int64_t size : input.sizes().slice(0, input.dim() - 1)) rows *= size;
+  const int64_t rows = rows_of(input);
   if (rows == 0 || out_features == 0) return y;
 
   const bool collide = rows > 1 && depth > 0 && depth % kPageFloats == 0;

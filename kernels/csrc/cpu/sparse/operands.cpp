@@ -40,19 +40,6 @@ Weights PackedWeights::checked(const char* name, int64_t rows, int64_t channels,
           values.size(0), block, rows, groups, channels, slabs, slab_channels};
 }
 
-void check_bias(const char* name, const std::optional<Tensor>& bias, int64_t rows) {
-  STD_TORCH_CHECK(!bias || (bias->scalar_type() == ScalarType::Float && bias->dim() == 1 && bias->size(0) == rows),
-                  std::string(name) + ": bias must be float32, one for each output");
-}
-
-void check_residual(const char* name, const std::optional<Tensor>& residual,
-                    torch::headeronly::IntHeaderOnlyArrayRef shape) {
-  STD_TORCH_CHECK(!residual || (residual->scalar_type() == ScalarType::Float &&
-                                residual->dim() == int64_t(shape.size()) &&
-                                std::equal(shape.begin(), shape.end(), residual->sizes().begin())),
-                  std::string(name) + ": residual must be float32 and of the shape of the output");
-}
-
 const Kernel& kernel(int64_t block) {
 #if defined(__x86_64__)
   static const Kernel kernels[2] = {kernel_avx512(1), kernel_avx512(4)};

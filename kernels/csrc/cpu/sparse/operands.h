@@ -17,12 +17,6 @@ struct PackedWeights {
   Weights checked(const char* name, int64_t rows, int64_t channels, int64_t taps) const;
 };
 
-// Float32 and [rows], or none.
-void check_bias(const char* name, const std::optional<torch::stable::Tensor>& bias, int64_t rows);
-// Float32 and of `shape`, or none.
-void check_residual(const char* name, const std::optional<torch::stable::Tensor>& residual,
-                    torch::headeronly::IntHeaderOnlyArrayRef shape);
-
 const Kernel& kernel(int64_t block);
 
 // For offsets that are too large for the other one.

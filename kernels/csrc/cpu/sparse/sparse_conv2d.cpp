@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "cpu/checks.h"
 #include "cpu/sparse/operands.h"
 #include "cpu/tensors.h"
 #include "cpu/window.h"

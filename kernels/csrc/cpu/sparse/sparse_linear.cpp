@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "cpu/capability.h"
+#include "cpu/checks.h"
 #include "cpu/sparse/few_rows_plan.h"
 #include "cpu/sparse/operands.h"
 #include "cpu/tensors.h"
@@ -77,8 +78,7 @@ Tensor sparse_linear(const Tensor& input, const Tensor& values, const Tensor& in
 
   const Tensor x = row_major(input);
   const std::optional<Tensor> b = row_major(bias), r = row_major(residual);
-  int64_t rows = 1;
-  for (const int64_t size : input.sizes().slice(0, input.dim() - 1)) rows *= size;
+  const int64_t rows = rows_of(input);
   if (rows == 0) return y;
   const int64_t block = plan.weights.block;
   const FewRowsKernel kernel_of_few = few_rows_kernel(block);

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "cpu/checks.h"
 #include "cpu/panels.h"
 #include "cpu/tensors.h"
 #include "cpu/threads.h"
@@ -49,8 +50,7 @@ void check(const Tensor& input, const Tensor& weight, const Tensor& scale, const
   STD_TORCH_CHECK(depth == 0 || (groups > 0 && depth % (32 * groups) == 0),
                   "w4a8_linear: the groups of scale must divide K into multiples of 32");
   STD_TORCH_CHECK(!zero || fits(*zero, panels, groups), "w4a8_linear: zero must be as scale");
-  STD_TORCH_CHECK(!bias || (bias->scalar_type() == ScalarType::Float && bias->dim() == 1 && bias->size(0) == columns),
-                  "w4a8_linear: bias must be float32 and [out_features]");
+  check_bias("w4a8_linear", bias, columns);
 }
 
 void run(const Plan& plan) {
@@ -72,8 +72,7 @@ Tensor w4a8_linear(const Tensor& input, const Tensor& weight, const Tensor& scal
   const std::optional<Tensor> z = row_major(zero), b = row_major(bias);
   const int64_t depth = input.size(input.dim() - 1);
   const Tensor y = allocate_rows(input, out_features);
-  int64_t rows = 1;
-  for (const int64_t size : input.sizes().slice(0, input.dim() - 1)) rows *= size;
+  const int64_t rows = rows_of(input);
   if (rows == 0 || out_features == 0) return y;
 
   Plan plan{};

@@ -9,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include "cpu/checks.h"
 #include "cpu/items.h"
 #include "cpu/panels.h"
 #include "cpu/tensors.h"
@@ -193,15 +194,7 @@ void check(const Tensor& input, const Tensor& weight, const std::optional<Tensor
   STD_TORCH_CHECK(padding >= 0 && padding <= kLargest, "winograd_conv2d: padding must be 0 to 1048575");
   STD_TORCH_CHECK(input.size(2) + 2 * padding >= kernel && input.size(3) + 2 * padding >= kernel,
                   "winograd_conv2d: the padded input must be at least as large as the kernel");
-  if (!bias) return;
-  STD_TORCH_CHECK(bias->scalar_type() == ScalarType::Float && bias->dim() == 1 && bias->size(0) == out_channels,
-                  "winograd_conv2d: bias must be float32 and [out_channels]");
-}
-
-void check_residual(const Tensor& residual, const std::array<int64_t, 4>& shape) {
-  STD_TORCH_CHECK(residual.scalar_type() == ScalarType::Float && residual.dim() == 4 &&
-                      std::equal(shape.begin(), shape.end(), residual.sizes().begin()),
-                  "winograd_conv2d: residual must be float32 and of the shape of the output");
+  check_bias("winograd_conv2d", bias, out_channels);
 }
 
 // The sizes of the problem; the caller adds the tensors.
@@ -252,11 +245,10 @@ Tensor winograd_conv2d(const Tensor& input, const Tensor& weight, const std::opt
   const Form form = form_of(weight, stride);
   Plan plan = plan_for(input, weight, out_channels, padding, form);
   const std::array<int64_t, 4> shape{input.size(0), out_channels, plan.out_height, plan.out_width};
-  if (residual) check_residual(*residual, shape);
+  check_residual("winograd_conv2d", residual, shape);
 
   const Tensor x = form == Form::kF3 ? input : channels_last(input), w = row_major(weight);
-  const std::optional<Tensor> b = row_major(bias);
-  const std::optional<Tensor> r = residual ? std::optional(channels_last(*residual)) : std::nullopt;
+  const std::optional<Tensor> b = row_major(bias), r = channels_last(residual);
   const Tensor y = allocate_channels_last(shape);
   if (plan.tiles == 0) return y;
   plan.input = x.const_data_ptr<float>();
