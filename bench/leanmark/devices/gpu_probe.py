@@ -20,11 +20,10 @@ class GpuProbe:
         MeterError: there is no driver, or no such board.
     """
 
-    def __init__(self, uuid: str, is_ours: Callable[[int], bool] = is_ours) -> None:
+    def __init__(self, uuid: str) -> None:
         import pynvml
 
         self._nvml = pynvml
-        self._is_ours = is_ours
         try:
             pynvml.nvmlInit()
             self._handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
@@ -75,7 +74,7 @@ class GpuProbe:
 
     def _foreign(self) -> int | None:
         running = self._ask(self._nvml.nvmlDeviceGetComputeRunningProcesses_v3)
-        return None if running is None else foreign(self._is_ours(one.pid) for one in running)
+        return None if running is None else foreign(is_ours(one.pid) for one in running)
 
     def _ask(self, question: Callable[..., Any], *arguments: int) -> Any:
         try:

@@ -22,13 +22,13 @@ def visible_device() -> int | str:
     return int(first) if first.isdecimal() else first
 
 
-def is_ours(process: int, proc: Path = Path("/proc")) -> bool:
+def is_ours(process: int) -> bool:
     """Whether ``process`` is this one or descends from it. Those that cannot be seen are not."""
     while process > 1:
         if process == os.getpid():
             return True
         try:
-            stat = (proc / str(process) / "stat").read_text()
+            stat = Path(f"/proc/{process}/stat").read_text()
         except OSError:
             return False
         process = int(stat.rpartition(")")[2].split()[1])

@@ -131,7 +131,7 @@ class OpenWindow:
 
 
 class NvmlPower(Meter[OpenWindow]):
-    """Energy of one board from its power, sampled at ``rate_hz``, in joules.
+    """Energy of one board from its power, sampled at ``RATE_HZ``, in joules.
 
     ``like_counter`` is for checking the energy counter: on a board that shares a module with a processor it
     counts that module, beside which the power of the GPU would always be less.
@@ -148,13 +148,12 @@ class NvmlPower(Meter[OpenWindow]):
         self,
         gpu: Gpu | None = None,
         *,
-        rate_hz: float = RATE_HZ,
         like_counter: bool = False,
         clock: Callable[[], float] = time.perf_counter,
         repeat: Repeat | None = None,
     ) -> None:
         self._gpu = gpu or Gpu()
-        self._period_s = 1 / rate_hz
+        self._period_s = 1 / RATE_HZ
         self._like_counter = like_counter
         self._clock = clock
         self._ticker = Ticker()

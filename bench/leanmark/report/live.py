@@ -34,8 +34,8 @@ def describe(step: Step, elapsed_s: float) -> str:
 class Live:
     """Shows the progress of a campaign; a context manager."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
         self._started = time.monotonic()
         self._bar = Progress(
             TextColumn("leanmark"),

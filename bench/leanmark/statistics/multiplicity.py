@@ -34,8 +34,8 @@ def p_value(comparison: Comparison) -> float:
     return float(ndtr(-beyond / error)) if error > 0 else float(beyond <= 0)
 
 
-def holm(p_values: Sequence[float], rate: float = FAMILY_WISE) -> list[bool]:
-    """Which hypotheses are rejected together at the family-wise ``rate``.
+def holm(p_values: Sequence[float]) -> list[bool]:
+    """Which hypotheses are rejected together at the ``FAMILY_WISE`` rate.
 
     Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6,
     1979.
@@ -43,7 +43,7 @@ def holm(p_values: Sequence[float], rate: float = FAMILY_WISE) -> list[bool]:
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     rejected = [False] * len(p_values)
     for rank, index in enumerate(order):
-        if p_values[index] > rate / (len(p_values) - rank):
+        if p_values[index] > FAMILY_WISE / (len(p_values) - rank):
             break
         rejected[index] = True
     return rejected

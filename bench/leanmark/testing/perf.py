@@ -11,6 +11,7 @@ from pathlib import Path
 from leanmark.testing.power import Power, energy_j
 
 _UNIT_J = 2.0**-32
+_UPDATE_S = 1e-3
 _NUMBERS = {"energy-pkg": 2, "energy-ram": 3, "energy-psys": 5}
 
 
@@ -20,7 +21,6 @@ class FakeEvent:
 
     power: Power
     opened_s: float
-    update_s: float
     clock: Callable[[], float]
     closed: bool = False
     lost: bool = False
@@ -28,7 +28,7 @@ class FakeEvent:
     def read(self) -> int:
         if self.lost:
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
-        published_s = max(self.opened_s, self.clock() // self.update_s * self.update_s)
+        published_s = max(self.opened_s, self.clock() // _UPDATE_S * _UPDATE_S)
         return round(energy_j(self.power, self.opened_s, published_s) / _UNIT_J)
 
     def close(self) -> None:
@@ -46,14 +46,12 @@ class FakePerf:
         folder: Path,
         powers: Mapping[str, Sequence[Power]],
         clock: Callable[[], float],
-        update_s: float = 1e-3,
     ) -> None:
         self.folder = folder
         self.allowed = True
         self.events: list[FakeEvent] = []
         self.powers = powers
         self.clock = clock
-        self._update_s = update_s
         (folder / "events").mkdir(parents=True)
         (folder / "type").write_text("18\n")
         packages = len(powers["energy-pkg"])
@@ -69,6 +67,6 @@ class FakePerf:
         if kind != 18:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
         name = next(name for name, number in _NUMBERS.items() if number == config)
-        event = FakeEvent(self.powers[name][cpu // 64], self.clock(), self._update_s, self.clock)
+        event = FakeEvent(self.powers[name][cpu // 64], self.clock(), self.clock)
         self.events.append(event)
         return event

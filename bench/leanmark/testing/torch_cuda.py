@@ -10,6 +10,9 @@ from typing import Any
 
 from leanmark.testing.clock import VirtualClock
 
+QUEUE = 1024
+FREE_BYTES = 600
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Properties:
@@ -26,22 +29,19 @@ class FakeTorchCuda:
     """Give it as ``TorchCuda(fake)``; a model is whatever calls :meth:`launch`.
 
     ``log`` lists what happened to the device, ``warm`` is whether its cache still holds something: a launch
-    then takes ``launch(seconds)``, and ``cold_s`` more where it does not. ``queue`` launches can wait for the
+    then takes ``launch(seconds)``, and ``cold_s`` more where it does not. ``QUEUE`` launches can wait for the
     device; for the next one the host waits too.
     """
 
     class OutOfMemoryError(RuntimeError):
         pass
 
-    def __init__(
-        self, clock: VirtualClock, *, cold_s: float = 0.0, free: int = 600, queue: int = 1024
-    ) -> None:
+    def __init__(self, clock: VirtualClock, *, cold_s: float = 0.0) -> None:
         self.clock = clock
-        self._waiting: deque[float] = deque(maxlen=queue)
+        self._waiting: deque[float] = deque(maxlen=QUEUE)
         self.log: list[str] = []
         self.properties = Properties()
         self.allocated = self.reserved = 0
-        self._free_at_start = free
         self._idle_at_s = 0.0
         self._cold_s = cold_s
         self._warm = True
@@ -96,7 +96,7 @@ class FakeTorchCuda:
         self._peak = (self.allocated, self.reserved)
 
     def mem_get_info(self) -> tuple[int, int]:
-        return self._free_at_start - self.reserved, self.properties.total_memory
+        return FREE_BYTES - self.reserved, self.properties.total_memory
 
     def empty_cache(self) -> None:
         self.log.append("empty_cache")

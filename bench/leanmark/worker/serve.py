@@ -85,7 +85,6 @@ def _answer(session: Session, request: messages.Request) -> object:
 @dataclass(frozen=True, slots=True)
 class _Opened:
     case: Case
-    artifact: Artifact
     executable: Executable
     device: Accelerator
 
@@ -175,7 +174,7 @@ class Session:
         cold_start_s = time.perf_counter() - start
         self._tell(messages.Notice("ended"))
         plausible.seconds(cold_start_s, "the first step")
-        opened = _Opened(request.case, artifact, executable, device)
+        opened = _Opened(request.case, executable, device)
         rival = Path(request.rival_folder) if request.rival_folder else None
         quality = _judge(opened, Path(request.folder), rival, full=request.judge_quality)
         warm = runner.warm_up(executable.step, request.warmup_s, request.block_s, device)

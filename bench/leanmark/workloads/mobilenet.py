@@ -45,8 +45,8 @@ class Inverted(nn.Module):
         return x + out if self.adds else out
 
 
-def mobilenet_v2(divisor: int = 1, classes: int = CLASSES) -> nn.Sequential:
-    """3.5 million parameters, 0.30 GMACs at 224: [N, 3, H, W] -> [N, classes].
+def mobilenet_v2(divisor: int = 1) -> nn.Sequential:
+    """3.5 million parameters, 0.30 GMACs at 224: [N, 3, H, W] -> [N, 1000].
 
     ``divisor`` divides all channels.
     """
@@ -59,7 +59,7 @@ def mobilenet_v2(divisor: int = 1, classes: int = CLASSES) -> nn.Sequential:
             channels = out
     last = 1280 // divisor
     parts += [*convolution(channels, last, 1), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    return nn.Sequential(*parts, nn.Linear(last, classes))
+    return nn.Sequential(*parts, nn.Linear(last, CLASSES))
 
 
 @dataclass(frozen=True, slots=True)

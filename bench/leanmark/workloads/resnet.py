@@ -59,14 +59,13 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """``depths`` blocks per stage, ``width`` channels in the first: [N, 3, H, W] -> [N, classes]."""
+    """``depths`` blocks per stage, ``width`` channels in the first: [N, 3, H, W] -> [N, 1000]."""
 
     def __init__(
         self,
         block: type[Basic] | type[Bottleneck],
         depths: tuple[int, ...],
         width: int = 64,
-        classes: int = CLASSES,
     ) -> None:
         super().__init__()
         self.stem = nn.Sequential(
@@ -80,21 +79,21 @@ class ResNet(nn.Module):
                 channels = width * 2**stage * block.expansion
         self.blocks = nn.Sequential(*blocks)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classify = nn.Linear(channels, classes)
+        self.classify = nn.Linear(channels, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.classify(self.pool(self.blocks(self.stem(x))).flatten(1))
         return out
 
 
-def resnet18(width: int = 64, classes: int = CLASSES) -> ResNet:
+def resnet18(width: int = 64) -> ResNet:
     """11.7 million parameters, 1.81 GMACs at 224."""
-    return ResNet(Basic, (2, 2, 2, 2), width, classes)
+    return ResNet(Basic, (2, 2, 2, 2), width)
 
 
-def resnet50(width: int = 64, classes: int = CLASSES) -> ResNet:
+def resnet50(width: int = 64) -> ResNet:
     """25.6 million parameters, 4.09 GMACs at 224."""
-    return ResNet(Bottleneck, (3, 4, 6, 3), width, classes)
+    return ResNet(Bottleneck, (3, 4, 6, 3), width)
 
 
 @dataclass(frozen=True, slots=True)
