@@ -8,7 +8,7 @@ from leanmark_kernels.convert import convert
 from leanmark_kernels.depthwise_modules import DepthwiseConv2d, InvertedResidual
 from leanmark_kernels.direct_modules import DirectConv2d
 from leanmark_kernels.integer_modules import Int8Conv2d, Int8Linear, Int8WinogradConv2d, W4A8Linear
-from leanmark_kernels.modules import PackedLinear, WinogradConv2d, winograd_error
+from leanmark_kernels.modules import PackedLinear, WinogradConv2d
 from leanmark_kernels.ops import (
     depthwise_conv2d,
     direct_conv2d,
@@ -64,5 +64,4 @@ __all__ = [
     "w4a8_linear",
     "why_unavailable",
     "winograd_conv2d",
-    "winograd_error",
 ]

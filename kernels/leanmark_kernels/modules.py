@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Self
 
 import torch
@@ -23,17 +22,6 @@ from leanmark_kernels.winograd_forms import FORMS
 
 _packed_linear = torch.ops.leanmark.packed_linear.default
 _winograd_conv2d = torch.ops.leanmark.winograd_conv2d.default
-
-
-def winograd_error(conv: nn.Conv2d, input: Tensor, tile: int) -> float:
-    """The largest error of ``conv`` computed with ``tile``, relative to the largest magnitude of its output.
-
-    Measured on ``input`` [N, C, H, W] against float64: the gate through which a layer goes to Winograd.
-    """
-    with torch.no_grad():
-        exact = copy.deepcopy(conv).double()(input.double())
-        actual = WinogradConv2d.from_conv(conv, tile=tile)(input)
-        return float((actual - exact).abs().max() / exact.abs().max())
 
 
 class WinogradConv2d(PackedLayer):
