@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <string>
 
 #include "cpu/checks.h"
 #include "cpu/int8_linear/quantize.h"

@@ -1,19 +1,17 @@
-// The operator: checks, scratch memory, and how blocks of tiles are shared out over threads.
+// The operator: checks, and the scratch memory of blocks of tiles.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
-#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
 #include <optional>
-#include <vector>
 
+#include "cpu/blocks.h"
 #include "cpu/checks.h"
 #include "cpu/int8_linear/images.h"
 #include "cpu/int8_winograd/plan.h"
-#include "cpu/items.h"
 #include "cpu/panels.h"
 #include "cpu/tensors.h"
 
@@ -25,8 +23,6 @@ using torch::stable::Tensor;
 
 // Scratch that one block may take: with the panels in use, about what a core's own cache holds.
 constexpr int64_t kBlockBytes = 768 * 1024;
-// Weights are transformed in every block, so one has at least this many tiles, even where they overflow a cache.
-constexpr int64_t kFewestTiles = 32;
 constexpr int64_t kLine = 64;
 
 const Phases& phases() {
@@ -38,83 +34,50 @@ const Phases& phases() {
 }
 
 struct Schedule {
-  const Plan& plan;
-  const Phases& phases;
-  int64_t block_tiles, blocks;
-  int64_t workers;
-  bool shared;  // all workers are on the same block
-  char* scratch;
-
+  static constexpr int kPhases = 2;
   static constexpr int64_t kWeightBytes = kIn * kWeightStride * sizeof(int16_t);
 
-  static int64_t bytes(const Plan& plan, int64_t workers, bool shared) {
-    return workers * (kWeightBytes + output_bytes(plan)) + (shared ? 1 : workers) * input_bytes(plan);
+  const Plan& plan;
+  const Phases& phases;
+  Blocks blocks;
+  char* scratch;
+
+  static int64_t bytes(const Plan& plan, const Blocks& blocks) {
+    return blocks.workers * own_bytes(plan) + (blocks.shared ? 1 : blocks.workers) * input_bytes(plan);
   }
   static int64_t input_bytes(const Plan& plan) { return kPoints * plan.in_point_stride * int64_t(sizeof(int16_t)); }
-  static int64_t output_bytes(const Plan& plan) { return kPoints * plan.out_point_stride * int64_t(sizeof(int32_t)); }
+  static int64_t own_bytes(const Plan& plan) {
+    return kWeightBytes + kPoints * plan.out_point_stride * int64_t(sizeof(int32_t));
+  }
 
   Block block(int64_t index, int64_t worker) const {
-    const int64_t first = index * block_tiles;
-    const int64_t own_bytes = kWeightBytes + output_bytes(plan);
-    char* own = scratch + worker * own_bytes;
-    char* inputs = scratch + workers * own_bytes + (shared ? 0 : worker) * input_bytes(plan);
-    return {first, std::min(block_tiles, plan.tiles - first), reinterpret_cast<int16_t*>(inputs),
+    char* own = scratch + worker * own_bytes(plan);
+    char* inputs = scratch + blocks.workers * own_bytes(plan) + (blocks.shared ? 0 : worker) * input_bytes(plan);
+    return {blocks.first(index), blocks.tiles_of(index), reinterpret_cast<int16_t*>(inputs),
             reinterpret_cast<int16_t*>(own), reinterpret_cast<int32_t*>(own + kWeightBytes)};
   }
-  int64_t inputs(const Block& b) const { return b.tiles * divide_up(plan.in_channels, kChunk); }
-  int64_t products() const { return divide_up(plan.panels, kGroup) * plan.slices; }
+  int64_t items(int phase, const Block& b) const {
+    return phase == 0 ? b.tiles * divide_up(plan.in_channels, kChunk) : divide_up(plan.panels, kGroup) * plan.slices;
+  }
+  void run(int phase, const Block& b, int64_t begin, int64_t end) const {
+    const Phase chosen = phase == 0 ? phases.transform_inputs : phases.multiply;
+    chosen(plan, b, begin, end);
+  }
 };
 
-// Many tiles: every thread takes whole blocks, and what it transforms stays in its own cache.
-void run_blocks(const Schedule& s) {
-  Items blocks(s.blocks);
-  torch::stable::parallel_for(0, s.workers, 1, [&](int64_t worker, int64_t) {
-    blocks.take_singly([&](int64_t index) {
-      const Block block = s.block(index, worker);
-      s.phases.transform_inputs(s.plan, block, 0, s.inputs(block));
-      s.phases.multiply(s.plan, block, 0, s.products());
-    });
-  });
-}
-
-// Few tiles: all threads work on one block, so that each reads its share of the weights only.
-void run_phases(const Schedule& s) {
-  std::vector<Items> items;
-  items.reserve(2 * s.blocks);
-  for (int64_t index = 0; index < s.blocks; ++index) {
-    items.emplace_back(s.inputs(s.block(index, 0)));
-    items.emplace_back(s.products());
-  }
-  torch::stable::parallel_for(0, s.workers, 1, [&](int64_t worker, int64_t) {
-    for (int64_t i = 0; i < 2 * s.blocks; ++i) {
-      const Block block = s.block(i / 2, worker);
-      const Phase phase = i % 2 ? s.phases.multiply : s.phases.transform_inputs;
-      items[i].take_and_wait(s.workers, [&](int64_t begin, int64_t end) { phase(s.plan, block, begin, end); });
-    }
-  });
-}
-
 void run(Plan& plan) {
-  const int64_t threads = torch::stable::get_num_threads();
   const int64_t per_tile =
       kPoints * (plan.in_stride * int64_t(sizeof(int16_t)) + kOutStride * int64_t(sizeof(int32_t)));
-  const int64_t fits = std::max(kFewestTiles, (kBlockBytes - Schedule::kWeightBytes) / per_tile);
-  const bool whole_blocks = threads == 1 || plan.tiles >= threads * kFewestTiles;
-  const int64_t at_once = whole_blocks ? threads : 1;
-  // Blocks of even size, as many for every worker, in whole steps.
-  const int64_t blocks = divide_up(std::max<int64_t>(1, (plan.tiles + fits / 2) / fits), at_once) * at_once;
-  const int64_t block_tiles = divide_up(divide_up(plan.tiles, blocks), kTileStep) * kTileStep;
-  const int64_t slices = whole_blocks ? 1 : divide_up(threads, divide_up(plan.panels, kGroup));
-  plan.slice_tiles = divide_up(divide_up(block_tiles, slices), kTileStep) * kTileStep;
-  plan.slices = divide_up(block_tiles, plan.slice_tiles);
+  const Blocks blocks = blocks_of(plan.tiles, (kBlockBytes - Schedule::kWeightBytes) / per_tile, kTileStep);
+  const int64_t slices = blocks.shared ? divide_up(blocks.workers, divide_up(plan.panels, kGroup)) : 1;
+  plan.slice_tiles = divide_up(divide_up(blocks.block_tiles, slices), kTileStep) * kTileStep;
+  plan.slices = divide_up(blocks.block_tiles, plan.slice_tiles);
 
   // One cache line more, or the points of a tile would fall into few sets of the cache.
-  plan.in_point_stride = block_tiles * plan.in_stride + kLine / int64_t(sizeof(int16_t));
+  plan.in_point_stride = blocks.block_tiles * plan.in_stride + kLine / int64_t(sizeof(int16_t));
   plan.out_point_stride = plan.slice_tiles * kOutStride + kLine / int64_t(sizeof(int32_t));
-  const Tensor scratch = allocate_bytes(Schedule::bytes(plan, threads, !whole_blocks));
-  const Schedule schedule{plan, phases(), block_tiles, divide_up(plan.tiles, block_tiles), threads, !whole_blocks,
-                          static_cast<char*>(scratch.mutable_data_ptr())};
-  whole_blocks ? run_blocks(schedule) : run_phases(schedule);
+  const Tensor scratch = allocate_bytes(Schedule::bytes(plan, blocks));
+  run_all(Schedule{plan, phases(), blocks, static_cast<char*>(scratch.mutable_data_ptr())});
 }
 
 // The Python entry explains mistakes; these keep a direct call through torch.ops from reading stray memory.

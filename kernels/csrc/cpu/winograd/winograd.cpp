@@ -1,16 +1,14 @@
-// The operator: checks, scratch memory, and how blocks of tiles are shared out over threads.
+// The operator: checks, and the scratch memory of blocks of tiles.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
-#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <optional>
-#include <vector>
 
+#include "cpu/blocks.h"
 #include "cpu/checks.h"
-#include "cpu/items.h"
 #include "cpu/panels.h"
 #include "cpu/tensors.h"
 #include "cpu/threads.h"
@@ -26,8 +24,6 @@ using torch::stable::Tensor;
 
 // Floats of scratch that one block may take: with the panels in use, about what a core's own cache holds.
 constexpr int64_t kBlockFloats = 96 * 1024;
-// Weights are read once per block, so a block has at least this many tiles, even where they overflow a cache.
-constexpr int64_t kFewestTiles = 32;
 constexpr int64_t kAlign = 16;
 
 const Phases& phases(Form form) {
@@ -68,62 +64,35 @@ Form form_of(const Tensor& weight, int64_t stride) {
 }
 
 struct Schedule {
+  static constexpr int kPhases = 3;
+
   const Plan& plan;
   const Phases& phases;
-  int64_t weights, block_tiles, blocks;
+  Blocks blocks;
+  int64_t weights;
   int64_t input_floats, output_floats;  // of one block
+  float* scratch;
 
-  Block block(int64_t index, float* inputs, float* outputs) const {
-    const int64_t first = index * block_tiles;
-    return {first, std::min(block_tiles, plan.tiles - first), inputs, outputs};
+  // On the same block, workers share its inputs and, unless products become outputs at once, its outputs.
+  Block block(int64_t index, int64_t worker) const {
+    const int64_t own_floats = blocks.shared ? 0 : input_floats + output_floats;
+    const int64_t own_outputs = blocks.shared && !phases.transform_outputs ? output_floats : 0;
+    float* inputs = scratch + worker * own_floats;
+    return {blocks.first(index), blocks.tiles_of(index), inputs, inputs + input_floats + worker * own_outputs};
   }
-  int64_t inputs(const Block& b) const {
+  int64_t items(int phase, const Block& b) const {
     const int64_t together = plan.inputs.together;
-    return divide_up(b.tiles, together) * together * divide_up(plan.in_channels, kChunk);
+    switch (phase) {
+      case 0: return divide_up(b.tiles, together) * together * divide_up(plan.in_channels, kChunk);
+      case 1: return weights * divide_up(plan.panels, phases.panels_at_once);
+      default: return phases.transform_outputs ? b.tiles * divide_up(plan.out_channels, kChunk) : 0;
+    }
   }
-  int64_t products() const { return weights * divide_up(plan.panels, phases.panels_at_once); }
-  int64_t outputs(const Block& b) const {
-    return phases.transform_outputs ? b.tiles * divide_up(plan.out_channels, kChunk) : 0;
+  void run(int phase, const Block& b, int64_t begin, int64_t end) const {
+    const Phase all[] = {phases.transform_inputs, phases.multiply, phases.transform_outputs};
+    if (all[phase]) all[phase](plan, b, begin, end);
   }
 };
-
-// Many tiles: every thread takes whole blocks, and what it transforms stays in its own cache.
-void run_blocks(const Schedule& s, int64_t workers, float* scratch) {
-  Items blocks(s.blocks);
-  torch::stable::parallel_for(0, workers, 1, [&](int64_t worker, int64_t) {
-    float* inputs = scratch + worker * (s.input_floats + s.output_floats);
-    blocks.take_singly([&](int64_t index) {
-      const Block block = s.block(index, inputs, inputs + s.input_floats);
-      s.phases.transform_inputs(s.plan, block, 0, s.inputs(block));
-      s.phases.multiply(s.plan, block, 0, s.products());
-      if (s.phases.transform_outputs) s.phases.transform_outputs(s.plan, block, 0, s.outputs(block));
-    });
-  });
-}
-
-// Few tiles: all threads work on one block, so that each reads its share of the weights only. Where the products of
-// a panel become outputs at once, every thread has memory of its own for them.
-void run_phases(const Schedule& s, int64_t workers, float* scratch) {
-  const Phase phases[] = {s.phases.transform_inputs, s.phases.multiply, s.phases.transform_outputs};
-  const auto block_for = [&](int64_t worker, int64_t index) {
-    const int64_t own = s.phases.transform_outputs ? 0 : worker * s.output_floats;
-    return s.block(index, scratch, scratch + s.input_floats + own);
-  };
-  std::vector<Items> items;
-  items.reserve(3 * s.blocks);
-  for (int64_t index = 0; index < s.blocks; ++index) {
-    const Block block = block_for(0, index);
-    for (const int64_t count : {s.inputs(block), s.products(), s.outputs(block)}) items.emplace_back(count);
-  }
-  torch::stable::parallel_for(0, workers, 1, [&](int64_t worker, int64_t) {
-    for (int64_t i = 0; i < 3 * s.blocks; ++i) {
-      const Block block = block_for(worker, i / 3);
-      items[i].take_and_wait(workers, [&](int64_t begin, int64_t end) {
-        phases[i % 3](s.plan, block, begin, end);
-      });
-    }
-  });
-}
 
 // One row of channels per tile, the points apart by one cache line more, or they would fall into few sets of a cache.
 Layout by_point(int64_t tiles, int64_t channels) {
@@ -142,36 +111,24 @@ void run(Plan& plan, Form form) {
   const Phases& steps = phases(form);
   plan.first = first;
   const bool ahead = form != Form::kF4AsStored;
-  const int64_t threads = torch::stable::get_num_threads();
   const int64_t out_channels = ahead ? plan.out_channels : kPanelWidth;  // whose products are there at a time
   const int64_t per_tile = points * (divide_up(plan.depth, kAlign) + divide_up(out_channels, kAlign)) * kAlign;
-  const int64_t fits = std::max(kFewestTiles, kBlockFloats / per_tile);
-  const bool whole_blocks = threads == 1 || plan.tiles >= threads * kFewestTiles;
-  const int64_t workers = whole_blocks ? threads : 1;
-  // Blocks of even size, as many for every worker.
-  const int64_t blocks = divide_up(std::max<int64_t>(1, (plan.tiles + fits / 2) / fits), workers) * workers;
   const int64_t together = steps.tiles_together;
-  const int64_t block_tiles = divide_up(divide_up(plan.tiles, blocks), together) * together;
+  const Blocks blocks = blocks_of(plan.tiles, kBlockFloats / per_tile, together);
 
   const auto lay_out = [&](int64_t channels) {
-    return ahead ? by_point(block_tiles, channels) : by_group(together, points, channels);
+    return ahead ? by_point(blocks.block_tiles, channels) : by_group(together, points, channels);
   };
   const auto floats = [&](const Layout& layout) {
-    return ahead ? points * layout.point : block_tiles / together * layout.group;
+    return ahead ? points * layout.point : blocks.block_tiles / together * layout.group;
   };
   plan.inputs = lay_out(plan.depth);
   plan.outputs = lay_out(out_channels);
-  const Schedule schedule{plan,
-                          steps,
-                          ahead ? weights : 1,
-                          block_tiles,
-                          divide_up(plan.tiles, block_tiles),
-                          floats(plan.inputs),
-                          floats(plan.outputs)};
-  const int64_t inputs = whole_blocks ? threads : 1, outputs = whole_blocks || !ahead ? threads : 1;
-  const Tensor scratch = allocate_row_major({inputs * schedule.input_floats + outputs * schedule.output_floats});
-  const auto run_all = whole_blocks ? run_blocks : run_phases;
-  run_all(schedule, threads, scratch.mutable_data_ptr<float>());
+  const int64_t input_floats = floats(plan.inputs), output_floats = floats(plan.outputs);
+  const int64_t inputs = blocks.shared ? 1 : blocks.workers, outputs = blocks.shared && ahead ? 1 : blocks.workers;
+  const Tensor scratch = allocate_row_major({inputs * input_floats + outputs * output_floats});
+  run_all(Schedule{plan, steps, blocks, ahead ? weights : 1, input_floats, output_floats,
+                   scratch.mutable_data_ptr<float>()});
 }
 
 // The Python entry explains mistakes; these keep a direct call through torch.ops from reading stray memory.
