@@ -1,7 +1,5 @@
 """``leanmark::depthwise_conv2d`` and ``leanmark::inverted_residual``, and their layers."""
 
-import io
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -104,58 +102,6 @@ def test_block_computes_what_it_was_made_from(stride: int, out: int, residual: b
         hidden = expand(input)
         expected = project(F.relu6(depthwise(hidden)))
         torch.testing.assert_close(narrow(hidden), expected, atol=2e-5, rtol=1e-5)
-
-
-LAYERS = {
-    "depthwise": (
-        lambda: DepthwiseConv2d.from_conv(conv(), activation="relu"),
-        lambda: DepthwiseConv2d(20, activation="relu"),
-        (2, 20, 5, 6),
-    ),
-    "inverted residual": (
-        lambda: InvertedResidual.from_convs(*block()),
-        lambda: InvertedResidual(6, 20, 6),
-        (2, 6, 5, 6),
-    ),
-    "inverted residual without expansion": (
-        lambda: InvertedResidual.from_convs(None, *block()[1:]),
-        lambda: InvertedResidual(20, None, 6),
-        (2, 20, 5, 6),
-    ),
-    "inverted residual without bias": (
-        lambda: InvertedResidual.from_convs(*block(bias=False)),
-        lambda: InvertedResidual(6, 20, 6, bias=False),
-        (2, 6, 5, 6),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_saved_and_loaded_and_traced(name: str) -> None:
-    make, empty, shape = LAYERS[name]
-    saved, loaded = nn.Sequential(make()), nn.Sequential(empty())
-    file = io.BytesIO()
-    torch.save(saved.state_dict(), file)
-    file.seek(0)
-    loaded.load_state_dict(torch.load(file, weights_only=True))
-    input = torch.randn(shape, generator=torch.Generator().manual_seed(7))
-    with torch.no_grad():
-        assert loaded(input).equal(saved(input))
-        assert loaded(input).abs().sum() > 0
-        exported = torch.export.export(saved, (input,))
-        assert exported.module()(input).equal(saved(input))
-    operators = {node.target for node in exported.graph.nodes if node.op == "call_function"}
-    assert operators == {getattr(torch.ops.leanmark, saved[0].layout).default}
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_a_corrupt_state_is_refused(name: str) -> None:
-    make, empty, _ = LAYERS[name]
-    state = make().state_dict()
-    last = list(state)[-1]
-    state[last] = state[last] + 1
-    with pytest.raises(RuntimeError, match="do not match its checksum, so it is corrupt"):
-        empty().load_state_dict(state)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """``leanmark::direct_conv2d`` and its layer."""
 
-import io
-
 import pytest
 import torch
 from torch import nn
@@ -67,23 +65,6 @@ def test_computes_what_it_was_made_from(changed: dict[str, object]) -> None:
         residual = image(*expected.shape)
         torch.testing.assert_close(layer(input), F.relu6(expected), atol=2e-5, rtol=0)
         torch.testing.assert_close(layer(input, residual), F.relu6(expected + residual), atol=2e-5, rtol=0)
-
-
-def test_saved_and_loaded_and_traced() -> None:
-    saved = nn.Sequential(DirectConv2d.from_conv(conv(), activation="relu"))
-    loaded = nn.Sequential(DirectConv2d(5, 20, (3, 3), stride=(2, 2), padding=(1, 1), activation="relu"))
-    file = io.BytesIO()
-    torch.save(saved.state_dict(), file)
-    file.seek(0)
-    loaded.load_state_dict(torch.load(file, weights_only=True))
-    input = image(2, 5, 6, 7)
-    with torch.no_grad():
-        assert loaded(input).equal(saved(input))
-        assert loaded(input).abs().sum() > 0
-        exported = torch.export.export(saved, (input,))
-        assert exported.module()(input).equal(saved(input))
-    operators = {node.target for node in exported.graph.nodes if node.op == "call_function"}
-    assert operators == {torch.ops.leanmark.direct_conv2d.default}
 
 
 @pytest.mark.parametrize(

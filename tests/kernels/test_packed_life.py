@@ -9,53 +9,14 @@ from torch import Tensor, fx, nn
 
 import leanmark_kernels as lk
 from leanmark_kernels.convert import Recipe, convert
-from leanmark_kernels.packed_state import VERSION, PackedModule
+from leanmark_kernels.packed_state import VERSION
 
-
-def conv(kernel: int = 3, groups: int = 1, channels: tuple[int, int] = (5, 5)) -> nn.Conv2d:
-    torch.manual_seed(1)
-    return nn.Conv2d(*channels, kernel, padding=kernel // 2, groups=groups)
-
-
-def linear(inputs: int = 31) -> nn.Linear:
-    torch.manual_seed(2)
-    return nn.Linear(inputs, 20)
-
-
-def block() -> lk.InvertedResidual:
-    parts = conv(1, channels=(5, 10)), conv(3, 10, (10, 10)), conv(1, channels=(10, 5))
-    return lk.InvertedResidual.from_convs(*parts, residual=True)
-
-
-LAYERS = {
-    "winograd": lambda: lk.WinogradConv2d.from_conv(conv()),
-    "winograd as stored": lambda: lk.WinogradConv2d.from_conv(conv(), as_stored=True),
-    "fp32": lambda: lk.PackedLinear.from_linear(linear()),
-    "fp16": lambda: lk.PackedLinear.from_linear(linear(), dtype=torch.float16),
-    "bf16": lambda: lk.PackedLinear.from_linear(linear(), dtype=torch.bfloat16),
-    "w8": lambda: lk.PackedLinear.from_linear(linear(), dtype=torch.int8),
-    "w4a8": lambda: lk.W4A8Linear.from_linear(linear(32), zero_points=True),
-    "int8 linear": lambda: lk.Int8Linear.from_linear(linear()),
-    "int8 winograd": lambda: lk.Int8WinogradConv2d.from_conv(conv()),
-    "int8 conv": lambda: lk.Int8Conv2d.from_conv(conv(1)),
-    "sparse linear": lambda: lk.SparseLinear.from_dense(linear()),
-    "sparse conv": lambda: lk.SparseConv2d.from_dense(conv()),
-    "direct": lambda: lk.DirectConv2d.from_conv(conv()),
-    "depthwise": lambda: lk.DepthwiseConv2d.from_conv(conv(3, 5)),
-    "inverted residual": block,
-}
-EVERY = pytest.mark.parametrize("name", LAYERS)
-
-
-def example(layer: PackedModule) -> Tensor:
-    generator = torch.Generator().manual_seed(3)
-    width = layer.options.get("in_features")
-    return torch.randn((2, 5, 6, 7) if width is None else (3, width), generator=generator)
+from .packed_layers import EVERY, LAYERS, conv, example, linear
 
 
 @EVERY
 def test_a_leaf_of_a_traced_model(name: str) -> None:
-    layer = LAYERS[name]()
+    layer = LAYERS[name].make()
     model, input = nn.Sequential(nn.Identity(), layer, nn.ReLU()), example(layer)
     traced = fx.symbolic_trace(model)
     assert [node.target for node in traced.graph.nodes if node.op == "call_module"] == ["0", "1", "2"]
@@ -79,7 +40,7 @@ def test_a_residual_is_traced_too() -> None:
 
 @EVERY
 def test_compiled_as_one_graph(name: str) -> None:
-    layer = LAYERS[name]()
+    layer = LAYERS[name].make()
     input = example(layer)
     torch._dynamo.reset()
     with torch.no_grad():
@@ -89,7 +50,7 @@ def test_compiled_as_one_graph(name: str) -> None:
 @EVERY
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_a_cast_is_refused(name: str, dtype: torch.dtype) -> None:
-    layer = LAYERS[name]()
+    layer = LAYERS[name].make()
     input, before = example(layer), layer(example(layer))
     dtypes = [one.dtype for one in layer.buffers()]
     with pytest.raises(TypeError, match=f"cannot become {dtype}: the dtypes of its"):
@@ -100,7 +61,7 @@ def test_a_cast_is_refused(name: str, dtype: torch.dtype) -> None:
 
 @EVERY
 def test_moved_and_laid_out_without_harm(name: str) -> None:
-    layer = LAYERS[name]()
+    layer = LAYERS[name].make()
     input, before = example(layer), layer(example(layer))
     assert layer.to(memory_format=torch.channels_last)(input).equal(before)
     assert all(one.is_contiguous() for one in layer.buffers())
@@ -110,7 +71,7 @@ def test_moved_and_laid_out_without_harm(name: str) -> None:
 
 @EVERY
 def test_copied_pickled_and_assigned(name: str) -> None:
-    layer = LAYERS[name]()
+    layer = LAYERS[name].make()
     input = example(layer)
     before = layer(input)
     copied, pickled = copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))
@@ -123,7 +84,7 @@ def test_copied_pickled_and_assigned(name: str) -> None:
 
 @EVERY
 def test_an_old_pickle_is_refused(name: str) -> None:
-    layer = LAYERS[name]()
+    layer = LAYERS[name].make()
     layer.format[1] -= 1
     refused = f"this pickled {type(layer).__name__} is refused"
     reason = f"its layout has version {VERSION - 1}, and this code reads version {VERSION}"
@@ -136,7 +97,7 @@ def test_an_old_pickle_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("tag", [torch.tensor(3), torch.zeros(6), None, "tag"])
 def test_a_state_whose_tag_is_none_is_refused(tag: object) -> None:
-    layer = LAYERS["fp32"]()
+    layer = LAYERS["fp32"].make()
     reason = layer.why_refused({**layer.state_dict(), "format": tag})
     assert reason is not None
     assert reason.startswith("it has no 'format' tag")
@@ -144,7 +105,7 @@ def test_a_state_whose_tag_is_none_is_refused(tag: object) -> None:
 
 @EVERY
 def test_the_state_of_what_is_beside_it_may_be_loaded_alone(name: str) -> None:
-    layer = LAYERS[name]()
+    layer = LAYERS[name].make()
     model = nn.Sequential(nn.Linear(2, 2), layer)
     input, before = example(layer), layer(example(layer))
     beside = {"0.weight": torch.ones(2, 2), "0.bias": torch.ones(2)}
@@ -157,7 +118,7 @@ def test_the_state_of_what_is_beside_it_may_be_loaded_alone(name: str) -> None:
 
 @pytest.mark.parametrize("weight", [torch.zeros(2, 31, 16, device="meta"), [0.0], None])
 def test_a_state_without_values_is_refused(weight: object) -> None:
-    layer = LAYERS["fp32"]()
+    layer = LAYERS["fp32"].make()
     assert layer.why_refused({**layer.state_dict(), "weight": weight}) == (
         "['weight'] in it are not tensors with values. Pack the original layer again."
     )
@@ -166,11 +127,11 @@ def test_a_state_without_values_is_refused(weight: object) -> None:
 @EVERY
 def test_an_input_of_another_width_is_refused(name: str) -> None:
     """Also where the layout is filled up, so that the operator would take it."""
-    layer = LAYERS[name]()
+    layer = LAYERS[name].make()
     input = example(layer)
     images = input.dim() == 4
     wide = torch.cat((input, input[:, :1]), 1)
-    legal = "N, 5, H, W" if images else rf"\*, {input.shape[-1]}"
+    legal = f"N, {input.shape[1]}, H, W" if images else rf"\*, {input.shape[-1]}"
     for wrong in (wide, wide[:, :-2], input[0, 0, 0, 0] if images else input[0, 0]):
         with pytest.raises(ValueError, match=rf"{layer.layout}: input is \[.*; it must be \[{legal}\]"):
             layer(wrong)
@@ -178,7 +139,7 @@ def test_an_input_of_another_width_is_refused(name: str) -> None:
 
 @EVERY
 def test_what_is_no_float32_tensor_is_refused(name: str) -> None:
-    layer = LAYERS[name]()
+    layer = LAYERS[name].make()
     input = example(layer)
     with pytest.raises(TypeError, match=f"{layer.layout}: input is torch.float64; it must be torch.float32"):
         layer(input.double())
@@ -192,7 +153,7 @@ def test_what_is_no_float32_tensor_is_refused(name: str) -> None:
 
 @EVERY
 def test_converting_again_is_refused(name: str) -> None:
-    layer = LAYERS[name]()
+    layer = LAYERS[name].make()
     with pytest.raises(ValueError, match=f"'0' is a {type(layer).__name__}, so converted already; convert"):
         convert(nn.Sequential(layer).eval(), example(layer), Recipe(cache=None, rounds=1))
 

@@ -1,7 +1,5 @@
 """``leanmark::sparse_linear`` and ``leanmark::sparse_conv2d``, their packing and their layers."""
 
-import io
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -165,50 +163,6 @@ def test_conv_computes_what_it_was_made_from(changed: dict[str, object], block: 
         torch.testing.assert_close(
             layer(input, torch.ones_like(expected)), (expected + 1).relu(), atol=1e-5, rtol=0
         )
-
-
-@pytest.mark.parametrize("block", [1, 4])
-def test_saved_and_loaded_and_traced(block: int) -> None:
-    for saved, empty, input in (
-        (
-            SparseLinear.from_dense(linear(), block=block),
-            SparseLinear(300, 18, block=block),
-            torch.randn(5, 300),
-        ),
-        (
-            SparseConv2d.from_dense(conv(), block=block),
-            SparseConv2d(6, 10, (3, 3), padding=(1, 1), block=block),
-            torch.randn(1, 6, 5, 5),
-        ),
-    ):
-        file = io.BytesIO()
-        torch.save(nn.Sequential(saved).state_dict(), file)
-        file.seek(0)
-        loaded = nn.Sequential(empty)
-        loaded.load_state_dict(torch.load(file, weights_only=True))
-        with torch.no_grad():
-            assert loaded(input).equal(saved(input))
-            assert saved(input).abs().sum() > 0
-            exported = torch.export.export(saved, (input,))
-            assert exported.module()(input).equal(saved(input))
-        assert empty.sparsity == saved.sparsity
-
-
-def test_a_corrupt_or_foreign_state_is_refused_and_changes_nothing() -> None:
-    state = SparseLinear.from_dense(linear()).state_dict()
-    state["values"] = state["values"] + 1
-    layer = SparseLinear(300, 18)
-    with pytest.raises(RuntimeError, match="do not match its checksum, so it is corrupt"):
-        layer.load_state_dict(state)
-    assert layer.values.shape == (0, 1)
-    with pytest.raises(RuntimeError, match="it is for block 4, in_features 300.*this layer is for block 1"):
-        layer.load_state_dict(SparseLinear.from_dense(linear(), block=4).state_dict())
-
-
-def test_the_layer_shows_its_options() -> None:
-    assert repr(SparseLinear(10, 20)) == (
-        "SparseLinear(block=1, in_features=10, out_features=20, sparsity=1.000, relu=False)"
-    )
 
 
 @pytest.mark.parametrize(
