@@ -31,6 +31,7 @@ class DepthwiseConv2d(PackedLayer):
     """
 
     layout = "depthwise_conv2d"
+    shown = ("stride", "padding", "activation")
 
     def __init__(
         self,
@@ -103,10 +104,6 @@ class DepthwiseConv2d(PackedLayer):
             activation=self.activation,
         )
 
-    def extra_repr(self) -> str:
-        steps = f"stride={self.stride}, padding={self.padding}, activation={self.activation}"
-        return f"{super().extra_repr()}, {steps}"
-
 
 class InvertedResidual(PackedLayer):
     """A block of MobileNetV2 by :func:`leanmark_kernels.inverted_residual`, whose numerics it shares.
@@ -117,6 +114,7 @@ class InvertedResidual(PackedLayer):
     """
 
     layout = "inverted_residual"
+    shown = ("stride", "residual")
     expand: Tensor | None
     expand_bias: Tensor | None
     depthwise: Tensor
@@ -234,6 +232,3 @@ class InvertedResidual(PackedLayer):
             stride=self.stride,
             residual=self.residual,
         )
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, stride={self.stride}, residual={self.residual}"

@@ -30,6 +30,7 @@ class DirectConv2d(PackedLayer):
     """
 
     layout = "direct_conv2d"
+    shown = ("stride", "padding", "activation")
     takes_residual = True
     takes_any_layout = True
 
@@ -52,7 +53,7 @@ class DirectConv2d(PackedLayer):
         )
         self.activation_number = activation_number("DirectConv2d", activation)
         self.activation: Activation = activation
-        self.geometry = (kernel_size, stride, padding)
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.window = (*kernel_size, *stride, *padding)
         self.hold(
             weight=packing.pack_direct(torch.zeros(out_channels, in_channels, *kernel_size)),
@@ -99,19 +100,14 @@ class DirectConv2d(PackedLayer):
         return output
 
     def _checked(self, input: Tensor, residual: Tensor | None) -> Tensor:
-        kernel_size, stride, padding = self.geometry
         return direct_conv2d(
             input,
             self.weight,
             self.bias,
             residual,
             out_channels=self.options["out_channels"],
-            kernel_size=kernel_size,
-            stride=stride,
-            padding=padding,
+            kernel_size=self.kernel_size,
+            stride=self.stride,
+            padding=self.padding,
             activation=self.activation,
         )
-
-    def extra_repr(self) -> str:
-        _, stride, padding = self.geometry
-        return f"{super().extra_repr()}, stride={stride}, padding={padding}, activation={self.activation}"

@@ -37,6 +37,7 @@ class W4A8Linear(PackedLayer):
     """
 
     layout = "w4a8_linear"
+    shown = ("relu",)
     scale: Tensor
     zero: Tensor | None
 
@@ -113,9 +114,6 @@ class W4A8Linear(PackedLayer):
             relu=self.relu,
         )
 
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, relu={self.relu}"
-
 
 class Int8Linear(PackedLayer):
     """A linear layer by :func:`leanmark_kernels.int8_dynamic_linear`: exact products of rounded numbers.
@@ -126,6 +124,7 @@ class Int8Linear(PackedLayer):
     """
 
     layout = "int8_linear"
+    shown = ("relu",)
     scale: Tensor
 
     def __init__(
@@ -188,9 +187,6 @@ class Int8Linear(PackedLayer):
             relu=self.relu,
         )
 
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, relu={self.relu}"
-
 
 class Int8WinogradConv2d(PackedLayer):
     """A 3x3 convolution of stride 1 by :func:`leanmark_kernels.int8_winograd_conv2d`: exact products.
@@ -200,6 +196,7 @@ class Int8WinogradConv2d(PackedLayer):
     """
 
     layout = "int8_winograd_conv2d"
+    shown = ("padding", "relu")
     takes_residual = True
     scale: Tensor
 
@@ -265,9 +262,6 @@ class Int8WinogradConv2d(PackedLayer):
             padding=self.padding,
             relu=self.relu,
         )
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, padding={self.padding}, relu={self.relu}"
 
 
 class Int8Conv2d(PackedLayer):

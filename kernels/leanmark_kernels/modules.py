@@ -34,6 +34,7 @@ class WinogradConv2d(PackedLayer):
     """
 
     layout = "winograd_conv2d"
+    shown = ("padding", "relu")
     takes_residual = True
 
     def __init__(
@@ -132,9 +133,6 @@ class WinogradConv2d(PackedLayer):
             relu=self.relu,
         )
 
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, padding={self.padding}, relu={self.relu}"
-
 
 class PackedLinear(PackedLayer):
     """A linear layer by :func:`leanmark_kernels.packed_linear`, whose numerics it shares.
@@ -144,6 +142,7 @@ class PackedLinear(PackedLayer):
     """
 
     layout = "packed_linear"
+    shown = ("relu",)
     scale: Tensor | None
 
     def __init__(
@@ -207,6 +206,3 @@ class PackedLinear(PackedLayer):
             out_features=self.options["out_features"],
             relu=self.relu,
         )
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, relu={self.relu}"

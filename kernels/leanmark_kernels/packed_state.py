@@ -30,6 +30,8 @@ class PackedModule(nn.Module):
     """
 
     layout: ClassVar[str]
+    shown: ClassVar[tuple[str, ...]] = ()
+    """Attributes that ``repr`` shows behind the options."""
     weight: Tensor
     bias: Tensor | None
 
@@ -72,7 +74,8 @@ class PackedModule(nn.Module):
             self.register_buffer(name, tensor)
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value}" for name, value in self.options.items())
+        values = {**self.options, **{name: getattr(self, name) for name in self.shown}}
+        return ", ".join(f"{name}={value}" for name, value in values.items())
 
     def why_refused(self, state: Mapping[str, Tensor]) -> str | None:
         """Why ``state``, the tensors of one layer by name, cannot be loaded; ``None`` where it can."""
