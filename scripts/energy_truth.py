@@ -185,8 +185,9 @@ def codecarbon_tracker(folder: Path, *, gpu: bool) -> Iterator[Any]:
     from codecarbon import OfflineEmissionsTracker
     from codecarbon.core import cpu
 
-    cpu._get_candidate_bases = lambda _: [] if gpu else [str(folder)]
-    cpu.IntelRAPL._setup_rapl = cpu.IntelRAPL._fetch_rapl_files  # without looking for the real tree first
+    cpu._get_candidate_bases = lambda rapl_dir: [] if gpu else [str(folder)]
+    # without looking for the real tree first
+    cpu.IntelRAPL._setup_rapl = cpu.IntelRAPL._fetch_rapl_files  # type: ignore[method-assign]
     tracker = OfflineEmissionsTracker(
         country_iso_code="USA",
         project_name="truth",

@@ -24,7 +24,8 @@ class Ceilings:
 
     def floor_s(self, unit: str, operations: int, bytes_moved: int) -> float:
         """The least time for so much work (Williams et al., "Roofline", CACM 2009)."""
-        return max(operations / asdict(self)[unit], bytes_moved / max(self.read, self.copy))
+        per_s: float = asdict(self)[unit]
+        return max(operations / per_s, bytes_moved / max(self.read, self.copy))
 
     def share(self, unit: str, operations: int, bytes_moved: int, seconds: float) -> float:
         """Of the roof, what ``seconds`` reach."""

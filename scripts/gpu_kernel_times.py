@@ -123,7 +123,7 @@ def timed(replays: Mapping[str, Call], calls: int, stage: Stage, *, cold: bool) 
         replay()
     marks: dict[str, list[tuple[Any, Any]]] = {name: [] for name in replays}
     for round in range(ROUNDS):
-        order = list(replays) if round % 2 == 0 else list(reversed(replays))
+        order = list(replays) if round % 2 == 0 else list(replays)[::-1]
         for name in order:
             stage.hold()
             (stage.flush if cold else replays[name])()

@@ -14,7 +14,7 @@ import torch
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from leanmark_kernels.convert.block import Block
+from leanmark_kernels.convert.block import Block, Layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,6 @@ class Graph:
     weights: str = "fp32"
     weight_only: bool = False
 
-    def bytes(self) -> int:
-        return sum(array.nbytes for array in self.values.values())
-
     def serialized(self, inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
         """With these shapes of ``x`` and ``y``."""
         graph = helper.make_graph(
@@ -45,10 +42,13 @@ class Graph:
         serialized: bytes = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
         return serialized
 
+    def bytes(self) -> int:
+        return sum(array.nbytes for array in self.values.values())
+
 
 def fp32(block: Block) -> Graph:
     layer = block.layer
-    assert layer.bias is not None
+    assert isinstance(layer, Layer) and layer.bias is not None
     values = {"w": layer.weight.detach().numpy(), "b": layer.bias.detach().numpy()}
     if isinstance(layer, nn.Linear):
         return Graph([helper.make_node("Gemm", ["x", "w", "b"], ["y"], transB=1)], values)
@@ -68,7 +68,13 @@ def exported(model: nn.Module, x: Tensor) -> Graph:
         # torch's newer exporter takes ten times as long, and no library runs its graph faster
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
-            model, (x,), file, dynamo=False, input_names=["x"], output_names=["y"], opset_version=20
+            model,
+            (x,),
+            file,  # type: ignore[arg-type]
+            dynamo=False,
+            input_names=["x"],
+            output_names=["y"],
+            opset_version=20,
         )
     graph = onnx.load_from_string(file.getvalue()).graph
     return Graph(graph.node, {each.name: numpy_helper.to_array(each) for each in graph.initializer})

@@ -11,19 +11,22 @@ from torch import Tensor, nn
 
 from kernel_table import graphs
 from kernel_table.graphs import Graph
-from leanmark_kernels.convert.block import Block
+from leanmark_kernels.convert.block import Block, Layer
 
 
 def dynamic(block: Block) -> Graph:
     """Activations quantised in every call: ONNX Runtime's way."""
-    operator, attributes, shape = "MatMulInteger", dict[str, Any](), (1, -1)
-    if isinstance(block.layer, nn.Conv2d):
-        operator, attributes, shape = "ConvInteger", graphs.options(block.layer), (1, -1, 1, 1)
+    layer = block.layer
+    assert isinstance(layer, Layer) and layer.bias is not None
+    operator, attributes = "MatMulInteger", dict[str, Any]()
+    shape: tuple[int, ...] = (1, -1)
+    if isinstance(layer, nn.Conv2d):
+        operator, attributes, shape = "ConvInteger", graphs.options(layer), (1, -1, 1, 1)
     integers, scale = _weights(block)
     values = {
         "w": integers,
         "ws": scale.reshape(shape),
-        "b": block.layer.bias.detach().numpy().reshape(shape),
+        "b": layer.bias.detach().numpy().reshape(shape),
     }
     nodes = [
         helper.make_node("DynamicQuantizeLinear", ["x"], ["xq", "xs", "xz"]),
@@ -43,6 +46,8 @@ def static(block: Block, x: Tensor, unsigned: bool = False) -> Graph:
 
     With ``unsigned`` weights, around 128, ONNX Runtime's sums are exact without VNNI too.
     """
+    layer = block.layer
+    assert isinstance(layer, Layer) and layer.bias is not None
     integers, scale = _weights(block)
     zeros = np.zeros(len(scale), np.int8)
     if unsigned:
@@ -58,23 +63,24 @@ def static(block: Block, x: Tensor, unsigned: bool = False) -> Graph:
         "wq": integers,
         "ws": scale,
         "wz": zeros,  # without zeros of its own, ONNX Runtime leaves a Gemm in fp32
-        "bq": np.round(block.layer.bias.detach().numpy() / (x_scale * scale)).astype(np.int32),
+        "bq": np.round(layer.bias.detach().numpy() / (x_scale * scale)).astype(np.int32),
         "bs": np.float32(x_scale) * scale,
         "bz": np.zeros(len(scale), np.int32),
     }
-    linear = isinstance(block.layer, nn.Linear)
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "xs", "xz"], ["xq"]),
         helper.make_node("DequantizeLinear", ["xq", "xs", "xz"], ["xd"]),
-        helper.make_node("DequantizeLinear", ["wq", "ws", "wz"], ["w"], axis=1 if linear else 0),
+        helper.make_node(
+            "DequantizeLinear", ["wq", "ws", "wz"], ["w"], axis=1 if isinstance(layer, nn.Linear) else 0
+        ),
         helper.make_node("DequantizeLinear", ["bq", "bs", "bz"], ["b"], axis=0),
     ]
-    if linear:
+    if isinstance(layer, nn.Linear):
         nodes.append(helper.make_node("Gemm", ["xd", "w", "b"], ["y"]))
     else:
         values |= {"ys": np.float32(max(float(block(x).max()) / 255, 1e-12)), "yz": np.uint8(0)}
         nodes += [
-            helper.make_node("Conv", ["xd", "w", "b"], ["c"], **graphs.options(block.layer)),
+            helper.make_node("Conv", ["xd", "w", "b"], ["c"], **graphs.options(layer)),
             helper.make_node("Relu", ["c"], ["r"]),
             helper.make_node("QuantizeLinear", ["r", "ys", "yz"], ["yq"]),
             helper.make_node("DequantizeLinear", ["yq", "ys", "yz"], ["y"]),
@@ -84,6 +90,7 @@ def static(block: Block, x: Tensor, unsigned: bool = False) -> Graph:
 
 def _weights(block: Block) -> tuple[np.ndarray, np.ndarray]:
     """int8 weights as the operator wants them, and the float32 scale [out] of each output."""
+    assert isinstance(block.layer, Layer)
     weight = block.layer.weight.detach()
     scale = weight.flatten(1).abs().amax(1).clamp(min=1e-12) / 127
     integers = (weight / scale.reshape(-1, *[1] * (weight.dim() - 1))).round().to(torch.int8)

@@ -70,7 +70,7 @@ class InvertedCase:
         return call
 
     def _graph(self) -> Graph:
-        values: dict[str, np.ndarray] = {"low": np.float32(0).reshape(()), "high": np.float32(6).reshape(())}
+        values = {"low": np.asarray(0, np.float32), "high": np.asarray(6, np.float32)}
         nodes, inner = [], "x"
         for index, block in enumerate(self._blocks()):
             conv = block.layer
@@ -82,8 +82,13 @@ class InvertedCase:
             if block.activation:
                 nodes.append(helper.make_node("Clip", [inner, "low", "high"], [f"a{index}"]))
                 inner = f"a{index}"
-        last = ["Add", [inner, "x"]] if self.triple.residual else ["Identity", [inner]]
-        nodes.append(helper.make_node(*last, ["y"]))
+        residual = self.triple.residual
+        last = (
+            helper.make_node("Add", [inner, "x"], ["y"])
+            if residual
+            else helper.make_node("Identity", [inner], ["y"])
+        )
+        nodes.append(last)
         return Graph(nodes, values)
 
 

@@ -16,7 +16,7 @@ from leanmark.workloads.mobilenet import MobileNetV2
 from leanmark.workloads.resnet import ResNet18
 from leanmark_kernels.convert import Recipe, convert
 
-MODELS = {"ResNet-18": ResNet18(), "MobileNetV2": MobileNetV2()}
+MODELS: dict[str, ResNet18 | MobileNetV2] = {"ResNet-18": ResNet18(), "MobileNetV2": MobileNetV2()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,8 @@ class ModelCase:
     def contenders(self, with_compiled: bool) -> list[Contender]:
         x = self.input()
         nhwc = x.contiguous(memory_format=torch.channels_last)
-        channels_last = copy.deepcopy(self.model).to(memory_format=torch.channels_last)
+        channels_last = copy.deepcopy(self.model)
+        channels_last.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # every process chooses anew, so that the interval covers what choosing does
         converted = convert(self.model, x, Recipe(cache=None))
         found = [

@@ -6,6 +6,7 @@ import gc
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,8 +135,8 @@ def typical(times: Mapping[str, Sequence[Times]]) -> dict[str, float]:
 
 def _ratios(
     one: Sample, samples: Sequence[Sample], typical: Mapping[str, float], times: Mapping[str, list[Times]]
-) -> dict[str, Ratio]:
-    """Those of a line."""
+) -> dict[str, Any]:
+    """Those of a line, by the name of its field."""
     ours = fastest([each for each in samples if each.ours and _coarseness(each) == _coarseness(one)], typical)
     if not one.ours:
         return {"over_ours": ratio(ours, times[one.name], times[ours])} if ours else {}
