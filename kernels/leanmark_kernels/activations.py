@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 Activation = Literal["none", "relu", "relu6"]
 
-ACTIVATIONS: tuple[str, ...] = get_args(Activation)
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 """By the number that the operators take."""
 
 

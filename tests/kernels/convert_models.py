@@ -1,5 +1,7 @@
 """Models that the tests of ``convert`` share, and how far off a converted one is."""
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 
@@ -61,11 +63,15 @@ class Inverted(nn.Module):
         return result
 
 
-def trained(model: nn.Module) -> nn.Module:
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def trained(model: Model) -> Model:
     """In evaluation mode, with statistics in its norms that make folding them matter."""
     torch.manual_seed(0)
     for part in model.modules():
         if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            assert part.running_mean is not None and part.running_var is not None
             nn.init.uniform_(part.running_mean, -1, 1)
             nn.init.uniform_(part.running_var, 0.5, 2)
             nn.init.uniform_(part.weight, 0.5, 2)

@@ -105,8 +105,7 @@ def check_linear(draw: random.Random) -> None:
     assert_same(rounded.scale, expected[1])
     whole = packing.PackedInt8(packed, scale)
     actual = int8_dynamic_linear(floats, whole, bias, out_features=columns, bits=bits, relu=relu)
-    expected = reference.int8_dynamic_linear(floats, packed, scale, bias, bits, columns, relu)
-    assert_same(actual, expected)
+    assert_same(actual, reference.int8_dynamic_linear(floats, packed, scale, bias, bits, columns, relu))
 
 
 def check_winograd(draw: random.Random) -> None:
@@ -148,15 +147,17 @@ def check_winograd(draw: random.Random) -> None:
     actual = int8_winograd_conv2d(
         floats, whole, bias, residual, out_channels=filters, padding=padding, relu=relu
     )
-    others = (packed, scale, None, 0, bias, residual, filters, padding, relu)
-    assert_same(actual, reference.int8_winograd_conv2d(floats, *others))
+    unscaled = (packed, scale, None, 0, bias, residual, filters, padding, relu)
+    assert_same(actual, reference.int8_winograd_conv2d(floats, *unscaled))
 
 
 def check_direct(draw: random.Random) -> None:
     groups = draw.choice([1, 1, 1, 2, 3])
     channels, filters = (groups * draw.choice([draw.randint(1, 20), 16, 33]) for _ in range(2))
+    kernel, stride = ((draw.choice(sides), draw.choice(sides)) for sides in ((1, 2, 3, 3, 5), (1, 1, 2, 3)))
     geometry = Geometry(
-        *((draw.choice(sides), draw.choice(sides)) for sides in ((1, 2, 3, 3, 5), (1, 1, 2, 3))),
+        kernel,
+        stride,
         padding=(draw.randint(0, 3), draw.randint(0, 3)),
         dilation=(draw.choice([1, 1, 2]), draw.choice([1, 1, 3])),
     )
@@ -195,8 +196,8 @@ def check_direct(draw: random.Random) -> None:
 
     floats = draw_floats(draw, input)
     actual = int8_conv2d(floats, packing.PackedInt8(packed, scale), bias, geometry=geometry, relu=relu)
-    others = (packed, scale, None, 0, bias, geometry.window(), relu)
-    assert_same(actual, reference.int8_conv2d(floats, *others))
+    unscaled = (packed, scale, None, 0, bias, geometry.window(), relu)
+    assert_same(actual, reference.int8_conv2d(floats, *unscaled))
 
 
 def draw_floats(draw: random.Random, like: Tensor) -> Tensor:

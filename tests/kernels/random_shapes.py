@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import sys
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ def check_winograd(draw: random.Random) -> None:
 
     as_stored = form.tile == 4 and draw.random() < 0.5
     packed = packing.pack_winograd(weight, form.tile, form.stride, as_stored=as_stored)
-    options = {"padding": padding, "stride": form.stride}
+    options: dict[str, Any] = {"padding": padding, "stride": form.stride}
     actual = winograd_conv2d(input, packed, bias, residual, out_channels=filters, relu=relu, **options)
     assert actual.shape == shape
     assert actual.is_contiguous(memory_format=torch.channels_last)
@@ -94,7 +95,12 @@ def strided(draw: random.Random, *shape: int) -> Tensor:
 
 
 def expect(
-    actual: Tensor, exact: Tensor, bias: Tensor | None, residual: Tensor | None, relu: bool, tolerance: Tensor
+    actual: Tensor,
+    exact: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    relu: bool,
+    tolerance: Tensor | float,
 ) -> None:
     for other in (bias, residual):
         if other is not None:

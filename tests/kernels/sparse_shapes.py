@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from typing import Any
 
 import torch
 from random_shapes import ROUNDING, expect, strided
@@ -105,7 +106,7 @@ def check_sparse_conv2d(draw: random.Random) -> None:
     bias = torch.randn(filters) if draw.random() < 0.7 else None
     relu = draw.random() < 0.5
 
-    steps = {"stride": stride, "padding": padding, "dilation": dilation}
+    steps: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
     exact = F.conv2d(input.double(), weight.double(), groups=groups, **steps)
     size = F.conv2d(input.double().abs(), weight.double().abs(), groups=groups, **steps)
     residual = strided(draw, *exact.shape) if draw.random() < 0.3 else None
@@ -216,7 +217,7 @@ def check_direct(draw: random.Random) -> None:
 
 def check_pooling(draw: random.Random) -> None:
     kernel, stride = ((draw.randint(1, 5), draw.randint(1, 8)), (draw.randint(1, 3), draw.randint(1, 3)))
-    padding = tuple(draw.randint(0, k // 2) for k in kernel)
+    padding = draw.randint(0, kernel[0] // 2), draw.randint(0, kernel[1] // 2)
     height, width = (max(1, k - 2 * p, draw.randint(1, 16)) for k, p in zip(kernel, padding, strict=True))
     channels = draw.choice([1, draw.randint(2, 20), 64, draw.randint(60, 140)])
     input = strided(draw, draw.choice([0, 1, 1, 2, 3]), channels, height, width)
@@ -258,17 +259,17 @@ def check_inverted_residual(draw: random.Random) -> None:
     exact, size = input.double(), input.double().abs()
     # What an error of a layer's inputs becomes in its outputs, and the rounding that comes on top.
     error = torch.zeros(())
-    layers = (
+    layers: list[tuple[Tensor, Tensor | None, dict[str, Any]]] = [
         (expand[..., None, None], biases[0], {}),
         (filters, biases[1], {"stride": stride, "padding": 1, "groups": hidden}),
         (project[..., None, None], biases[2], {}),
-    )
+    ]
     for number, (weight, bias, steps) in enumerate(layers):
         if number == 0 and not expands:
             continue
         exact_bias = None if bias is None else bias.double()
         size = F.conv2d(
-            exact.abs(), weight.double().abs(), None if bias is None else exact_bias.abs(), **steps
+            exact.abs(), weight.double().abs(), None if exact_bias is None else exact_bias.abs(), **steps
         )
         spread = F.conv2d(error.expand(exact.shape).double(), weight.double().abs(), **steps)
         error = spread + ROUNDING * (4 + 2 * weight[0].numel() ** 0.5) * size

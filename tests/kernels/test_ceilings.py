@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import leanmark_kernels
-from leanmark_kernels import ceilings
+from leanmark_kernels import _native, ceilings
 
 pytestmark = pytest.mark.skipif(not leanmark_kernels.available(), reason="needs the native operators")
 
@@ -29,6 +29,6 @@ def test_rates_are_those_of_the_threads_in_use() -> None:
 
 
 def test_without_native_code_there_is_no_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ceilings._native, "why_unavailable", lambda: "it was not built")
+    monkeypatch.setattr(_native, "why_unavailable", lambda: "it was not built")
     with pytest.raises(RuntimeError, match="ceilings need the native operators: it was not built"):
         ceilings.measure()

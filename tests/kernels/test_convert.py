@@ -69,7 +69,7 @@ def test_an_inverted_residual_is_measured_as_one_operator_too(
 
 def test_an_inverted_residual_that_expands_nothing_is_one_too() -> None:
     body = trained(Inverted(6)).body
-    model = nn.Sequential(nn.Conv2d(4, 16, 3), nn.ReLU6(), *body[3:])
+    model = nn.Sequential(nn.Conv2d(4, 16, 3), nn.ReLU6(), *list(body)[3:])
     converted = convert(model.eval(), images(), UNCACHED)
     assert largest_error(converted, model, images(3)) < 1e-5
     together = [choice.what for choice in converted.choices if "; " in choice.what]
@@ -99,7 +99,7 @@ def test_every_operator_of_ours_is_in_a_layer_that_counts_as_ours() -> None:
         nn.AdaptiveAvgPool2d(1),
     ]
     for layer in layers[:2]:
-        nn.init.zeros_(layer.weight[:16])
+        nn.init.zeros_(layer.get_parameter("weight")[:16])
     seen = set()
     for row, layer in itertools.product(rows.ROWS, layers):
         if row.operator and isinstance(layer, row.layer) and row.why_not(layer) is None:
@@ -139,7 +139,7 @@ class PassedBy(nn.Module):
         self.read = read
 
     def forward(self, x: Tensor) -> Tensor:
-        first, last = self.part.layers
+        first, last = self.part.layers  # type: ignore[misc]  # parts are no lists to mypy
         x = first(x) if len(x) else x
         result: Tensor = last(x * first.weight.mean() if self.read else x)
         return result

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from leanmark_kernels.convert import Recipe, choosing, convert, timing
 
@@ -96,8 +96,13 @@ def test_layers_are_timed_beside_the_rest_of_their_model(monkeypatch: pytest.Mon
 
 
 def test_timing_reads_what_is_beside_a_call_but_no_more_than_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, ones = [], torch.ones
-    monkeypatch.setattr(torch, "ones", lambda count: asked.append(count) or ones(1))
+    asked, ones = list[int](), torch.ones
+
+    def asked_for(count: int) -> Tensor:
+        asked.append(count)
+        return ones(1)
+
+    monkeypatch.setattr(torch, "ones", asked_for)
     calls = {"first": lambda: None, "second": lambda: None}
     assert list(timing.interleaved(calls, 1, beside=4096)) == ["first", "second"]
     timing.interleaved(calls, 1, beside=1 << 40)

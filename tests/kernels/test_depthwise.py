@@ -1,5 +1,8 @@
 """``leanmark::depthwise_conv2d`` and ``leanmark::inverted_residual``, and their layers."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,7 +18,7 @@ needs_native = pytest.mark.skipif(
 )
 
 
-def conv(channels: int = 20, **changed: object) -> nn.Conv2d:
+def conv(channels: int = 20, **changed: Any) -> nn.Conv2d:
     torch.manual_seed(1)
     options = {"kernel_size": 3, "padding": 1, "groups": channels, **changed}
     return nn.Conv2d(channels, channels, **options)
@@ -81,7 +84,7 @@ def test_threads_do_not_change_a_bit(shape: tuple[int, ...], stride: int) -> Non
 @pytest.mark.parametrize(
     "changed", [{}, {"bias": False, "stride": 2}, {"padding": 0}, {"padding": "same"}, {"padding": "valid"}]
 )
-def test_depthwise_computes_what_it_was_made_from(changed: dict[str, object]) -> None:
+def test_depthwise_computes_what_it_was_made_from(changed: dict[str, Any]) -> None:
     original = conv(**changed)
     layer = DepthwiseConv2d.from_conv(original, activation="relu6")
     input = 20 * torch.randn(2, 20, 8, 7, generator=torch.Generator().manual_seed(5))
@@ -116,7 +119,7 @@ def test_block_computes_what_it_was_made_from(stride: int, out: int, residual: b
         ({"dtype": torch.float64}, "weight is torch.float64; it must be torch.float32"),
     ],
 )
-def test_what_stays_with_torch(changed: dict[str, object], reason: str) -> None:
+def test_what_stays_with_torch(changed: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=f"DepthwiseConv2d cannot replace .*{reason}. Keep torch's layer"):
         DepthwiseConv2d.from_conv(conv(**changed))
 
@@ -152,23 +155,22 @@ X, W, B = torch.zeros(2, 20, 5, 5), torch.zeros(9, 20), torch.zeros(20)
         ({"bias": B.to("meta")}, ValueError, "bias is on meta; it must be on cpu, where input is"),
     ],
 )
-def test_mistakes_are_explained(changed: dict[str, object], error: type[Exception], message: str) -> None:
+def test_mistakes_are_explained(changed: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=f"depthwise_conv2d: .*{message}"):
         depthwise_conv2d(**{"input": X, "weight": W, "bias": B, **changed})
 
 
-WEIGHTS = InvertedResidualWeights(
-    packing.pack_linear(torch.zeros(20, 6)), B, W, B, packing.pack_linear(torch.zeros(6, 20)), torch.zeros(6)
-)
+EXPAND = packing.pack_linear(torch.zeros(20, 6))
+WEIGHTS = InvertedResidualWeights(EXPAND, B, W, B, packing.pack_linear(torch.zeros(6, 20)), torch.zeros(6))
 IMAGE = torch.zeros(1, 6, 5, 5)
 
 
 @pytest.mark.parametrize(
     ("changed", "error", "message"),
     [
-        ({"expand": WEIGHTS.expand.half()}, TypeError, "expand is torch.float16; it must be torch.float32"),
-        ({"expand": WEIGHTS.expand[:1]}, ValueError, r"expand is \[1, 6, 16\]; it must be \[2, 6, 16\]"),
-        ({"project": WEIGHTS.expand}, ValueError, r"project is \[2, 6, 16\]; it must be \[1, 20, 16\]"),
+        ({"expand": EXPAND.half()}, TypeError, "expand is torch.float16; it must be torch.float32"),
+        ({"expand": EXPAND[:1]}, ValueError, r"expand is \[1, 6, 16\]; it must be \[2, 6, 16\]"),
+        ({"project": EXPAND}, ValueError, r"project is \[2, 6, 16\]; it must be \[1, 20, 16\]"),
         ({"expand": None}, ValueError, "expand is None; hidden is 20 and must then be C 6"),
         ({"depthwise": W[:8]}, ValueError, r"depthwise is \[8, 20\]; it must be \[9, hidden\]"),
         ({"project_bias": B}, ValueError, r"project_bias is \[20\]; it must be \[6\] or None"),
@@ -182,11 +184,12 @@ def test_mistakes_of_a_block_are_explained(
 
 
 def test_steps_of_a_block_are_checked() -> None:
-    for steps, message in (
+    mistakes: list[tuple[dict[str, Any], str]] = [
         ({"stride": 3}, "stride is 3; it must be 1 or 2"),
         ({"stride": 2, "residual": True}, "residual is True; it must be False"),
         ({"out_channels": 0}, "out_channels is 0; it must be at least 1"),
-    ):
+    ]
+    for steps, message in mistakes:
         with pytest.raises(ValueError, match=message):
             inverted_residual(IMAGE, WEIGHTS, **{"out_channels": 6, **steps})
 
@@ -198,13 +201,15 @@ def test_steps_of_a_block_are_checked() -> None:
         (lambda: pack_depthwise(torch.zeros(4, 2, 3, 3)), ValueError, r"it must be \[C, 1, 3, 3\]"),
         (lambda: pack_depthwise(torch.full((1, 1, 3, 3), float("inf"))), ValueError, "has 9 of 9 values"),
         (
-            lambda: DepthwiseConv2d(4, activation="gelu"),
+            lambda: DepthwiseConv2d(4, activation="gelu"),  # type: ignore[arg-type]
             ValueError,
             "activation is 'gelu'; it must be one of",
         ),
     ],
 )
-def test_weights_that_cannot_be_packed(call, error: type[Exception], message: str) -> None:
+def test_weights_that_cannot_be_packed(
+    call: Callable[[], object], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         call()
 
@@ -242,7 +247,7 @@ def test_direct_calls_never_read_stray_memory(arguments: tuple[object, ...]) -> 
         {0: IMAGE[0]},
         {0: IMAGE[:, :4]},
         {1: None},
-        {1: WEIGHTS.expand[:1]},
+        {1: EXPAND[:1]},
         {2: B[1:]},
         {3: W[:8]},
         {4: B[1:]},
@@ -254,7 +259,7 @@ def test_direct_calls_never_read_stray_memory(arguments: tuple[object, ...]) -> 
     ],
 )
 def test_direct_calls_of_a_block_never_read_stray_memory(changed: dict[int, object]) -> None:
-    arguments = [IMAGE, *WEIGHTS, 6, 1, True]
+    arguments: list[object] = [IMAGE, *WEIGHTS, 6, 1, True]
     for position, value in changed.items():
         arguments[position] = value
     with pytest.raises(RuntimeError, match="inverted_residual: "):

@@ -1,5 +1,7 @@
 """``leanmark::direct_conv2d`` and its layer."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -14,7 +16,7 @@ needs_native = pytest.mark.skipif(
 )
 
 
-def conv(**changed: object) -> nn.Conv2d:
+def conv(**changed: Any) -> nn.Conv2d:
     torch.manual_seed(1)
     options = {"in_channels": 5, "out_channels": 20, "kernel_size": 3, "stride": 2, "padding": 1, **changed}
     return nn.Conv2d(**options)
@@ -27,7 +29,7 @@ def image(*shape: int) -> torch.Tensor:
 def test_known_values() -> None:
     """Ones under a window of ones, two channels: 18 in the middle, 12 at an edge, 8 in a corner."""
     weight, ones = packing.pack_direct(torch.ones(1, 2, 3, 3)), torch.ones(1, 2, 3, 3)
-    options = {"out_channels": 1, "kernel_size": (3, 3), "padding": (1, 1)}
+    options: dict[str, Any] = {"out_channels": 1, "kernel_size": (3, 3), "padding": (1, 1)}
     bias = torch.tensor([-10.0])
     output = direct_conv2d(ones, weight, bias, activation="relu", **options)
     assert output[0, 0].tolist() == [[0, 2, 0], [2, 8, 2], [0, 2, 0]]
@@ -83,7 +85,7 @@ def test_what_stays_with_torch(changed: dict[str, object], reason: str) -> None:
 
 
 X, W, B = torch.zeros(2, 5, 6, 6), packing.pack_direct(torch.zeros(20, 5, 3, 3)), torch.zeros(20)
-OPTIONS = {"out_channels": 20, "kernel_size": (3, 3)}
+OPTIONS: dict[str, Any] = {"out_channels": 20, "kernel_size": (3, 3)}
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ OPTIONS = {"out_channels": 20, "kernel_size": (3, 3)}
         ({"bias": B.to("meta")}, "bias is on meta; it must be on cpu, where input is"),
     ],
 )
-def test_mistakes_are_explained(changed: dict[str, object], message: str) -> None:
+def test_mistakes_are_explained(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"direct_conv2d: .*{message}"):
         direct_conv2d(**{"input": X, "weight": W, "bias": B, **OPTIONS, **changed})
 

@@ -119,14 +119,16 @@ def test_the_roof_is_the_lower_of_two(script: ModuleType) -> None:
     assert roofs.floor_s("int8", 16 * 10**12, 1) == pytest.approx(0.01)
 
 
-def test_joules_are_counted_from_update_to_update(script: ModuleType) -> None:
+def test_joules_are_counted_from_update_to_update(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A board that draws 300 W runs calls of 50 and 150 us; its counter changes every 20 ms."""
     energy, stage = (importlib.import_module(name) for name in ("gpu_kernel_energy", "gpu_stage"))
     clock = VirtualClock(tick_s=1e-6)
     board = SimpleNamespace(
         counter=stage.Counter(lambda: int(clock() / 0.02) * 6000, 0.02), synchronize=lambda: None
     )
-    energy.time = SimpleNamespace(perf_counter=clock)
+    monkeypatch.setattr(energy, "time", SimpleNamespace(perf_counter=clock))
     replays = {"ours": lambda: clock.sleep(5e-4), "library": lambda: clock.sleep(15e-4)}
     found = energy.measure(board, replays, 10)
     ours, library = found["per_call"]["ours"], found["per_call"]["library"]
@@ -177,7 +179,7 @@ def test_a_case_that_fails_dies_hangs_or_is_wrong_costs_only_itself(tmp_path: Pa
         "PYTHONPATH": os.pathsep.join([str(SCRIPTS), *sys.path]),
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, program, "--rehearse", "--folder", str(tmp_path)]
+    command = [sys.executable, str(program), "--rehearse", "--folder", str(tmp_path)]
 
     def run() -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)

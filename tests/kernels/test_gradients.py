@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ def rand(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def conv(kernel: int, channels: tuple[int, int] = (5, 18), **steps: int) -> nn.Conv2d:
+def conv(kernel: int, channels: tuple[int, int] = (5, 18), **steps: Any) -> nn.Conv2d:
     torch.manual_seed(2)
     return nn.Conv2d(*channels, kernel, **steps)
 
@@ -37,6 +38,10 @@ def chain() -> nn.Sequential:
     return nn.Sequential(parts[0], nn.ReLU6(), parts[1], nn.ReLU6(), parts[2])
 
 
+def convolutions(chain: nn.Sequential) -> list[nn.Conv2d]:
+    return [part for part in chain if isinstance(part, nn.Conv2d)]
+
+
 def same_depthwise(conv: nn.Conv2d) -> nn.Module:
     return lk.DepthwiseConv2d.from_conv(conv, activation="relu")
 
@@ -45,7 +50,7 @@ def same_direct(conv: nn.Conv2d) -> nn.Module:
     return lk.DirectConv2d.from_conv(conv, activation="relu")
 
 
-LAYERS: dict[str, tuple[nn.Module, Callable[[nn.Module], nn.Module], tuple[int, ...]]] = {
+LAYERS: dict[str, tuple[nn.Module, Callable[[Any], nn.Module], tuple[int, ...]]] = {
     "fp32": (linear(), lambda one: lk.PackedLinear.from_linear(one, relu=True), (2, 3, 19)),
     "winograd 2": (
         conv(3, padding=1), lambda one: lk.WinogradConv2d.from_conv(one, tile=2, relu=True), (2, 5, 6, 7)
@@ -65,6 +70,11 @@ LAYERS: dict[str, tuple[nn.Module, Callable[[nn.Module], nn.Module], tuple[int, 
     "direct": (conv(3, stride=2, padding=1), same_direct, (2, 5, 6, 7)),
     "depthwise": (conv(3, (5, 5), stride=2, groups=5), same_depthwise, (2, 5, 6, 7)),
 }  # fmt: skip
+
+
+def gradient(of: Tensor | None) -> Tensor:
+    assert of is not None and of.grad is not None
+    return of.grad
 
 
 def check(actual: Tensor | None, expected: Tensor | None) -> None:
@@ -92,12 +102,12 @@ def test_layers_pass_the_gradient_on(name: str) -> None:
     (expected * weights).sum().backward()
     check(input.grad, exact.grad)
     if residual is not None:
-        check(residual.grad, exact_residual.grad)
+        check(gradient(residual), gradient(exact_residual))
 
 
 def test_an_inverted_residual_passes_the_gradient_on() -> None:
     dense = chain()
-    layer = lk.InvertedResidual.from_convs(dense[0], dense[2], dense[4], residual=True)
+    layer = lk.InvertedResidual.from_convs(*convolutions(dense), residual=True)
     input = rand(2, 6, 5, 4).requires_grad_()
     exact = input.detach().double().requires_grad_()
     weights = rand(2, 6, 5, 4, seed=6)
@@ -122,7 +132,7 @@ def test_packed_weights_have_a_gradient() -> None:
     lk.packed_linear(input, weight, None, bias, out_features=18).square().sum().backward()
     exact = copy.deepcopy(dense).double()
     exact(input.double()).square().sum().backward()
-    check(packing.unpack_linear(weight.grad, 18, 19), exact.weight.grad)
+    check(packing.unpack_linear(gradient(weight), 18, 19), exact.weight.grad)
     check(bias.grad, exact.bias.grad)
 
     packed = sparse_packing.pack_sparse(dense.weight)
@@ -130,7 +140,7 @@ def test_packed_weights_have_a_gradient() -> None:
     lk.sparse_linear(
         input, packed._replace(values=values), dense.bias, out_features=18
     ).square().sum().backward()
-    held = packed._replace(values=values.grad)
+    held = packed._replace(values=gradient(values))
     check(sparse_packing.unpack_sparse(held, 18, 19, 1)[..., 0], exact.weight.grad)
 
 
@@ -143,7 +153,7 @@ def test_transformed_weights_have_a_gradient(form: Form) -> None:
     output.square().sum().backward()
     exact = copy.deepcopy(dense).double()
     exact(input.double()).square().sum().backward()
-    points = packed.grad.double().transpose(2, 3).flatten(1, 2)[:, :18]
+    points = gradient(packed).double().transpose(2, 3).flatten(1, 2)[:, :18]
     through = torch.func.vjp(form.transformed, dense.weight.detach().double())[1]
     check(through(points)[0], exact.weight.grad)
 
@@ -155,23 +165,26 @@ def test_weights_as_they_are_stored_have_the_gradient_of_the_convolution() -> No
     output.square().sum().backward()
     exact = copy.deepcopy(dense).double()
     exact(input.double()).square().sum().backward()
-    check(packing.unpack_winograd(packed.grad, 18), exact.weight.grad)
+    check(packing.unpack_winograd(gradient(packed), 18), exact.weight.grad)
 
 
 def test_parts_of_a_block_have_a_gradient() -> None:
     dense = chain()
+    expand, depthwise, project = convolutions(dense)
+    assert expand.bias is not None
     packed = InvertedResidualWeights(
-        packing.pack_linear(dense[0].weight.flatten(1)), dense[0].bias.detach().requires_grad_(),
-        depthwise_packing.pack_depthwise(dense[2].weight).requires_grad_(), None,
-        packing.pack_linear(dense[4].weight.flatten(1)), None,
+        packing.pack_linear(expand.weight.flatten(1)), expand.bias.detach().requires_grad_(),
+        depthwise_packing.pack_depthwise(depthwise.weight).requires_grad_(), None,
+        packing.pack_linear(project.weight.flatten(1)), None,
     )  # fmt: skip
     input = rand(2, 6, 5, 4)
     lk.inverted_residual(input, packed, out_channels=6).square().sum().backward()
     exact = copy.deepcopy(dense).double()
-    exact[2].bias, exact[4].bias = None, None
+    expand, depthwise, project = convolutions(exact)
+    depthwise.bias, project.bias = None, None
     exact(input.double()).square().sum().backward()
-    check(depthwise_packing.unpack_depthwise(packed.depthwise.grad), exact[2].weight.grad)
-    check(packed.expand_bias.grad, exact[0].bias.grad)
+    check(depthwise_packing.unpack_depthwise(gradient(packed.depthwise)), depthwise.weight.grad)
+    check(gradient(packed.expand_bias), gradient(expand.bias))
     assert input.grad is None
 
 

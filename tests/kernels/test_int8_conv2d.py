@@ -1,5 +1,8 @@
 """``leanmark::int8_winograd_conv2d`` and the direct convolution of integers: exact, whatever the numbers."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -105,7 +108,7 @@ def test_the_direct_convolution_is_exact(geometry: Geometry, groups: int) -> Non
     packed = PackedInt8(torch.stack([integers.pack_int8_linear(each) for each in rows]), torch.ones(12))
     scale = torch.tensor([1.0, 2.0])
     output = int8_conv2d(Quantized(input, scale, 100), packed, torch.ones(12), geometry=geometry)
-    others = {
+    others: dict[str, Any] = {
         "stride": geometry.stride,
         "padding": geometry.padding,
         "dilation": geometry.dilation,
@@ -123,10 +126,10 @@ def test_a_scale_that_is_not_finite_is_refused() -> None:
 
 
 def test_registration_is_complete() -> None:
-    arguments = (X, P, S, torch.ones(2), 3, S, torch.zeros(2, 18, 6, 7), 18, 1, True)
-    torch.library.opcheck(torch.ops.leanmark.int8_winograd_conv2d.default, arguments)
-    arguments = (X.float(), D, S, None, 0, S, (3, 3, 2, 1, 1, 0, 1, 2), True)
-    torch.library.opcheck(torch.ops.leanmark.int8_conv2d.default, arguments)
+    winograd = (X, P, S, torch.ones(2), 3, S, torch.zeros(2, 18, 6, 7), 18, 1, True)
+    torch.library.opcheck(torch.ops.leanmark.int8_winograd_conv2d.default, winograd)
+    direct = (X.float(), D, S, None, 0, S, (3, 3, 2, 1, 1, 0, 1, 2), True)
+    torch.library.opcheck(torch.ops.leanmark.int8_conv2d.default, direct)
 
 
 X, W, S = (
@@ -178,9 +181,9 @@ WINDOW = Geometry(*THREE).window()
     ],
 )
 def test_mistakes_are_explained(
-    input: dict[str, Tensor | int],
+    input: dict[str, Any],
     weight: dict[str, Tensor],
-    changed: dict[str, Tensor | int],
+    changed: dict[str, Any],
     error: type[Exception],
     message: str,
 ) -> None:
@@ -216,9 +219,9 @@ def test_mistakes_are_explained(
     ],
 )
 def test_mistakes_in_the_direct_convolution_are_explained(
-    input: dict[str, Tensor | int],
+    input: dict[str, Any],
     weight: dict[str, Tensor],
-    changed: dict[str, Tensor | Geometry],
+    changed: dict[str, Any],
     error: type[Exception],
     message: str,
 ) -> None:
@@ -261,7 +264,9 @@ def test_mistakes_in_the_direct_convolution_are_explained(
         ),
     ],
 )
-def test_what_cannot_be_packed_or_convolved(call, error: type[Exception], message: str) -> None:
+def test_what_cannot_be_packed_or_convolved(
+    call: Callable[[], object], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         call()
 

@@ -1,5 +1,8 @@
 """``leanmark::int8_linear`` and how floats are rounded for it: exact sums, whatever the numbers are."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -150,8 +153,8 @@ def test_registration_is_complete() -> None:
     arguments = (input, weight, torch.ones(18), torch.ones(6), 3, torch.zeros(18), 18, True)
     torch.library.opcheck(torch.ops.leanmark.int8_linear.default, arguments)
     torch.library.opcheck(torch.ops.leanmark.quantize_int8.default, (torch.ones(3, 5), 8))
-    arguments = (torch.ones(2, 3, 5), weight, torch.ones(18), torch.zeros(18), 7, 18, True)
-    torch.library.opcheck(torch.ops.leanmark.int8_dynamic_linear.default, arguments)
+    dynamic = (torch.ones(2, 3, 5), weight, torch.ones(18), torch.zeros(18), 7, 18, True)
+    torch.library.opcheck(torch.ops.leanmark.int8_dynamic_linear.default, dynamic)
 
 
 @pytest.mark.parametrize("shape", [(1, 9), (2, 3, 16), (13, 9000), (0, 4), (4, 0), (7,)])
@@ -220,9 +223,9 @@ P, F = integers.pack_int8_linear(W), torch.zeros(2, 5)
     ],
 )
 def test_mistakes_are_explained(
-    input: dict[str, Tensor | int],
+    input: dict[str, Any],
     weight: dict[str, Tensor],
-    changed: dict[str, Tensor | int],
+    changed: dict[str, Any],
     error: type[Exception],
     message: str,
 ) -> None:
@@ -251,7 +254,7 @@ def test_mistakes_are_explained(
 def test_mistakes_are_explained_when_rounding_on_the_way(
     input: Tensor,
     weight: dict[str, Tensor],
-    changed: dict[str, Tensor | int],
+    changed: dict[str, Any],
     error: type[Exception],
     message: str,
 ) -> None:
@@ -290,7 +293,9 @@ def test_mistakes_are_explained_when_rounding_on_the_way(
         (lambda: quantize_int8(S[None], bits=9), ValueError, "bits is 9; it must be 7 or 8"),
     ],
 )
-def test_what_cannot_be_packed_or_rounded(call, error: type[Exception], message: str) -> None:
+def test_what_cannot_be_packed_or_rounded(
+    call: Callable[[], object], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         call()
 

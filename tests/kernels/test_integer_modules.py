@@ -1,5 +1,8 @@
 """``W4A8Linear``, ``Int8Linear`` and the 8-bit convolutions: layers of integers, for inference."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,7 +15,7 @@ from leanmark_kernels.packed_state import PackedModule
 from . import packed_layers
 
 
-def conv(**changed: object) -> nn.Conv2d:
+def conv(**changed: Any) -> nn.Conv2d:
     torch.manual_seed(1)
     return nn.Conv2d(**{"in_channels": 4, "out_channels": 6, "kernel_size": 3, "padding": 1, **changed})
 
@@ -36,7 +39,7 @@ def example(layer: PackedModule) -> Tensor:
         (lambda: Int8Linear.from_linear(linear(), bits=7), 0.04),
     ],
 )
-def test_linear_computes_about_what_it_was_made_from(made, bound: float) -> None:
+def test_linear_computes_about_what_it_was_made_from(made: Callable[[], PackedModule], bound: float) -> None:
     layer = made()
     original, input = linear(layer.bias is not None), example(layer)
     with torch.no_grad():
@@ -145,7 +148,7 @@ def test_backward_is_refused(name: str) -> None:
         ),
     ],
 )
-def test_what_stays_with_torch(made, reason: str) -> None:
+def test_what_stays_with_torch(made: Callable[[], nn.Module], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         made()
 
@@ -157,6 +160,6 @@ def test_nan_weights_are_refused() -> None:
     for made in (W4A8Linear.from_linear, Int8Linear.from_linear):
         with pytest.raises(ValueError, match="weight has 1280 of 1280 values that are NaN"):
             made(layers[0])
-    for made in (Int8WinogradConv2d.from_conv, Int8Conv2d.from_conv):
+    for made_of_conv in (Int8WinogradConv2d.from_conv, Int8Conv2d.from_conv):
         with pytest.raises(ValueError, match="weight has 216 of 216 values that are NaN"):
-            made(layers[1])
+            made_of_conv(layers[1])

@@ -43,8 +43,8 @@ def tensors(lead: tuple[int, ...], depth: int, columns: int, seed: int) -> tuple
 
 def assert_right(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     """Within the probable rounding error of sums in any order, sqrt(K) u |x|·|w| (Higham and Mary, 2019)."""
-    exact = [None if t is None else t.double() for t in (input, weight, bias)]
-    size = F.linear(*(None if t is None else t.abs() for t in exact))
+    exact = input.double(), weight.double(), None if bias is None else bias.double()
+    size = F.linear(exact[0].abs(), exact[1].abs(), None if bias is None else bias.double().abs())
     tolerance = 2.0**-23 * (2 + weight.shape[1] ** 0.5) * size
     actual = linear_relu(input, weight, bias)
     assert actual.shape == (*input.shape[:-1], weight.shape[0])
@@ -144,6 +144,9 @@ def test_traced_whole() -> None:
 
 
 class _Layer(torch.nn.Module):
+    weight: Tensor
+    bias: Tensor
+
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
         self.register_buffer("weight", weight)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ W, K = torch.ones(16, 32), torch.ones(16, 16, 3, 3)
 ONE = torch.ones(1)
 
 
-def own(name: str) -> nn.Module:
+def own(name: str) -> Any:
     return nn.Linear(32, 16) if name in OF_LINEAR else nn.Conv2d(
         16, 16, 3, groups=16 if name == "DepthwiseConv2d" else 1
     )  # fmt: skip
@@ -95,7 +96,7 @@ FILTERS = PackedInt8(
 U, SPARSE = packing.pack_winograd(K, 4), sparse_packing.pack_sparse(K)
 
 
-def conv(**changed: object) -> Tensor:
+def conv(**changed: Any) -> Tensor:
     return lk.sparse_conv2d(Y, SPARSE, **{"out_channels": 16, "kernel_size": (3, 3), **changed})
 
 
@@ -230,7 +231,7 @@ def test_sizes_beyond_reason_are_refused_by_the_operators_themselves() -> None:
     ops, far = torch.ops.leanmark, 2**63 - 1
     nine, taps, window = Y.new_ones(9, 16), torch.ones(1, 144, 16), (3, 3, 1, 1, far, 0)
     signs, packed8 = IMAGE.values, integer_packing.pack_int8_winograd(K.to(torch.int8))
-    for call in (
+    calls: list[Callable[[], object]] = [
         lambda: ops.winograd_conv2d(Y, U, None, None, 16, far, 1, False),
         lambda: ops.int8_winograd_conv2d(signs, packed8, ONE.repeat(16), ONE, 0, None, None, 16, far, False),
         lambda: ops.int8_conv2d(signs, *FILTERS, ONE, 0, None, (*window, 1, 1), False),
@@ -238,6 +239,7 @@ def test_sizes_beyond_reason_are_refused_by_the_operators_themselves() -> None:
         lambda: ops.direct_conv2d(Y, taps, None, None, 16, window, 0),
         lambda: ops.depthwise_conv2d(Y, nine, None, 1, far, 0),
         lambda: ops.max_pool2d(Y, window),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(RuntimeError, match="padding must be 0 to 1048575|padding 0 to 1048575"):
             call()

@@ -1,5 +1,8 @@
 """``leanmark::packed_linear`` and the packing of its weights."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -127,9 +130,7 @@ X, W, B = torch.zeros(2, 5), packing.pack_linear(torch.zeros(18, 5)), torch.zero
         ({"bias": B.to("meta")}, ValueError, "bias is on meta; it must be on cpu, where input is"),
     ],
 )
-def test_mistakes_are_explained(
-    changed: dict[str, Tensor | int], error: type[Exception], message: str
-) -> None:
+def test_mistakes_are_explained(changed: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=f"packed_linear: {message}"):
         packed_linear(**{"input": X, "weight": W, "bias": B, "out_features": 18, **changed})
 
@@ -172,7 +173,9 @@ NAN = torch.full((18, 5), float("nan"))
         ),
     ],
 )
-def test_weights_that_cannot_be_packed(call, error: type[Exception], message: str) -> None:
+def test_weights_that_cannot_be_packed(
+    call: Callable[[], object], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         call()
 

@@ -1,5 +1,7 @@
 """``WinogradConv2d`` and ``PackedLinear`` compute what they were made from; what stays with torch is told."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -8,7 +10,7 @@ from leanmark_kernels import PackedLinear, WinogradConv2d, packing
 from leanmark_kernels.packed_state import PackedModule
 
 
-def conv(**changed: object) -> nn.Conv2d:
+def conv(**changed: Any) -> nn.Conv2d:
     torch.manual_seed(1)
     return nn.Conv2d(**{"in_channels": 4, "out_channels": 6, "kernel_size": 3, "padding": 1, **changed})
 

@@ -1,5 +1,8 @@
 """``leanmark::max_pool2d`` and ``leanmark::mean_pool2d``, and their layers."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -72,7 +75,7 @@ def test_gradients_are_those_of_torch() -> None:
     input, same = (image(2, 3, 5, 6).requires_grad_() for _ in range(2))
     max_pool2d(input, (3, 3), (2, 2), (1, 1)).square().sum().backward()
     F.max_pool2d(same, 3, 2, 1).square().sum().backward()
-    assert input.grad is not None and input.grad.equal(same.grad)
+    assert input.grad is not None and same.grad is not None and input.grad.equal(same.grad)
     input.grad = None
     mean_pool2d(input).sum().backward()
     torch.testing.assert_close(input.grad, torch.full_like(input, 1 / 30))
@@ -87,7 +90,7 @@ def test_gradients_are_those_of_torch() -> None:
         ({"kernel_size": 9}, "kernel_size is 9; it must have at most 64 pixels"),
     ],
 )
-def test_what_stays_with_torch(changed: dict[str, object], reason: str) -> None:
+def test_what_stays_with_torch(changed: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=f"MaxPool2d cannot replace .*: {reason}. Keep torch's layer"):
         MaxPool2d.from_pool(nn.MaxPool2d(**{"kernel_size": 3, **changed}))
 
@@ -113,7 +116,9 @@ def test_what_stays_with_torch(changed: dict[str, object], reason: str) -> None:
         (lambda x: mean_pool2d(x.numpy()), TypeError, "input is a ndarray; it must be a torch.Tensor"),
     ],
 )
-def test_mistakes_are_explained(call, error: type[Exception], message: str) -> None:
+def test_mistakes_are_explained(
+    call: Callable[[Tensor], object], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=f"(max|mean)_pool2d: .*{message}"):
         call(torch.zeros(2, 3, 5, 5))
 
@@ -178,8 +183,9 @@ def test_pools_of_anything_else_than_float32_images_stay_as_they_are() -> None:
             self.layer, self.pool, self.now_and_then = nn.Linear(6, 6), nn.MaxPool2d(2), nn.MaxPool2d(2)
 
         def forward(self, x: Tensor) -> Tensor:
-            result: Tensor = self.pool(self.layer(x)) + self.pool(x.double().unsqueeze(1)).squeeze(1)
-            return result + self.now_and_then(x.unsqueeze(1)).squeeze(1) + self.now_and_then(x)
+            often: Tensor = self.pool(self.layer(x)) + self.pool(x.double().unsqueeze(1)).squeeze(1)
+            result: Tensor = often + self.now_and_then(x.unsqueeze(1)).squeeze(1) + self.now_and_then(x)
+            return result
 
     model, input = Rows().eval(), image(2, 4, 6)
     converted = convert(model, input, Recipe(rounds=1, cache=None))

@@ -1,5 +1,8 @@
 """``leanmark::sparse_linear`` and ``leanmark::sparse_conv2d``, their packing and their layers."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -27,7 +30,7 @@ def linear() -> nn.Linear:
     return layer
 
 
-def conv(**changed: object) -> nn.Conv2d:
+def conv(**changed: Any) -> nn.Conv2d:
     options = {"in_channels": 6, "out_channels": 10, "kernel_size": 3, "padding": 1, **changed}
     layer = nn.Conv2d(**options)
     with torch.no_grad():
@@ -136,9 +139,9 @@ def test_registration_is_complete(block: int) -> None:
     )
     torch.library.opcheck(torch.ops.leanmark.sparse_conv2d.default, arguments)
     flat = pack_sparse(pruned(18, 5), block)
-    arguments = (torch.randn(2, 3, 5), *flat, torch.zeros(18), torch.zeros(2, 3, 18), 18, True)
+    linear = (torch.randn(2, 3, 5), *flat, torch.zeros(18), torch.zeros(2, 3, 18), 18, True)
     for few_rows in (None, pack_few_rows(flat, 18, 5)):
-        torch.library.opcheck(torch.ops.leanmark.sparse_linear.default, (*arguments, few_rows))
+        torch.library.opcheck(torch.ops.leanmark.sparse_linear.default, (*linear, few_rows))
 
 
 @pytest.mark.parametrize(
@@ -200,7 +203,9 @@ def test_conv_computes_what_it_was_made_from(changed: dict[str, object], block: 
         ),
     ],
 )
-def test_weights_that_cannot_be_packed(call, error: type[Exception], message: str) -> None:
+def test_weights_that_cannot_be_packed(
+    call: Callable[[], object], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         call()
 
@@ -234,7 +239,7 @@ X, W, B = torch.zeros(2, 6, 5, 5), pack_sparse(torch.ones(10, 6, 3, 3)), torch.z
         ({"bias": B.to("meta")}, ValueError, "bias is on meta; it must be on cpu, where input is"),
     ],
 )
-def test_mistakes_are_explained(changed: dict[str, object], error: type[Exception], message: str) -> None:
+def test_mistakes_are_explained(changed: dict[str, Any], error: type[Exception], message: str) -> None:
     arguments = {"input": X, "weight": W, "bias": B, "out_channels": 10, "kernel_size": (3, 3), **changed}
     with pytest.raises(error, match=f"sparse_conv2d: .*{message}"):
         sparse_conv2d(**arguments)
@@ -263,6 +268,7 @@ def test_few_rows_are_packed_again_when_a_state_is_loaded(block: int) -> None:
     if not leanmark_kernels.available():
         assert loaded.few_rows is None
     else:
+        assert loaded.few_rows is not None and saved.few_rows is not None
         assert loaded.few_rows.equal(saved.few_rows)
 
 
@@ -272,6 +278,7 @@ def test_few_rows_are_packed_again_when_a_state_is_loaded(block: int) -> None:
 def test_foreign_few_rows_never_read_stray_memory(block: int, fill: int) -> None:
     weight = pack_sparse(pruned(40, 300), block)
     packed = pack_few_rows(weight, 40, 300)
+    assert packed is not None
     arguments = (torch.ones(3, 300), *weight, None, None, 40, False)
     operator = torch.ops.leanmark.sparse_linear
     counts = packed[: 8 * 4].view(torch.int32)
@@ -323,7 +330,7 @@ def test_foreign_indices_never_read_stray_memory(weight: SparseWeight) -> None:
     ],
 )
 def test_direct_calls_never_read_stray_memory(changed: dict[int, object]) -> None:
-    arguments = [X, *W, B, None, 10, [3, 3, 1, 1, 0, 0, 1, 1], True]
+    arguments: list[object] = [X, *W, B, None, 10, [3, 3, 1, 1, 0, 0, 1, 1], True]
     for position, value in changed.items():
         arguments[position] = value
     with pytest.raises(RuntimeError, match="sparse_conv2d: "):

@@ -34,7 +34,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     environment.pop("TRITON_INTERPRET", None)
 
     def share(number: int) -> list[str]:
-        command = [sys.executable, PROGRAM, str(number), str(SHARES)]
+        command = [sys.executable, str(PROGRAM), str(number), str(SHARES)]
         return subprocess.run(
             command, env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=TIMEOUT_S
         ).stdout.splitlines()

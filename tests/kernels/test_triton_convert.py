@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from leanmark_kernels.convert import Recipe, choosing, convert, gpu_rows, gpu_timing, place
+from leanmark_kernels.convert.block import Block
+from leanmark_kernels.convert.rows import candidates
 from leanmark_kernels.triton import modules
 
 from .test_triton_numerics import interpreted
@@ -95,9 +98,9 @@ def test_a_kernel_that_cannot_be_compiled_costs_only_itself() -> None:
         def forward(self, input: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("no configuration runs on this GPU:\nall of them spill")
 
-    block = choosing.Block(nn.Linear(4, 4))
-    rows = list(choosing.candidates(block, "w8", gpu_rows.ROWS))
-    forms = {row.name: block for row in rows} | {"fused linear": Broken()}
+    block = Block(nn.Linear(4, 4))
+    rows = list(candidates(block, "w8", gpu_rows.ROWS))
+    forms: dict[str, nn.Module] = {**{row.name: block for row in rows}, "fused linear": Broken()}
     seat = choosing._Seat("head", block, (torch.ones(1, 4),), model_bytes=0)
     with pytest.warns(
         UserWarning, match=r"head: linear 4->4 .* fused linear cannot run here: RuntimeError: no"
@@ -121,7 +124,9 @@ def test_convolutions_that_have_no_kernel_stay_with_the_library(conv: nn.Conv2d,
 
 
 @pytest.mark.parametrize("change", [copy.deepcopy, lambda layer: layer.to(memory_format=torch.channels_last)])
-def test_filters_lie_as_the_kernel_reads_them_whatever_goes_over_the_model(change, monkeypatch) -> None:
+def test_filters_lie_as_the_kernel_reads_them_whatever_goes_over_the_model(
+    change: Callable[[nn.Module], nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[torch.Tensor] = []
     for name in ("fused_conv2d", "depthwise_conv2d"):
         monkeypatch.setattr(modules, name, lambda input, weight, *_, **__: seen.append(weight))
@@ -186,7 +191,7 @@ def test_a_gpu_is_timed_by_its_own_clock_while_it_is_the_current_one(monkeypatch
     monkeypatch.setattr(torch.cuda, "device", device)
     monkeypatch.setattr(gpu_timing, "interleaved", timed)
     monkeypatch.setattr(gpu_timing, "machine", lambda: {"gpu": str(current)})
-    there = SimpleNamespace(device=second)
+    there: Any = SimpleNamespace(device=second)
     assert choosing._timed({"ours": nn.Identity()}, (there,), 3, beside=0) == {"ours": 3.0}
     assert place.machine(second) == {"gpu": str([second])}
     assert place.all_rows(second) == gpu_rows.ROWS and "processor" in place.machine(torch.device("cpu"))

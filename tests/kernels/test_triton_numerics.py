@@ -35,7 +35,7 @@ KERNELS = {
 def interpreted(program: str) -> list[str]:
     """The lines that ``program``, beside this file, prints with Triton's interpreter."""
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, FOLDER / program]
+    command = [sys.executable, str(FOLDER / program)]
     return subprocess.run(
         command, env=environment, check=True, capture_output=True, text=True, timeout=TIMEOUT_S
     ).stdout.splitlines()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -145,7 +146,7 @@ def test_registration_is_complete(operator: str, arguments: tuple[Any, ...]) -> 
         ),
     ],
 )
-def test_backward_is_refused(call) -> None:
+def test_backward_is_refused(call: Callable[[torch.Tensor], torch.Tensor]) -> None:
     with pytest.raises((NotImplementedError, RuntimeError), match="has no gradient|autograd"):
         call(X.clone().requires_grad_()).sum().backward()
 
@@ -242,7 +243,7 @@ def test_backward_is_refused(call) -> None:
         ),
     ],
 )
-def test_mistakes_are_explained(call, error: type[Exception], message: str) -> None:
+def test_mistakes_are_explained(call: Callable[[], object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
 

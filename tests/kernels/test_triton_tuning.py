@@ -197,7 +197,8 @@ def test_candidates_are_compiled_without_being_run_and_one_that_fails_costs_only
 @pytest.fixture
 def wrong_but_fast(monkeypatch: pytest.MonkeyPatch) -> gemm.Product:
     """The first candidate leaves its output as it is, and is the fastest."""
-    problem = gemm.Product(*(torch.zeros(64, 64, dtype=torch.float16) for _ in range(3)))
+    input, weight, output = (torch.zeros(64, 64, dtype=torch.float16) for _ in range(3))
+    problem = gemm.Product(input, weight, output)
     found = tuning.candidates(gemm.kernels(torch.float16), problem, HOPPER)
 
     def run(launches: Sequence[Candidate]) -> None:

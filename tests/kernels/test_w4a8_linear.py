@@ -1,5 +1,8 @@
 """``leanmark::w4a8_linear``, the packing of its weights, and what ONNX Runtime makes of the same."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -31,7 +34,11 @@ def onnxruntime_output(input: Tensor, weight: packing.Int4Weight, bias: Tensor) 
         ["x", "w", "s", "z" if "z" in constants else "", "", "b"],
         ["y"],
         domain="com.microsoft",
-        **{"K": depth, "N": columns, "bits": 4, "block_size": depth // groups, "accuracy_level": 4},
+        K=depth,
+        N=columns,
+        bits=4,
+        block_size=depth // groups,
+        accuracy_level=4,
     )
     graph = helper.make_graph(
         [node],
@@ -108,7 +115,7 @@ def test_weights_are_quantized_as_the_blockwise_quantizer_does() -> None:
     assert zero_point is None
     values, scale, zero_point = packing.quantize_int4(weight, zero_points=True)
     torch.testing.assert_close(scale, torch.tensor([[7 / 15], [0.2]]))
-    assert zero_point.tolist() == [[6], [5]]
+    assert zero_point is not None and zero_point.tolist() == [[6], [5]]
     assert values[1, :4].tolist() == [0, 15, 6, 5]
 
 
@@ -181,6 +188,7 @@ def test_backward_is_refused() -> None:
 
 X, B = torch.zeros(2, 64), torch.zeros(18)
 W, S, Z = packing.pack_int4(packing.quantize_int4(torch.zeros(18, 64), zero_points=True))
+assert Z is not None
 
 
 @pytest.mark.parametrize(
@@ -206,10 +214,8 @@ W, S, Z = packing.pack_int4(packing.quantize_int4(torch.zeros(18, 64), zero_poin
         ({"weight": W.to("meta")}, ValueError, "weight is on meta; it must be on cpu, where input is"),
     ],
 )
-def test_mistakes_are_explained(
-    changed: dict[str, Tensor | int], error: type[Exception], message: str
-) -> None:
-    legal = {"input": X, "weight": W, "scale": S, "zero": Z, "bias": B, "out_features": 18}
+def test_mistakes_are_explained(changed: dict[str, Any], error: type[Exception], message: str) -> None:
+    legal: dict[str, Any] = {"input": X, "weight": W, "scale": S, "zero": Z, "bias": B, "out_features": 18}
     with pytest.raises(error, match=f"w4a8_linear: {message}"):
         w4a8_linear(**{**legal, **changed})
 
@@ -257,7 +263,7 @@ INTEGERS = packing.quantize_int4(torch.zeros(18, 64), zero_points=True)
             r"scale is \[3, 2\]; it must be \[18, K / group\]",
         ),
         (
-            lambda: packing.pack_int4(INTEGERS._replace(zero_point=INTEGERS.zero_point[:, :1])),
+            lambda: packing.pack_int4(INTEGERS._replace(zero_point=INTEGERS.values[:, :1])),
             ValueError,
             r"zero_point is \[18, 1\]; it must be \[18, 2\]",
         ),
@@ -268,7 +274,9 @@ INTEGERS = packing.quantize_int4(torch.zeros(18, 64), zero_points=True)
         ),
     ],
 )
-def test_weights_that_cannot_be_packed(call, error: type[Exception], message: str) -> None:
+def test_weights_that_cannot_be_packed(
+    call: Callable[[], object], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         call()
 

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -72,7 +73,7 @@ def test_error_at_stride_2(
     channels: int, filters: int, size: int, kernel: int, tile: int, bound: float
 ) -> None:
     input, weight, bias = tensors(channels, filters, size, seed=1, kernel=kernel)
-    options = {"padding": kernel // 2, "stride": 2}
+    options: dict[str, Any] = {"padding": kernel // 2, "stride": 2}
     exact = F.conv2d(input.double(), weight.double(), bias.double(), **options)
     packed = packing.pack_winograd(weight, tile, stride=2)
     actual = winograd_conv2d(input, packed, bias, out_channels=filters, **options)
@@ -229,9 +230,7 @@ W = packing.pack_winograd(torch.zeros(18, 5, 3, 3), 4, as_stored=True)
         ({"weight": U.to("meta")}, ValueError, "weight is on meta; it must be on cpu, where input is"),
     ],
 )
-def test_mistakes_are_explained(
-    changed: dict[str, Tensor | int], error: type[Exception], message: str
-) -> None:
+def test_mistakes_are_explained(changed: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=f"winograd_conv2d: .*{message}"):
         winograd_conv2d(**{"input": X, "weight": U, "bias": B, "out_channels": 18, **changed})
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 
 from triton_compile import compile_launch
@@ -14,7 +15,8 @@ from triton_problems import Example, large
 
 from leanmark_kernels.triton import device_limits
 from leanmark_kernels.triton.configuration import Config
-from leanmark_kernels.triton.device_limits import SHARED_BYTES
+from leanmark_kernels.triton.device_limits import SHARED_BYTES, Limits
+from leanmark_kernels.triton.kernel import Kernel
 
 
 def main(share: int, shares: int) -> None:
@@ -41,7 +43,7 @@ def unreached() -> set[str]:
     return space - {f"{kernel.name} {each}" for kernel, it in pairs for each in kernel.legal(it, limits)}
 
 
-def legal(capability: tuple[int, int]):
+def legal(capability: tuple[int, int]) -> Iterator[tuple[Example, Kernel, Config]]:
     """Every configuration that the code admits for one of the large problems, each machine code once."""
     limits = device_limits.on_paper(capability)
     seen = set()
@@ -54,7 +56,7 @@ def legal(capability: tuple[int, int]):
                     yield example, kernel, config
 
 
-def code_of(example: Example, kernel, config: Config, limits) -> str:
+def code_of(example: Example, kernel: Kernel, config: Config, limits: Limits) -> str:
     """What tells the machine code of two launches apart: SPLIT_K shapes the grid, not the code."""
     launch = kernel.launches(example.problem, config, limits)[0]
     return f"{launch.compiled_in()} {config.warps} {config.stages}"

@@ -78,7 +78,7 @@ def mlp() -> nn.Module:
 def pruned() -> nn.Module:
     model = mlp()
     with torch.no_grad():
-        model[0].weight[:128, 64:] = 0.0
+        model.get_parameter("0.weight")[:128, 64:] = 0.0
     return model
 
 
@@ -86,7 +86,7 @@ class Called(TorchDispatchMode):
     """How often each operator of ours ran."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.counts: Counter[str] = Counter()
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -101,7 +101,7 @@ def prefer(*names: str) -> None:
     ) -> dict[str, float]:
         return {name: 1e-6 if name.startswith(names) else 2e-6 for name in calls}
 
-    choosing.interleaved = timed
+    choosing.interleaved = timed  # type: ignore[attr-defined]
 
 
 def check(model: nn.Module, input: Tensor, weights: str, ran: dict[str, int]) -> Converted:
@@ -109,6 +109,7 @@ def check(model: nn.Module, input: Tensor, weights: str, ran: dict[str, int]) ->
     torch.manual_seed(0)
     for part in model.modules():
         if isinstance(part, nn.BatchNorm2d):
+            assert part.running_mean is not None and part.running_var is not None
             nn.init.uniform_(part.running_mean, -1, 1)
             nn.init.uniform_(part.running_var, 0.5, 2)
     half = model.eval().half()
@@ -173,7 +174,7 @@ def main() -> None:
     prefer("sparse 64")
     found = check(pruned(), vectors, "sparse", {"block_sparse_linear": 1})
     assert found.body.get_submodule("0").sparsity == 0.25
-    assert len(pack_blocks(pruned()[0].weight, 64).values) == 6
+    assert len(pack_blocks(pruned().get_parameter("0.weight"), 64).values) == 6
     prefer("torch")
     assert not check(mlp(), vectors, "fp32", {}).choices[0].operator
     refused()

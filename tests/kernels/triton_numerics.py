@@ -22,6 +22,7 @@ from triton_problems import FLOAT_GEMM, INT8_GEMM, Example
 
 from leanmark_kernels.integer_packing import quantize_channels
 from leanmark_kernels.triton import block_sparse, conv2d, depthwise, device_limits, gemm, packing, weight_only
+from leanmark_kernels.triton.kernel import Kernel
 from leanmark_kernels.triton.reference import finish
 from leanmark_kernels.triton.tuning import Candidate, candidates, run
 from leanmark_kernels.triton.windows import Problem, Window, nhwc
@@ -178,7 +179,7 @@ def channelwise(dtype: torch.dtype) -> Iterator[tuple[Example, Exact]]:
 
 
 def windowed(
-    kernel, input: Tensor, weight: Tensor, packed: Tensor, window: Window, groups: int
+    kernel: Kernel, input: Tensor, weight: Tensor, packed: Tensor, window: Window, groups: int
 ) -> tuple[Example, Exact]:
     shape = window.output_shape(input, weight)
     bias, residual = epilogue(input.dtype, shape[0] * shape[2] * shape[3], shape[1])

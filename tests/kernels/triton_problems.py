@@ -34,18 +34,18 @@ def large() -> Iterator[Example]:
     wide = 4096
     for rows in (4096, 64, 16):
         operands = on_meta(rows, wide), on_meta(wide, wide), on_meta(rows, wide)
-        epilogue = {"bias": on_meta(wide), "residual": on_meta(rows, wide), "activation": "gelu"}
-        yield Example("bf16", FLOAT_GEMM, gemm.Product(*operands, **epilogue))
-        scales = {name: on_meta(wide, dtype=torch.float32) for name in ("row_scale", "column_scale")}
-        scales["row_scale"] = scales["row_scale"][:rows]
-        integers = (on_meta(size, wide, dtype=torch.int8) for size in (rows, wide))
+        bias, residual = on_meta(wide), on_meta(rows, wide)
+        product = gemm.Product(*operands, bias=bias, residual=residual, activation="gelu")
+        yield Example("bf16", FLOAT_GEMM, product)
         product = gemm.Product(
-            *integers,
+            on_meta(rows, wide, dtype=torch.int8),
+            on_meta(wide, wide, dtype=torch.int8),
             on_meta(rows, wide),
+            bias=bias,
+            residual=residual,
+            row_scale=on_meta(rows, dtype=torch.float32),
+            column_scale=on_meta(wide, dtype=torch.float32),
             activation="gelu",
-            **scales,
-            bias=on_meta(wide),
-            residual=on_meta(rows, wide),
         )
         yield Example("int8", INT8_GEMM, product)
     for rows in (1, 32, 64, 4096):
@@ -69,10 +69,10 @@ def large() -> Iterator[Example]:
         lines, kept = wide // size, (wide // size) ** 2 // 4
         indices = (on_meta(length, dtype=torch.int32) for length in (kept, lines + 1, lines))
         blocks = packing.Blocks(on_meta(kept, size, size), *indices)
-        problem = block_sparse.Problem(
+        sparse = block_sparse.Problem(
             on_meta(4096, wide), blocks, on_meta(wide), on_meta(4096, wide), "gelu", on_meta(4096, wide)
         )
-        yield Example(f"blocks {size}", (block_sparse.KERNEL,), problem)
+        yield Example(f"blocks {size}", (block_sparse.KERNEL,), sparse)
     image, pixels = on_meta(64, 56, 56, 256), on_meta(64 * 56 * 56, 256)
     rest = on_meta(256), pixels, pixels, Window(1, 1, 1), "relu"
     yield Example("3x3", (conv2d.KERNEL,), Problem(image, on_meta(256, 3, 3, 256), *rest))
