@@ -170,12 +170,13 @@ def _measure(
             campaign.run_all()
         except KeyboardInterrupt:
             interrupted = True
-    pages = publish.publish(campaign.path, grid)
     _print([campaign.path], grid, without=campaign.unprepared)
     for name, error in campaign.unprepared.items():
         trace = f"{error.traceback}\n" if isinstance(error, WorkerRaised) else ""
         click.echo(f"\n{trace}leanmark: nothing of {name} could be measured: {error}", err=True)
-    click.echo(f"\nrecords  {campaign.path}\nsummary  {pages.markdown}\npage     {pages.html}")
+    click.echo(f"\nrecords  {campaign.path}")
+    pages = publish.publish(campaign.path, grid)
+    click.echo(f"summary  {pages.markdown}\npage     {pages.html}")
     if interrupted:
         click.echo("interrupted: the finished measurements above are kept", err=True)
         return INTERRUPTED

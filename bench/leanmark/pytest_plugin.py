@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from leanmark import pytest_options
-from leanmark.errors import LeanmarkError
+from leanmark.errors import LeanmarkError, UnwritableResults
 
 if TYPE_CHECKING:
     from leanmark.fixture import Leanmark
@@ -101,6 +101,7 @@ class Session:
         )
         self.rules = pytest_options.rules(config)
         self.worse: tuple[Ruling, ...] = ()
+        self.unconfirmed: LeanmarkError | None = None
         self.campaign: Campaign | None = None
         self._until_finished = contextlib.ExitStack()
         self._source: Source | None = None
@@ -172,16 +173,19 @@ class Session:
             return
         from leanmark.confirmation import confirmed
 
-        self.worse = confirmed(
-            self.campaign.plan,
-            self.campaign.path,
-            self.rules,
-            self._results,
-            self._line.notify,
-            self._source,
-        )
+        try:
+            self.worse = confirmed(
+                self.campaign.plan,
+                self.campaign.path,
+                self.rules,
+                self._results,
+                self._line.notify,
+                self._source,
+            )
+        except LeanmarkError as error:  # no item is left that could fail by it
+            self.unconfirmed = error
         self._line.clear()
-        if self.worse:
+        if self.worse or self.unconfirmed:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -194,7 +198,6 @@ class Session:
 
         path = self.campaign.path
         records = store.load(path)
-        pages = publish.publish(path, self.grid)
         terminalreporter.section("leanmark")
         terminalreporter.write(
             rendered(
@@ -204,14 +207,23 @@ class Session:
             )
         )
         terminalreporter.write_line("")
-        for label, page in (("records", path), ("summary", pages.markdown), ("page", pages.html)):
-            terminalreporter.write_line(f"{label:8} {page}")
+        terminalreporter.write_line(f"records  {path}")
+        try:
+            pages = publish.publish(path, self.grid)
+        except UnwritableResults as error:
+            terminalreporter.write_line(f"leanmark: {error}", red=True)
+        else:
+            terminalreporter.write_line(f"summary  {pages.markdown}\npage     {pages.html}")
         for broken in self.broken_runs:
             what = f"{broken.case.workload}, {broken.case.label}: training to its target"
             terminalreporter.write_line(f"{what}: {broken.status}: {broken.reason}", red=True)
         for one in self.worse:
             terminalreporter.write_line(
                 f"gate: {one.case.id} is worse in {one.rule.metric}, and was again in a second pass", red=True
+            )
+        if self.unconfirmed:
+            terminalreporter.write_line(
+                f"gate: the second pass could not be made: {self.unconfirmed}", red=True
             )
 
 
@@ -238,7 +250,14 @@ class CaseItem(pytest.Item):
 
     def runtest(self) -> None:
         assert isinstance(self.parent, Suite)
-        for one in self.parent.session_of_leanmark.measure(self.case):
+        try:
+            found = self.parent.session_of_leanmark.measure(self.case)
+        except UnwritableResults as error:  # what comes after could not be kept either
+            self.session.shouldfail = str(error)
+            raise
+        if not found:
+            pytest.fail("was not measured: an earlier case ended the contest of both", pytrace=False)
+        for one in found:
             if one.status in ("failed", "invalid"):
                 raise CaseFailed(one)
             if one.status == "skipped":

@@ -74,7 +74,10 @@ class RunWriter:
             RecordError: it holds a number that is not finite, or a value JSON has no word for.
             UnwritableResults: the disk is full or gone.
         """
-        self._write(encode("measurement", measurement))
+        try:
+            self._write(encode("measurement", measurement))
+        except UnwritableResults as error:
+            raise UnwritableResults(f"{error}; what was measured before is kept there") from error
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -220,7 +223,7 @@ def _truncation(path: Path, number: int, tail: bytes) -> tuple[Finding, ...]:
     return (
         Finding(
             code="truncated_line",
-            message=f"{path.name}:{number} ends in the middle: the run was killed while writing it",
+            message=f"{path.name}:{number} ends in the middle: the run was killed or the disk full by then",
         ),
     )
 

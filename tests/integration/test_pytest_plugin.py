@@ -16,6 +16,18 @@ CONFTEST = """
 def pytest_addoption(parser):
     parser.addoption("--benchmark", {how}, help="this repository's own")
 """
+STOPPED = """
+from leanmark.errors import UnwritableResults
+from leanmark.measuring import campaign
+
+class Stopped:
+    measurements = ()
+    def __init__(self, plan, *others): pass
+    def __exit__(self, *error): pass
+    def measure(self, case): {does}
+
+campaign.Campaign = Stopped
+"""
 TEST = "def test_one(pytestconfig): assert pytestconfig.getoption('--benchmark') == {value!r}\n"
 
 
@@ -160,6 +172,22 @@ def test_a_run_that_cannot_begin_says_so_once(tmp_path: Path, threads: str, mess
     assert (result.stdout + result.stderr).count(message) == 1
     assert "FAILED" not in result.stdout
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("does", "told", "count"),
+    [
+        ("raise UnwritableResults('the disk is full')", "!! the disk is full !!", "1 failed in"),
+        ("return ()", "was not measured: an earlier case ended the contest", "3 failed in"),
+    ],
+)
+def test_no_case_passes_without_a_measurement(tmp_path: Path, does: str, told: str, count: str) -> None:
+    (tmp_path / "conftest.py").write_text(STOPPED.format(does=does))
+    selected = "--leanmark-workload=noop --leanmark-technique=fp32 --leanmark-batch=1"
+    result = run(tmp_path, "--benchmark", *selected.split(), "--leanmark-phase=inference")
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert told in result.stdout
+    assert count in result.stdout
 
 
 def test_cases_are_items_and_the_table_ends_the_run(tmp_path: Path) -> None:

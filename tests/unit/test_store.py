@@ -91,7 +91,7 @@ def test_a_full_disk_is_named_and_ends_the_writing(tmp_path, monkeypatch):
         raise full
 
     monkeypatch.setattr(store.os, "fsync", fail)
-    with pytest.raises(UnwritableResults, match="No space left on device"):
+    with pytest.raises(UnwritableResults, match="No space left on device; what was measured before is kept"):
         writer.append(synthetic.measurements()[0])
     with pytest.raises(UnwritableResults, match="No space left on device"):
         store.check_writable(tmp_path)
