@@ -54,10 +54,9 @@ def build(link: Link) -> Technique:
 
     Raises:
         UnknownName: no such technique or option; the nearest names are suggested.
-        UsageError: an option has a value of the wrong kind or out of range.
+        UsageError: an option has a value of the wrong kind or out of range, or a user's own is no technique.
     """
-    own = ":" in link.name
-    cls = registry.load_own(link.name) if own else registry.load("techniques", link.name)
+    cls = _own(link.name) if ":" in link.name else registry.load("techniques", link.name)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     values: dict[str, Any] = {}
     for key, text in link.options:
@@ -69,6 +68,18 @@ def build(link: Link) -> Technique:
     except ValueError as error:
         raise UsageError(f"{link}: {error}") from error
     return technique
+
+
+def _own(target: str) -> Any:
+    """A user's own technique, by ``module:class``."""
+    cls = registry.load_own(target)
+    interface = registry.load_target("leanmark.techniques.base:Technique")
+    if not (isinstance(cls, type) and issubclass(cls, interface) and dataclasses.is_dataclass(cls)):
+        raise UsageError(
+            f"'{target}' is no technique: it must be a frozen dataclass derived from "
+            "leanmark.techniques.base.Technique"
+        )
+    return cls
 
 
 def _split(text: str) -> list[str]:

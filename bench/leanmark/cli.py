@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Container, Sequence
 from dataclasses import replace
@@ -37,6 +38,8 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Entry point of the ``leanmark`` command."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # µ where it cannot be said: as stderr does
     try:
         sys.exit(group.main(standalone_mode=False))
     except click.exceptions.Abort:

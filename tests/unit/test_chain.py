@@ -68,3 +68,9 @@ def test_an_option_of_the_wrong_kind_or_range_is_refused() -> None:
         chain.build(Link("prune", (("ratio", "half"),)))
     with pytest.raises(UsageError, match="prune"):
         chain.build(Link("prune", (("ratio", "1.5"),)))
+
+
+@pytest.mark.parametrize("name", ["leanmark.chain:Link", "leanmark.chain:parse", "fractions:Fraction"])
+def test_what_is_no_technique_is_told_what_one_is(name: str) -> None:
+    with pytest.raises(UsageError, match=f"'{name}' is no technique: it must be a frozen dataclass derived"):
+        chain.build(Link(name))

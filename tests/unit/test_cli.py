@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,18 @@ def test_show_prints_the_newest_run(
     out = capsys.readouterr().out
     assert "cnn · inference · batch 1" in out
     assert "France (FRA)" in out
+
+
+def test_a_terminal_without_unicode_gets_the_same_in_escapes(
+    monkeypatch: pytest.MonkeyPatch, recorded: Path
+) -> None:
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert typed(monkeypatch, "show", str(recorded)) == 0
+    out.flush()
+    shown = out.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    assert r" \xb7 inference \xb7 batch 1" in shown
+    assert r"\xb5s" in shown
 
 
 def test_records_without_a_comparison_are_no_pass(
