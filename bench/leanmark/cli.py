@@ -237,15 +237,17 @@ def gate_(
         raise UsageError(
             f"nothing to judge in {', '.join(map(str, chosen))}: no case has another to compare to"
         )
-    verdicts = {one.verdict for one in found}
-    undecided = {"inconclusive"} if require_conclusive else set()
-    listing.rulings([one for one in found if one.verdict in {"worse", "invalid"} | undecided], console())
-    if "worse" in verdicts:
-        sys.exit(gate.GATE_FAILED)
-    if "invalid" in verdicts:
-        sys.exit(1)
-    if verdicts & undecided:
-        sys.exit(gate.UNDECIDED)
+    doubts = [doubt.message for one in records for doubt in one.findings]
+    for doubt in doubts:
+        click.echo(f"leanmark: {doubt}", err=True)
+    objected = {"worse", "invalid", "inconclusive"} if require_conclusive else {"worse", "invalid"}
+    objections = [one for one in found if one.verdict in objected]
+    if objections:
+        listing.rulings(objections, console())
+    else:
+        listing.passed(found, console())
+    undecided = gate.UNDECIDED if doubts and require_conclusive else 0
+    sys.exit(gate.exit_code(objections) or undecided)
 
 
 @group.command("list")

@@ -219,7 +219,8 @@ class Session:
             terminalreporter.write_line(f"{what}: {broken.status}: {broken.reason}", red=True)
         for one in self.worse:
             terminalreporter.write_line(
-                f"gate: {one.case.id} is worse in {one.rule.metric}, and was again in a second pass", red=True
+                f"gate: {one.case.id} is worse in {one.rule.metric}, again in a second pass: {one.reason}",
+                red=True,
             )
         if self.unconfirmed:
             terminalreporter.write_line(

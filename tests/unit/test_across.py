@@ -140,14 +140,14 @@ def test_energies_of_other_parts_of_the_machine_are_not_compared() -> None:
 def test_a_gate_judges_it_by_the_rules_about_latency_and_energy() -> None:
     older, newer = run(FAST), run(SLOW, id="8a4b")
     assert rulings(older, newer, "worse:latency,memory,energy") == [
-        ("latency", "worse", "training to its target: paired by seed"),
-        ("energy", "worse", "training to its target: paired by seed"),
+        ("latency", "worse", "training to its target: paired by seed: ratio 2.00× [1.91, 2.10]"),
+        ("energy", "worse", "training to its target: paired by seed: ratio 2.00× [1.91, 2.10]"),
     ]
     assert rulings(older, newer, "worse:latency=99%") == [
         ("latency", "inconclusive", "training to its target: paired by seed: ratio 2.00× [1.91, 2.10]")
     ]
     assert rulings(newer, older, "worse:energy") == [
-        ("energy", "better", "training to its target: paired by seed")
+        ("energy", "better", "training to its target: paired by seed: ratio 0.50× [0.48, 0.52]")
     ]
     assert rulings(older, newer, "worse:memory") == []
     [(_, verdict, reason)] = rulings(older, run(SLOW[:4], id="8a4b"), "worse:latency")
@@ -174,7 +174,7 @@ def test_a_run_that_failed_this_time_is_invalid() -> None:
     older = replace(older, measurements=(*older.measurements, synthetic.to_target(OTHER, FAST)))
     assert rulings(older, newer, "worse:latency") == [
         ("latency", "invalid", "training to its target: failed: its accuracy was nan"),
-        ("latency", "worse", "training to its target: paired by seed"),
+        ("latency", "worse", "training to its target: paired by seed: ratio 2.00× [1.91, 2.10]"),
     ]
 
 
@@ -189,7 +189,7 @@ def test_a_training_run_that_failed_takes_no_verdict_from_the_latency_of_that_ca
     newer = replace(run(FAST, id="8a4b"), measurements=(replace(slow, run="8a4b"), failed))
     assert rulings(older, newer, "worse:latency") == [
         ("latency", "invalid", "training to its target: failed: its accuracy was nan"),
-        ("latency", "worse", None),
+        ("latency", "worse", "ratio 2.00× [1.99, 2.01]"),
     ]
 
 

@@ -107,6 +107,33 @@ def test_records_without_a_comparison_are_no_pass(
     assert "Nothing was measured." in capsys.readouterr().out
 
 
+@pytest.fixture
+def valid(recorded: Path) -> Path:
+    """The same records without the case that is INVALID."""
+    lines = recorded.read_text().splitlines(keepends=True)
+    recorded.write_text("".join(line for line in lines if '"status":"invalid"' not in line))
+    return recorded
+
+
+def test_a_gate_that_passes_says_what_it_could_not_judge(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], valid: Path
+) -> None:
+    assert typed(monkeypatch, "gate", str(valid), "--fail-on", "worse:energy") == 0
+    assert "gate: nothing is worse; 7 of 7 could not be judged" in capsys.readouterr().out
+    assert typed(monkeypatch, "gate", str(valid), "--fail-on", "worse:accuracy=90%") == 0
+    assert capsys.readouterr().out == "gate: nothing is worse\n"
+
+
+def test_records_of_a_killed_run_are_not_conclusive(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], valid: Path
+) -> None:
+    valid.write_bytes(valid.read_bytes() + b'{"kind"')
+    rule = ("gate", str(valid), "--fail-on", "worse:accuracy=90%")
+    assert typed(monkeypatch, *rule) == 0
+    assert "ends in the middle" in capsys.readouterr().err
+    assert typed(monkeypatch, *rule, "--require-conclusive") == 4
+
+
 def test_an_error_before_measuring_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -54,6 +54,11 @@ def test_only_what_lost_accuracy_beyond_its_interval_is_worse() -> None:
     assert found["prune(ratio=0.5)", "eager"].verdict == "inconclusive"
 
 
+def test_a_verdict_says_by_how_much() -> None:
+    assert ruled("worse:accuracy")["distill", "eager"].reason == "change −8.4 [−11.2, −5.6] points"
+    assert ruled("worse:latency")["bf16", "eager"].reason == "ratio 1.00× [0.99, 1.02]"
+
+
 def test_a_fraction_of_a_percent_can_be_the_margin() -> None:
     assert ruled("worse:accuracy=20%")["distill", "eager"].verdict == "same"
     assert ruled("worse:latency=0.1%")["bf16", "eager"].verdict in ("inconclusive", "worse")

@@ -55,7 +55,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ruling:
-    """The verdict of one rule on one row; ``reason`` where it could not be judged."""
+    """The verdict of one rule on one row; ``reason`` is what it rests on, or why there is none."""
 
     case: Case
     rule: Rule
@@ -99,6 +99,16 @@ def rulings(tables: Iterable[Table], rules: Iterable[Rule]) -> Iterator[Ruling]:
             unseen = row.status == "skipped" and str(OutOfTime()) in (row.reason or "")
             if lost or unseen or (row.role in _JUDGED and row.status != "skipped"):
                 yield from (_apply(rule, row) for rule in wanted)
+
+
+def exit_code(objections: Iterable[Ruling]) -> int:
+    """What a command ends with that objects to these."""
+    verdicts = {one.verdict for one in objections}
+    if "worse" in verdicts:
+        return GATE_FAILED
+    if "invalid" in verdicts:
+        return 1
+    return UNDECIDED if verdicts else 0
 
 
 def rulings_across(found: Iterable[Comparison], rules: Iterable[Rule]) -> Iterator[Ruling]:
@@ -174,7 +184,13 @@ def _apply(rule: Rule, row: Row) -> Ruling:
         change = row.judged.change if row.judged else None
         if change is None:
             return _undecided(rule, row.case, "there is no interval of the change")
-        return Ruling(case=row.case, rule=rule, verdict=judge_quality(change, rule.margin))
+        low, high = units.points(change.low), units.points(change.high)
+        return Ruling(
+            case=row.case,
+            rule=rule,
+            verdict=judge_quality(change, rule.margin),
+            reason=f"change {units.points(change.value)} [{low}, {high}] points",
+        )
     if rule.exact:
         return _counted(rule, row.counted or Counted(case=row.case))
     metrics = {"latency": row.latency, "memory": row.working_memory, "energy": row.energy}
@@ -192,11 +208,13 @@ def _judged(case: Case, rule: Rule, compared: Comparison) -> Ruling:
         return _undecided(rule, case, "an estimate enters no gate")
     if compared.ratio is None or compared.demoted:
         return _undecided(rule, case, compared.reason or "no interval")
-    verdict = judge(compared.ratio, rule.margin, compared.allowance, "lower", compared.floor)
-    if verdict != "inconclusive":
-        return Ruling(case=case, rule=rule, verdict=verdict)
     ratio = compared.ratio
-    return _undecided(rule, case, f"ratio {units.ratio_interval(ratio.value, ratio.low, ratio.high)}")
+    return Ruling(
+        case=case,
+        rule=rule,
+        verdict=judge(ratio, rule.margin, compared.allowance, "lower", compared.floor),
+        reason=f"ratio {units.ratio_interval(ratio.value, ratio.low, ratio.high)}",
+    )
 
 
 def _trained(compared: Comparison, rule: Rule) -> Ruling:

@@ -57,11 +57,15 @@ def comparisons(
         console.print(Text(f"{', '.join(names[:_NAMED])}{more}: {reason}"))
 
 
+def passed(found: Sequence[Ruling], console: Console) -> None:
+    """What a gate that objects to nothing rests on."""
+    undecided = sum(one.verdict == "inconclusive" for one in found)
+    hint = f"; {undecided} of {len(found)} could not be judged (--require-conclusive)" if undecided else ""
+    console.print(f"gate: nothing is worse{hint}", highlight=False)
+
+
 def rulings(found: Sequence[Ruling], console: Console) -> None:
     """What a gate objects to."""
-    if not found:
-        console.print("gate: nothing to object to")
-        return
     grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False)
     for header in ("case", "metric", "margin", "verdict", "because"):
         grid.add_column(header, overflow="fold")
