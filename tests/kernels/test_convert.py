@@ -204,12 +204,20 @@ def test_a_part_can_be_exchanged_in_a_converted_model_and_in_its_copy() -> None:
         assert "classify.weight" not in model.body.state_dict()
 
 
-def test_torchs_own_containers_keep_their_layers() -> None:
-    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-    model = trained(nn.Sequential(nn.Linear(6, 8), layer, nn.Linear(8, 2)))
-    converted = convert(model, torch.randn(2, 3, 6), UNCACHED)
-    assert [choice.layer for choice in converted.choices] == ["0", "2"]
-    assert largest_error(converted, model, torch.randn(2, 3, 6)) < 1e-5
+def test_torchs_own_modules_keep_the_layers_whose_weights_they_read() -> None:
+    class Scored(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.score = nn.Linear(6, 8), nn.AdaptiveLogSoftmaxWithLoss(8, 10, [4])
+
+        def forward(self, x: Tensor) -> Tensor:
+            result: Tensor = self.score.log_prob(self.embed(x))
+            return result
+
+    model = trained(nn.Sequential(Scored()))
+    converted = convert(model, torch.randn(2, 6), UNCACHED)
+    assert [choice.layer for choice in converted.choices] == ["0.embed"]
+    assert largest_error(converted, model, torch.randn(2, 6)) < 1e-5
 
 
 def test_a_layer_that_is_called_twice_and_one_whose_weights_are_read() -> None:

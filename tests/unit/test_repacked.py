@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -67,12 +68,17 @@ class Images(Rows):
         return Dataset(train=split, test=split)
 
 
+@dataclass(frozen=True)
 class Attending(Rows):
     """torch's attention reads the weight of its last layer without calling it."""
 
+    activation: nn.Module = field(default_factory=nn.ReLU)
+
     def model(self) -> nn.Module:
         with seeded(0):
-            layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+            layer = nn.TransformerEncoderLayer(
+                16, 2, 32, dropout=0.0, activation=self.activation, batch_first=True
+            )
             return nn.Sequential(nn.Flatten(), nn.Linear(80, 64), nn.Unflatten(1, (4, 16)), layer).eval()
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -166,14 +172,27 @@ def test_weights_become_zero_in_the_asked_share_and_pattern() -> None:
 
 def test_weights_that_are_read_without_a_call_stay_zero_too(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, "sparse 1x1")
-    before, after = Attending().model(), applied(Sparse(p=0.75), Attending())
-    layers = dict(after.named_modules())
-    names = [name for name in layers if name.endswith(("out_proj", "linear1", "linear2"))]
-    assert [name.rpartition(".")[2] for name in names] == ["out_proj", "linear1", "linear2"]
-    for name in names:
-        layer = layers[name]
-        assert type(layer) is type(before.get_submodule(name.removeprefix("body.")))
-        assert (layer.weight == 0).float().mean() == 0.75
+    technique = Sparse(p=0.75)
+    facts = technique.verify(Attending().model(), applied(technique, Attending()))
+    assert facts["skipped_share"] == dict.fromkeys(
+        ["body.1", "body.3.self_attn.out_proj", "body.3.linear1", "body.3.linear2"], 0.75
+    )
+
+
+def test_torchs_attention_takes_part_and_where_it_cannot_the_reason_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pretend(monkeypatch, "packed w8")
+    facts = W8().verify(Attending().model(), applied(W8(), Attending()))
+    assert facts["share"] == 1.0 and W8().doubts(facts) == ()
+    tanh = Attending(nn.GELU("tanh"))
+    facts = W8().verify(tanh.model(), applied(W8(), tanh))
+    assert facts["share"] == pytest.approx(80 * 64 / (80 * 64 + 16 * 64 + 2 * 16 * 32))
+    (doubt,) = W8().doubts(facts)
+    assert doubt.code == "left-alone"
+    assert doubt.message.startswith(
+        "the attention in 3 stays torch's: torch's fast path takes its activation"
+    )
 
 
 def test_zeros_stay_zero_through_fine_tuning(monkeypatch: pytest.MonkeyPatch) -> None:

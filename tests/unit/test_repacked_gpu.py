@@ -136,7 +136,8 @@ def test_square_blocks_are_pruned_and_skipped(tmp_path: Path) -> None:
 
 
 def test_kernels_that_failed_are_told() -> None:
-    facts = {"untraced": {}, "failed": {"feed.0": {"w8a16": "it spills"}, "feed.2": {"w8a16": "it spills"}}}
+    failed = {"feed.0": {"w8a16": "it spills"}, "feed.2": {"w8a16": "it spills"}}
+    facts = {"untraced": {}, "left_alone": {}, "failed": failed}
     (doubt,) = W8().doubts(facts)
     assert doubt.code == "kernel-failed" and doubt.message.endswith("left out in feed.0 and 1 more")
 

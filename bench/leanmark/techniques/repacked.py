@@ -102,6 +102,7 @@ class Repacked(Technique):
             "share": share(before, converted, self.weights),
             "output_error": converted.error,
             "untraced": {one.module: one.reason for one in converted.untraced},
+            "left_alone": {one.module: one.reason for one in converted.left_alone},
             "failed": {choice.layer: dict(choice.failed) for choice in converted.choices if choice.failed},
         }
 
@@ -111,6 +112,8 @@ class Repacked(Technique):
             parts = _some(verified["untraced"])
             message = f"nothing could be fused around {parts}: torch.fx cannot follow the code"
             found.append(Finding(code="untraced", message=message))
+        if verified["left_alone"]:
+            found.append(Finding(code="left-alone", message=_stays(verified["left_alone"])))
         if verified["failed"]:
             message = f"kernels of leanmark that cannot run here were left out in {_some(verified['failed'])}"
             found.append(Finding(code="kernel-failed", message=message))
@@ -137,15 +140,21 @@ class Repacked(Technique):
             )
         found = share(model, converted, self.weights)
         if found < self.least_share or not found:
+            left = {one.module: one.reason for one in converted.left_alone}
             raise Unsupported(
                 f"operators that read weights as {self.weights} were chosen for only {found:.0%} of this "
-                "model's weights"
+                f"model's weights{'; ' + _stays(left) if left else ''}"
             )
 
 
 def _some(names: Iterable[str]) -> str:
     first, *others = names
     return f"{first} and {len(others)} more" if others else first
+
+
+def _stays(left_alone: Mapping[str, str]) -> str:
+    reason = next(iter(left_alone.values()))
+    return f"the attention in {_some(left_alone)} stays torch's: {reason}"
 
 
 def _nearest(converted: Converted) -> str:

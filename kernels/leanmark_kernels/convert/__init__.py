@@ -3,6 +3,7 @@
 from leanmark_kernels.convert.choices import Choice, Timing
 from leanmark_kernels.convert.conversion import Converted, Recipe, convert
 from leanmark_kernels.convert.fusion import Untraced
+from leanmark_kernels.convert.rewriting import LeftAlone
 from leanmark_kernels.convert.rows import WEIGHTS
 
-__all__ = ["WEIGHTS", "Choice", "Converted", "Recipe", "Timing", "Untraced", "convert"]
+__all__ = ["WEIGHTS", "Choice", "Converted", "LeftAlone", "Recipe", "Timing", "Untraced", "convert"]

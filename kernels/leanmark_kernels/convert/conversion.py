@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from leanmark_kernels.convert import place
+from leanmark_kernels.convert.attention import Attention
 from leanmark_kernels.convert.choices import Choice, default_folder
 from leanmark_kernels.convert.choosing import choose, relative_error
 from leanmark_kernels.convert.fusion import Untraced, first_inputs, fuse
+from leanmark_kernels.convert.rewriting import LeftAlone, rewrite
 from leanmark_kernels.convert.rows import WEIGHTS
 from leanmark_kernels.ops.registration import for_inference
 from leanmark_kernels.packed_state import PackedModule
@@ -67,7 +69,8 @@ class Converted(nn.Module):
     """A model for inference that was converted; ``choices`` say what became of each layer.
 
     ``error`` is that of the whole model on the example, the largest one over the largest output, against the
-    original in float64. ``untraced`` are the parts in which nothing could be fused.
+    original in float64. ``untraced`` are the parts in which nothing could be fused, ``left_alone`` those
+    whose attention stays torch's.
     """
 
     def __init__(self, body: nn.Module, recipe: Recipe) -> None:
@@ -76,6 +79,7 @@ class Converted(nn.Module):
         self.recipe = recipe
         self.choices: tuple[Choice, ...] = ()
         self.untraced: tuple[Untraced, ...] = ()
+        self.left_alone: tuple[LeftAlone, ...] = ()
         self.error = 0.0
         self.takes_any_layout = False
 
@@ -109,9 +113,10 @@ def convert(model: nn.Module, example: Example, recipe: Recipe | None = None) ->
 
     ``example`` is what ``model`` is called with, a tensor or several: its batch is the one that is timed, any
     other works. Batch norm is folded into the layers before it; additions, ReLU and bias are computed with
-    them; images stay in channels_last. Each layer is timed, on the inputs that it gets from ``example`` and
-    with the threads that torch has now, in all forms that its shape allows, and the fastest is taken, if it
-    is one of torch's or its error against float64 is within the recipe's limit.
+    them; images stay in channels_last. Attention and encoders of ``torch.nn`` are rewritten first, so that
+    they call the layers whose weights torch's own read. Each layer is timed, on the inputs that it gets from
+    ``example`` and with the threads that torch has now, in all forms that its shape allows, and the fastest
+    is taken, if it is one of torch's or its error against float64 is within the recipe's limit.
 
     On an NVIDIA GPU the forms are those of :mod:`leanmark_kernels.triton`, in the dtype of the model, which
     is best float16 or bfloat16; they are timed by the GPU's own clock, so replay the result as a CUDA graph
@@ -128,22 +133,37 @@ def convert(model: nn.Module, example: Example, recipe: Recipe | None = None) ->
     inputs = _checked(model, example, recipe)
     weights = (*model.parameters(), *inputs)
     with torch.no_grad():
-        exact = _exact(model, inputs)
-        original = copy.deepcopy(model)
+        exact, rounding = _exact(model, inputs), max(map(place.rounding, weights))
+        original, left_alone = _rewritten(model, inputs, exact, rounding)
         untraced: list[Untraced] = []
         body = fuse(original, "", first_inputs(original, _copies(inputs)), untraced)
         found = Converted(body, recipe).eval()
-        found.untraced = tuple(untraced)
+        found.untraced, found.left_alone = tuple(untraced), left_alone
         # a recipe's own limit may be so wide that a model fused wrongly would pass it
-        _require_same(
-            model, relative_error(_first_output(found, inputs), exact), max(map(place.rounding, weights))
-        )
+        _require_same(model, relative_error(_first_output(found, inputs), exact), rounding)
         found.choices = choose(found, _copies(inputs), recipe)
         found.takes_any_layout = _takes_any_layout(found.body, _copies(inputs))
         _put_within_reach(found)
         found.error = relative_error(found(*_copies(inputs)), exact)
     _require_same(model, found.error, max(map(recipe.limit, weights)))
     return found
+
+
+def _rewritten(
+    model: nn.Module, inputs: tuple[Tensor, ...], exact: Tensor, rounding: float
+) -> tuple[nn.Module, tuple[LeftAlone, ...]]:
+    """A copy of ``model`` with attention that calls its layers, unless the model's code wants torch's own."""
+    found, left_alone = rewrite(copy.deepcopy(model), _copies(inputs))
+    if not any(isinstance(part, Attention) for part in found.modules()):
+        return found, left_alone
+    try:
+        error = relative_error(found.eval()(*_copies(inputs)), exact)
+        reason = None if error <= LARGEST_LOSS * rounding else f"its output would be off by {error:.2g}"
+    except AttributeError as absent:
+        reason = f"the model reads from its attention: {absent}"
+    if reason is None:
+        return found, left_alone
+    return copy.deepcopy(model), (LeftAlone(type(model).__name__, reason),)
 
 
 def _put_within_reach(model: nn.Module) -> None:

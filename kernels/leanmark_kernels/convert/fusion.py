@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from leanmark_kernels.convert import place
+from leanmark_kernels.convert.attention import Attention
 from leanmark_kernels.convert.block import Block, Pool
 from leanmark_kernels.convert.triples import join
 
@@ -47,23 +48,32 @@ def fuse(
 
     ``inputs`` are the arguments of the first call of each module; what was never called stays as it is.
     """
-    if module not in inputs or _looks_into_children(module):
+    if module not in inputs or looks_into_children(module):
         return module
     if type(module) in _NORMS:
         return Block(module)
     if not any(type(part) in _NORMS for part in module.modules()):
         return module
+    if isinstance(module, Attention):  # a trace of it alone would not know which of its inputs are one
+        return _fuse_parts(module, name, inputs, untraced)
     try:
         return _fuse_graph(_traced(module, inputs[module]))
     except Exception as error:  # a model's own code may raise anything when it is called with proxies
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     known = len(untraced)
+    _fuse_parts(module, name, inputs, untraced)
+    if len(untraced) == known:  # or it is only that part of it which cannot be traced
+        untraced.append(Untraced(name or type(module).__name__, reason))
+    return module
+
+
+def _fuse_parts(
+    module: nn.Module, name: str, inputs: Mapping[nn.Module, Arguments], untraced: list[Untraced]
+) -> nn.Module:
     for child_name, child in _called(module, inputs):
         path = f"{name}.{child_name}" if name else child_name
         parent_name, _, own = child_name.rpartition(".")
         setattr(module.get_submodule(parent_name), own, fuse(child, path, inputs, untraced))
-    if len(untraced) == known:  # or it is only that part of it which cannot be traced
-        untraced.append(Untraced(name or type(module).__name__, reason))
     return module
 
 
@@ -72,11 +82,11 @@ def _called(module: nn.Module, inputs: Mapping[nn.Module, Arguments]) -> Iterato
     for name, child in list(module.named_children()):
         if child in inputs:
             yield name, child
-        elif not _looks_into_children(child):
+        elif not looks_into_children(child):
             yield from ((f"{name}.{inner}", one) for inner, one in _called(child, inputs))
 
 
-def _looks_into_children(module: nn.Module) -> bool:
+def looks_into_children(module: nn.Module) -> bool:
     """torch's own modules read their children's weights, so theirs are left alone."""
     if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
         return False

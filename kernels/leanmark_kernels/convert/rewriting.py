@@ -1,0 +1,107 @@
+"""Puts modules that call their layers in the place of torch's attention and encoders, which read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from leanmark_kernels.convert.attention import (
+    Attention,
+    CrossAttention,
+    Encoder,
+    EncoderLayer,
+    SelfAttention,
+)
+from leanmark_kernels.convert.fusion import looks_into_children
+
+_WHY_NOT: dict[type[nn.Module], Callable[[Any], str | None]] = {
+    nn.MultiheadAttention: Attention.why_not,
+    nn.TransformerEncoderLayer: EncoderLayer.why_not,
+    nn.TransformerEncoder: Encoder.why_not,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LeftAlone:
+    """A module with attention whose layers stay torch's, and why."""
+
+    module: str
+    reason: str
+
+
+def rewrite(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[nn.Module, tuple[LeftAlone, ...]]:
+    """``model``, changed in place, and what of it stays as it was. ``inputs`` are those of one call."""
+    if not any(isinstance(part, nn.MultiheadAttention) for part in model.modules()):
+        return model, ()
+    rewriter = _Rewriter(_crossed(model, inputs))
+    return rewriter.replacement(model, ""), tuple(rewriter.left)
+
+
+class _Rewriter:
+    """``crossed`` are called with different tensors; ``left`` are those that stay torch's."""
+
+    def __init__(self, crossed: set[nn.Module]) -> None:
+        self.left: list[LeftAlone] = []
+        self._crossed = crossed
+        self._known: dict[nn.Module, nn.Module] = {}
+
+    def replacement(self, module: nn.Module, name: str) -> nn.Module:
+        """For ``module``, which is itself where there is none; the same wherever it is shared."""
+        if module not in self._known:
+            self._known[module] = self._new(module, name)
+        return self._known[module]
+
+    def _new(self, module: nn.Module, name: str) -> nn.Module:
+        reason = _why_not(module)
+        if reason is not None:
+            self.left.append(LeftAlone(name or type(module).__name__, reason))
+        elif isinstance(module, nn.MultiheadAttention):
+            crossed = module in self._crossed or module.in_proj_weight is None
+            return CrossAttention(module) if crossed else SelfAttention(module)
+        elif isinstance(module, nn.TransformerEncoderLayer):
+            return EncoderLayer(module, self.replacement(module.self_attn, name))
+        elif isinstance(module, nn.TransformerEncoder):
+            return Encoder(module, [self.replacement(layer, name) for layer in module.layers])
+        else:
+            for own, child in module._modules.items():
+                path = f"{name}.{own}" if name else own
+                if child is not None and (found := self.replacement(child, path)) is not child:
+                    setattr(module, own, found)
+        return module
+
+
+def _why_not(module: nn.Module) -> str | None:
+    """Why neither ``module`` nor what is in it is replaced."""
+    for kind, why_not in _WHY_NOT.items():
+        if isinstance(module, kind):
+            return why_not(module)
+    inside = any(isinstance(part, nn.MultiheadAttention) for part in module.modules())
+    if inside and looks_into_children(module):
+        return f"it is torch's {type(module).__name__}; of torch's own, encoders are replaced"
+    return None
+
+
+def _crossed(model: nn.Module, inputs: tuple[Tensor, ...]) -> set[nn.Module]:
+    """The attention that ``model(*inputs)`` calls with different tensors for query, key and value."""
+    found: set[nn.Module] = set()
+
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        named = (kwargs[name] for name in ("query", "key", "value") if name in kwargs)
+        query, key, value = (*args[:3], *named)
+        if not (query is key and key is value):
+            found.add(module)
+
+    hooks = [
+        part.register_forward_pre_hook(note, with_kwargs=True)
+        for part in model.modules()
+        if isinstance(part, nn.MultiheadAttention)
+    ]
+    try:
+        model(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
