@@ -69,6 +69,23 @@ def test_each_recipe_takes_its_kernel_also_in_bfloat16(
     assert (converted(input).double() - exact).abs().max() < 0.2 * exact.abs().max()
 
 
+def test_torchs_encoder_takes_the_kernels_too(pretended: None) -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(64, 4, 128, activation="gelu", batch_first=True)
+    model = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False).eval().bfloat16()
+    input = torch.randn(2, 5, 64).bfloat16()
+    converted = convert(model, input, Recipe(cache=None))
+    assert {choice.layer.removeprefix("layers.0."): choice.what for choice in converted.choices} == {
+        "self_attn.in_proj": "linear 64->192 + bias of 2x5x64 in bfloat16",
+        "self_attn.out_proj": "linear 64->64 + bias + residual of 2x5x64 in bfloat16",
+        "linear1": "linear 64->128 + bias + gelu of 2x5x64 in bfloat16",
+        "linear2": "linear 128->64 + bias + residual of 2x5x128 in bfloat16",
+    }
+    assert {choice.chosen for choice in converted.choices} == {"fused linear"}
+    exact = copy.deepcopy(model).double()(input.double())
+    assert (converted(input).double() - exact).abs().max() < 0.02 * exact.abs().max()
+
+
 def test_weights_are_stored_in_fewer_bytes(pretended: None) -> None:
     def stored(weights: str) -> int:
         converted = convert(linear(), torch.randn(3, 256), Recipe(weights=weights, cache=None))
