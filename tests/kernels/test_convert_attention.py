@@ -288,6 +288,12 @@ def test_a_hint_that_torch_follows_and_we_need_not_is_left_to_it_where_it_is_wro
     assert left.module == "Hinted" and "its output would be off by" in left.reason
 
 
+def test_a_mask_of_whole_numbers_is_refused_as_by_torch() -> None:
+    rewritten, _ = rewrite(encoder(), (torch.randn(2, 4, 8),))
+    with pytest.raises(TypeError, match=r"a mask is torch.uint8; it must be of bools or of floating-point"):
+        rewritten(torch.randn(2, 4, 8), src_key_padding_mask=torch.zeros(2, 4, dtype=torch.uint8))
+
+
 def test_a_layer_in_two_places_is_one_in_both() -> None:
     shared = layer()
     model = nn.Sequential(shared, nn.TransformerEncoder(shared, 2, enable_nested_tensor=False), shared)

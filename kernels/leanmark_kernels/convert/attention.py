@@ -80,7 +80,7 @@ class Attention(nn.Module):
             mask = merged_mask(attn_mask, key_padding_mask, query)
         weights: Tensor | None = None
         if need_weights:
-            scores = query @ key.transpose(-2, -1) * self.scale
+            scores = (query * self.scale) @ key.transpose(-2, -1)
             weights = (scores if mask is None else scores + mask).softmax(-1)
             mixed = weights @ value
             weights = weights.mean(-3) if average_attn_weights else weights
@@ -251,9 +251,13 @@ def _is_what_torch_takes_it_for(activation: object, kind: int) -> bool:
 
 def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """``mask`` as numbers to add: minus infinity where one of bools is true."""
-    if mask.dtype != torch.bool:
-        return mask.to(dtype)
-    return torch.zeros_like(mask, dtype=dtype).masked_fill(mask, -math.inf)
+    if mask.dtype == torch.bool:
+        return torch.zeros_like(mask, dtype=dtype).masked_fill(mask, -math.inf)
+    if not mask.is_floating_point():
+        raise TypeError(
+            f"attention: a mask is {mask.dtype}; it must be of bools or of floating-point numbers"
+        )
+    return mask.to(dtype)
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
