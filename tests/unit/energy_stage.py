@@ -18,7 +18,7 @@ from leanmark.meters.rapl import Rapl
 from leanmark.plan import QUICK
 from leanmark.protocol import messages
 from leanmark.protocol.layout import Layout
-from leanmark.record import Block, Case, Measurement, SamplingPlan
+from leanmark.record import Block, Case, Measurement, SamplingPlan, Series
 from leanmark.testing.clock import VirtualClock
 from leanmark.testing.nvml import FakeGpu, FakeNvml
 from leanmark.testing.power import Switched
@@ -101,6 +101,13 @@ class Stage:
         energy.idle("bare")
         sound = {one.case: f"work/{one.case.workload}" for one in entrants if one.error is None}
         return energy.records("7f3a", "contest", sound)
+
+
+def there(one: Measurement, metric: str) -> Series:
+    """The series of ``metric``, which must be there."""
+    found = one.find(metric)
+    assert found is not None, f"no {metric} in {one.pass_name} of {one.case.id}"
+    return found
 
 
 def latency(step_s: float) -> tuple[Block, ...]:

@@ -17,6 +17,7 @@ from leanmark.backends import onnx_cuda
 from leanmark.backends.base import Backend, Work
 from leanmark.backends.eager import Eager
 from leanmark.backends.onnxruntime import OnnxRuntime
+from leanmark.backends.torch_executable import TorchExecutable
 from leanmark.devices.base import Accelerator
 from leanmark.devices.cpu import Cpu
 from leanmark.devices.cuda import Cuda
@@ -159,6 +160,7 @@ def test_training_changes_a_copy(tmp_path: Path) -> None:
     inputs = workload.dataset().test.inputs[:8].numpy()
     before = Eager().open(artifact, _work(workload, 8)).predict(inputs)
     executable = Eager().open(artifact, _work(workload, 8, "training"))
+    assert isinstance(executable, TorchExecutable)
     weights = [parameter.clone() for parameter in executable._module.parameters()]
 
     executable.step()
@@ -173,6 +175,7 @@ def test_training_changes_a_copy(tmp_path: Path) -> None:
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
     workload = Mlp()
     executable = Eager().open(_saved(workload.model(), tmp_path), _work(workload, 32, "training"))
+    assert isinstance(executable, TorchExecutable)
     split = workload.dataset().train
 
     def loss() -> float:

@@ -21,7 +21,7 @@ from leanmark.workloads.base import Dataset, Split, Workload
 
 
 class Rows(Workload):
-    def model(self) -> nn.Module:
+    def model(self, seed: int = 0) -> nn.Module:
         torch.manual_seed(0)
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import platform
+import shutil
 from pathlib import Path
 
 import pytest
@@ -37,8 +39,8 @@ def test_a_file_that_was_cut_short_is_not_zero() -> None:
 
 
 def test_without_valgrind_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(callgrind.platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(callgrind.shutil, "which", lambda _: None)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(UsageError, match="valgrind is not installed: sudo apt-get install valgrind"):
         callgrind.instructions(Path("any.py"), 1)
 

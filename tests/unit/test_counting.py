@@ -8,9 +8,10 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from leanmark.backends.base import Executable, Work
+from leanmark.backends.base import Array, Executable, Work
 from leanmark.backends.eager import Eager
 from leanmark.backends.onnxruntime import OnnxRuntime
 from leanmark.errors import StuckCounter
@@ -57,8 +58,8 @@ class Fake(Executable):
     def step(self) -> None:
         self.steps += 1
 
-    def predict(self, inputs):
-        return inputs
+    def predict(self, inputs: Array) -> NDArray[np.float32]:
+        return inputs.astype(np.float32)
 
     def executed(self) -> Executed:
         return Executed(operators={}, threads=1, device="cpu")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pickle
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from leanmark.errors import NotComparable, WorkerDied
+from leanmark.machine import callgrind
 from leanmark.machine.counters import Counted
 from leanmark.measuring import count_pass
 from leanmark.measuring.memory_pass import Job
@@ -183,13 +185,15 @@ def test_callgrind_is_asked_for_the_same_case_in_the_same_environment(
     job = Job(Layout(hash_seed=1, padding_bytes=3, threads=1, wait="passive"), request)
     asked: list[tuple[str, ...]] = []
 
-    def count(command: tuple[str, ...], steps: int, timeout_s: float, environment, folder) -> int:
+    def count(
+        command: tuple[str, ...], steps: int, timeout_s: float, environment: Mapping[str, str], folder: Path
+    ) -> int:
         asked.append(command)
         assert environment["LEANMARK_PADDING"] == "xxx"
         assert pickle.loads(Path(command[-1]).read_bytes()) == request
         return 100 * steps + 1
 
-    monkeypatch.setattr(count_pass.callgrind, "command_instructions", count)
+    monkeypatch.setattr(callgrind, "command_instructions", count)
     plan = replace(QUICK, instructions="callgrind")
     [series], missing = count_pass.instructions(job, plan)
     assert (series.metric, series.values, series.meter, missing) == (
@@ -204,5 +208,5 @@ def test_callgrind_is_asked_for_the_same_case_in_the_same_environment(
     def fail(*_: object) -> int:
         raise WorkerDied("it exited with code 1")
 
-    monkeypatch.setattr(count_pass.callgrind, "command_instructions", fail)
+    monkeypatch.setattr(callgrind, "command_instructions", fail)
     assert count_pass.instructions(job, plan) == ((), {"instructions": "it exited with code 1"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,8 @@ def test_a_round_that_has_no_device_time_has_no_overhead() -> None:
     device = series("device_time_s", 4e-3, 4e-3)
     found = on_device(latency(series("latency_s", 5e-3, 5e-3, 90.0), device))
     assert found is not None
-    assert (found.host_overhead.count, found.host_overhead.value) == (2, pytest.approx(1e-3))
+    assert found.host_overhead.count == 2
+    assert found.host_overhead.value == pytest.approx(1e-3)
 
 
 def test_on_a_processor_there_is_nothing_beside_the_latency() -> None:
@@ -57,7 +59,7 @@ def test_on_a_processor_there_is_nothing_beside_the_latency() -> None:
     assert on_device(None) is None
 
 
-def reading(**changes: object) -> messages.MemoryReading:
+def reading(**changes: Any) -> messages.MemoryReading:
     plain = messages.MemoryReading(
         import_bytes=300 * MIB,
         loaded_bytes=400 * MIB,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,7 +61,7 @@ def test_a_block_that_ran_throughout_has_no_flags() -> None:
         ({"cpu_s": 3.0, "major_faults": 2}, ("preempted", "major_faults")),
     ],
 )
-def test_what_disturbs_a_block(changes: dict[str, float], flags: tuple[str, ...]) -> None:
+def test_what_disturbs_a_block(changes: dict[str, Any], flags: tuple[str, ...]) -> None:
     assert block_flags(BLOCK, replace(RAN, **changes)) == flags
 
 
@@ -102,7 +103,7 @@ def test_without_times_forced_switches_are_counted(
         ({"steal_s": None, "pressure_s": 8.0}, ("pressure",)),
     ],
 )
-def test_what_disturbs_a_round(changes: dict[str, float], flags: tuple[str, ...]) -> None:
+def test_what_disturbs_a_round(changes: dict[str, Any], flags: tuple[str, ...]) -> None:
     assert round_flags(ROUND, replace(LATER, **changes)) == flags
 
 

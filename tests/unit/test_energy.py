@@ -111,7 +111,7 @@ def test_the_same_board_agrees_with_itself() -> None:
     assert cross_check(readings["nvml_energy"], readings["nvml_power"]) is None
 
 
-def test_without_permission_one_line_says_how_and_the_next_meter_is_taken(tmp_path):
+def test_without_permission_one_line_says_how_and_the_next_meter_is_taken(tmp_path: Path) -> None:
     clock = VirtualClock()
     closed = rapl(tmp_path, clock, [Fault(kind="permission")])
     meter = choose("processor", {"rapl": closed, "codecarbon": CodeCarbon()}, clock.sleep).meter

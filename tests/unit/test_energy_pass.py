@@ -12,19 +12,19 @@ from leanmark.meters.base import Meter, Reading, Stopped
 from leanmark.plan import FULL, QUICK
 from leanmark.protocol import messages
 from leanmark.reading.compare import ESTIMATED, Side, compare_series
-from leanmark.record import DOMAIN_LOST, Finding, Measurement, Provenance
+from leanmark.record import DOMAIN_LOST, Comparison, Finding, Measurement, Provenance
 from leanmark.statistics.merge import merged
 from leanmark.testing.nvml import LOST, GpuFault
 from leanmark.testing.power import Constant
 
 from . import synthetic
-from .energy_stage import CASES, FIRST, IDLE_W, Worker, gpu, latency, processor
+from .energy_stage import CASES, FIRST, IDLE_W, Worker, gpu, latency, processor, there
 
 HALF = ((1e-3, 300.0), (5e-4, 300.0))
 """Steps of 1 ms and of half that, both at 300 W: 300 mJ and 150 mJ."""
 
 
-def compared(below: Measurement, above: Measurement, metric: str = "energy_j"):
+def compared(below: Measurement, above: Measurement, metric: str = "energy_j") -> Comparison:
     run = synthetic.run()
     return compare_series(Side(run=run, measurement=below), Side(run=run, measurement=above), metric)
 
@@ -32,8 +32,7 @@ def compared(below: Measurement, above: Measurement, metric: str = "energy_j"):
 def test_measured_energy_is_a_contest_with_rounds_and_a_verdict(tmp_path: Path) -> None:
     stage = processor(tmp_path)
     below, above = stage.play(stage.entrants(*HALF))
-    series = above.find("energy_j")
-    assert series is not None
+    series = there(above, "energy_j")
     assert [block.round for block in series.blocks] == [0, 1, 2, 3, 4, 5]
     found = compared(below, above)
     assert found.ratio is not None
@@ -42,11 +41,11 @@ def test_measured_energy_is_a_contest_with_rounds_and_a_verdict(tmp_path: Path) 
 
 
 def test_turns_are_in_random_order_that_the_seed_repeats(tmp_path: Path) -> None:
-    orders = []
+    orders: list[list[int]] = []
     for seed in (1, 1, 2):
         stage = processor(tmp_path / str(len(orders)))
         found = stage.play(stage.entrants(*HALF), replace(QUICK, seed=seed, energy_rounds=12))
-        orders.append([block.order for block in found[0].find("energy_j").blocks])
+        orders.append([block.order for block in there(found[0], "energy_j").blocks])
     assert orders[0] == orders[1] != orders[2]
     assert set(orders[0]) == {0, 1}
 
@@ -67,9 +66,10 @@ def test_a_part_that_told_nothing_on_one_side_leaves_no_ratio(tmp_path: Path) ->
 def test_every_window_states_an_uncertainty_that_holds_the_truth(tmp_path: Path) -> None:
     stage = processor(tmp_path)
     for one, truth in zip(stage.play(stage.entrants(*HALF)), (0.3, 0.15), strict=True):
-        series = one.find("energy_j")
+        series = there(one, "energy_j")
         assert series.gain == 0.05
         for block in series.blocks:
+            assert block.uncertainty is not None
             assert abs(block.value - truth) <= block.uncertainty < 0.02 * truth
 
 
@@ -79,16 +79,17 @@ def test_a_gpu_window_is_as_long_as_its_counter_needs() -> None:
         below, above = stage.play(entrants)
         assert entrants[0].worker.asked[0].seconds == pytest.approx(1.0, rel=1e-3)  # type: ignore[attr-defined]
         for one, truth in ((below, 0.3), (above, 0.15)):
-            block = one.find("energy_j").blocks[0]
+            block = there(one, "energy_j").blocks[0]
             assert block.value == pytest.approx(truth, rel=0.01)
             assert block.temperature_c == 60.0
-        assert compared(below, above).ratio.value == pytest.approx(0.5, rel=0.01)
+        ratio = compared(below, above).ratio
+        assert ratio is not None and ratio.value == pytest.approx(0.5, rel=0.01)
 
 
 def test_idle_power_is_known_bare_and_with_the_models_loaded_before_and_after() -> None:
     with gpu() as stage:
         one = stage.play(stage.entrants(*HALF), between=lambda: stage.load.switch(stage.clock(), 90.0))[0]
-    bare, context = one.find("idle_bare_w"), one.find("idle_context_w")
+    bare, context = there(one, "idle_bare_w"), there(one, "idle_context_w")
     assert bare.values == pytest.approx((IDLE_W, 90.0), rel=0.02)
     assert context.values == pytest.approx((IDLE_W, IDLE_W), rel=0.02)
 
@@ -98,7 +99,7 @@ def test_later_processes_meter_the_steps_and_not_the_idle_power_again(tmp_path: 
     second = replace(FIRST, index=1)
     assert stage.play(stage.entrants(*HALF), QUICK, second) == []
     one, _ = stage.play(stage.entrants(*HALF), FULL, second)
-    assert {block.process for block in one.find("energy_j").blocks} == {1}
+    assert {block.process for block in there(one, "energy_j").blocks} == {1}
     assert one.find("idle_context_w") is None
 
 
@@ -109,7 +110,8 @@ def test_processes_are_joined_into_one_measurement(tmp_path: Path) -> None:
         found += stage.play(stage.entrants(*HALF), FULL, replace(FIRST, index=index))
     below, above = merged(found)
     ratio = compared(below, above).ratio
-    assert (ratio.scope, below.find("idle_bare_w").processes) == ("across-processes", 1)
+    assert ratio is not None
+    assert (ratio.scope, there(below, "idle_bare_w").processes) == ("across-processes", 1)
     assert ratio.value == pytest.approx(0.5, rel=0.01)
 
 
@@ -180,15 +182,17 @@ def test_a_gpu_that_disappears_costs_the_measurement_it_was_needed_for() -> None
             start_s.append(stage.clock())
             if len(start_s) == 2:
                 fault = GpuFault(kind="error", code=LOST, start_s=start_s[1] + 0.3, stop_s=start_s[1] + 0.9)
+                assert stage.library is not None
                 stage.library.gpus[0] = replace(stage.library.gpus[0], faults=(fault,))
             return Worker.ask(second, request, timeout_s)  # type: ignore[arg-type]
 
-        entrants[1].worker = type("Lossy", (), {"ask": staticmethod(lost)})()  # type: ignore[assignment]
+        entrants[1].worker = type("Lossy", (), {"ask": staticmethod(lost)})()
         kept, failed = stage.play(entrants)
     assert (failed.status, failed.series) == ("failed", ())
+    assert failed.reason is not None
     assert "GPU is lost" in failed.reason
     assert "NVIDIA H100" in failed.reason
-    assert (kept.status, len(kept.find("energy_j").blocks)) == ("ok", QUICK.energy_rounds)
+    assert (kept.status, len(there(kept, "energy_j").blocks)) == ("ok", QUICK.energy_rounds)
 
 
 def test_a_worker_that_dies_ends_its_case_and_no_other(tmp_path: Path) -> None:
@@ -204,11 +208,12 @@ def test_at_a_fixed_rate_the_idle_time_is_billed_too() -> None:
     with gpu() as stage:
         below, above = stage.play(stage.entrants(*HALF), replace(QUICK, request_rate=100.0))
     # 1 ms at 300 W and 9 ms at 60 W; half the work saves 0.12 J of 0.84 J, not half of it
-    assert below.find("energy_at_rate_j").values[0] == pytest.approx(0.84, rel=0.02)
-    assert above.find("energy_at_rate_j").values[0] == pytest.approx(0.72, rel=0.02)
-    assert compared(below, above, "energy_at_rate_j").ratio.value == pytest.approx(0.72 / 0.84, rel=0.02)
+    assert there(below, "energy_at_rate_j").values[0] == pytest.approx(0.84, rel=0.02)
+    assert there(above, "energy_at_rate_j").values[0] == pytest.approx(0.72, rel=0.02)
+    ratio = compared(below, above, "energy_at_rate_j").ratio
+    assert ratio is not None and ratio.value == pytest.approx(0.72 / 0.84, rel=0.02)
     assert below.executed["request_rate_hz"] == 100.0
-    assert above.find("energy_j").values[0] == pytest.approx(0.15, rel=0.02)
+    assert there(above, "energy_j").values[0] == pytest.approx(0.15, rel=0.02)
 
 
 def test_a_rate_that_cannot_be_held_has_no_energy_and_says_why() -> None:
@@ -248,7 +253,7 @@ def test_an_estimate_is_its_power_times_the_latency_of_the_rounds(tmp_path: Path
     stage = replace(processor(tmp_path), meter=Model())
     entrants = stage.entrants(*HALF)
     below, above = stage.play(entrants, QUICK, replace(FIRST, index=index))
-    assert above.find("energy_j").values == pytest.approx([25.0 * 5e-4] * 3)
+    assert there(above, "energy_j").values == pytest.approx([25.0 * 5e-4] * 3)
     assert [len(one.worker.asked) for one in entrants] == [1, 0]  # type: ignore[attr-defined]
     assert "25 W" in above.executed["evidence"]["source"]
     assert above.find("idle_bare_w") is None
@@ -261,7 +266,8 @@ def test_an_estimate_is_made_under_the_first_variant_that_lives(tmp_path: Path) 
     entrants = stage.entrants(*HALF)
     entrants[0].worker.dies = True  # type: ignore[attr-defined]
     [one] = stage.play(entrants)
-    assert (one.case, one.find("energy_j").values[0]) == (CASES[1], pytest.approx(25.0 * 5e-4))
+    assert one.case == CASES[1]
+    assert there(one, "energy_j").values[0] == pytest.approx(25.0 * 5e-4)
     entrants = stage.entrants(*HALF)
     for each in entrants:
         each.worker.dies = True  # type: ignore[attr-defined]

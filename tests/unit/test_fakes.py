@@ -68,7 +68,7 @@ def test_codecarbon_reads_the_tree_and_loses_wraps(tmp_path: Path) -> None:
     clock = VirtualClock(start_s=0.05)
     tree = FakePowercap(tmp_path, [zone], clock)
     tree.write()
-    reader = IntelRAPL(rapl_dir=str(tmp_path / "intel-rapl"))  # type: ignore[no-untyped-call]
+    reader = IntelRAPL(rapl_dir=str(tmp_path / "intel-rapl"))
     reader.get_cpu_details(Time.from_seconds(1.0))
     clock.sleep(3.6)
     tree.write()

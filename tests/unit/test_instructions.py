@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import time
 
 import pytest
 
-from leanmark.meters import instructions, perf_event
+from leanmark.meters import instructions
 from leanmark.meters.instructions import Instructions
 
 _SOFTWARE, _TASK_CLOCK = 1, 1
@@ -27,7 +28,7 @@ def test_why_there_is_no_counter_is_said_with_what_to_do(code: int, words: str) 
 
 
 def test_an_unknown_processor_is_a_reason_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(perf_event.platform, "machine", lambda: "riscv64")
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     reason = Instructions().unavailable()
     assert reason is not None
     assert "riscv64" in reason

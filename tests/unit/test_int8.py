@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -40,7 +40,7 @@ class Sorted(Workload):
     def quantization(self) -> Kind:
         return self.kind
 
-    def model(self) -> nn.Module:
+    def model(self, seed: int = 0) -> nn.Module:
         return nn.Identity()
 
     def dataset(self) -> Dataset:
@@ -54,7 +54,7 @@ def context(kind: Kind, shape: tuple[int, ...]) -> Context:
     return Context(workload=Sorted(kind, shape), baseline=nn.Identity())
 
 
-def node(operator: str, *weights: str, **attributes: object) -> NodeProto:
+def node(operator: str, *weights: str, **attributes: Any) -> NodeProto:
     """An operator between the placeholders ``<`` and ``>``, which `graph` replaces."""
     return helper.make_node(operator, ["<", *weights], [">"], **attributes)
 

@@ -7,7 +7,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import astuple, replace
 from functools import partial
 from pathlib import Path
@@ -117,6 +117,8 @@ def test_a_slice_is_timed_again_until_the_processors_are_there(
     slices = part("slices")
     monkeypatch.setattr(slices.torch, "get_num_threads", lambda: 2)
     now = 0.0
+    found: Iterator[float]
+    whole: Iterator[bool]
 
     def sleep(seconds: float) -> None:
         nonlocal now

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -95,7 +96,7 @@ def test_decoding_is_no_training() -> None:
 
 
 def test_decoding_agrees_with_attention_written_out() -> None:
-    model = TINY["gpt2-decode"].model().eval()
+    model: Any = TINY["gpt2-decode"].model().eval()
     attention = model.decoder.blocks[0].attention
     x = torch.randn(3, 1, 32)
     with torch.no_grad():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -12,7 +14,7 @@ _GATES = {nn.LSTM: 4, nn.GRU: 3, nn.RNN: 1}
 
 
 class _Attention(nn.Module):
-    def __init__(self, **options: object) -> None:
+    def __init__(self, **options: Any) -> None:
         super().__init__()
         self.options = options
 
@@ -59,7 +61,9 @@ def test_convolutions_and_linear_layers(module: nn.Module, shape: tuple[int, ...
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_recurrent_layers(kind: type[nn.RNNBase], layers: int, bidirectional: bool) -> None:
+def test_recurrent_layers(
+    kind: type[nn.LSTM] | type[nn.GRU] | type[nn.RNN], layers: int, bidirectional: bool
+) -> None:
     steps, inputs, hidden, directions = 5, 8, 16, 1 + bidirectional
     module = kind(inputs, hidden, layers, bidirectional=bidirectional, batch_first=True)
     widths = [inputs] + [hidden * directions] * (layers - 1)

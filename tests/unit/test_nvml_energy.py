@@ -162,10 +162,10 @@ def test_energy_that_is_not_only_ours_is_said_so(gpu: FakeGpu, code: str) -> Non
 def test_a_module_is_checked_against_the_power_of_the_module() -> None:
     gpu = FakeGpu(power=Constant(300.0), module_power=Constant(500.0), name="NVIDIA GH200 480GB")
     with machine(gpu) as (clock, meter):
-        opened = meter, meter.second_opinion()
-        tokens = [one.start() for one in opened]
+        other = meter.second_opinion()
+        tokens = meter.start(), other.start()
         clock.sleep(10.0)
-        counted, sampled = (one.stop(token)() for one, token in zip(opened, tokens, strict=True))
+        counted, sampled = meter.stop(tokens[0])(), other.stop(tokens[1])()
         alone = NvmlPower(Gpu(0), clock=clock, repeat=clock.repeat)
         token = alone.start()
         clock.sleep(10.0)
@@ -177,9 +177,14 @@ def test_a_module_is_checked_against_the_power_of_the_module() -> None:
 
 def test_a_process_of_ours_is_looked_up_once() -> None:
     asked: list[int] = []
+
+    def is_ours(process: int) -> bool:
+        asked.append(process)
+        return process == 1
+
     clock = VirtualClock()
     with FakeNvml([FakeGpu(power=Constant(300.0), processes=(1, 4711))], clock).installed():
-        gpu = Gpu(0, is_ours=lambda process: asked.append(process) or process == 1)
+        gpu = Gpu(0, is_ours=is_ours)
         gpu.open()
         found = [gpu.findings() for _ in range(3)]
     assert asked == [1, 4711, 4711, 4711]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,10 +49,10 @@ def test_it_computes_what_torch_does_in_float(kind: type[Workload], tmp_path: Pa
     data = workload.dataset()
     artifact = _built(workload.model(), tmp_path, data.train.inputs[:4])
     step = _work(data.train.inputs[:3], threads=2)
-    executable = OpenVino().open(artifact, step)
+    executable: Any = OpenVino().open(artifact, step)
     executable.step()
     expected = Eager().open(artifact, step).predict(step.inputs)
-    np.testing.assert_allclose(executable._outputs, expected, atol=1e-5)  # type: ignore[attr-defined]
+    np.testing.assert_allclose(executable._outputs, expected, atol=1e-5)
     inputs = data.test.inputs[:300].numpy()  # a whole chunk and a part of one
     expected = Eager().open(artifact, step).predict(inputs)
     np.testing.assert_allclose(executable.predict(inputs), expected, atol=1e-5)

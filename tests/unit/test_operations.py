@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def test_a_name_that_means_nothing(name: str, complaint: str) -> None:
         plan.make(plan.Selection(workloads=(WorkloadSpec(name=name),)), plan.QUICK)
 
 
-def planned(name: str, **chosen: object) -> set[tuple[str, str, str, int]]:
+def planned(name: str, **chosen: Any) -> set[tuple[str, str, str, int]]:
     selection = replace(plan.Selection(workloads=(WorkloadSpec(name=name),)), **chosen)
     cases = plan.make(selection, plan.QUICK).cases
     return {(one.technique, one.backend, one.phase, one.batch) for one in cases}
@@ -111,10 +112,10 @@ def test_the_model_and_its_exact_outputs() -> None:
     with torch.no_grad():
         outputs = model(test.inputs)
     assert outputs.shape == test.targets.shape == (8, 8, 3, 3)
-    assert isinstance(model[1], nn.ReLU) and float(outputs.min()) == 0.0
+    assert isinstance(model.get_submodule("1"), nn.ReLU) and float(outputs.min()) == 0.0
     assert 0 < float((outputs - test.targets).abs().max()) < 1e-6
     again = load_workload(WorkloadSpec(name="op:conv3x3-4-8x6-s2")).model()
-    assert again[0].weight.equal(model[0].weight)
+    assert again.get_parameter("0.weight").equal(model.get_parameter("0.weight"))
 
 
 def test_quality_is_the_largest_error_against_float64(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, make_dataclass
+from dataclasses import make_dataclass
 
 import pytest
 
@@ -15,9 +15,7 @@ def test_it_is_a_number_and_a_hash_and_stays_the_same() -> None:
 
 def test_a_field_more_anywhere_is_another_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
     before = version.protocol()
-    changed = dataclass(frozen=True, slots=True)(
-        make_dataclass("RunBlock", [("loops", "int"), ("more", "int")])
-    )
+    changed = make_dataclass("RunBlock", [("loops", "int"), ("more", "int")], frozen=True, slots=True)
     monkeypatch.setattr(messages, "RunBlock", changed)
     assert version.protocol() != before
 

@@ -71,7 +71,8 @@ class SkipToTheEnd(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x)
-        return (x + self.last(torch.relu(self.middle(x)))).log_softmax(-1)
+        result: Tensor = (x + self.last(torch.relu(self.middle(x)))).log_softmax(-1)
+        return result
 
 
 class FusedAttention(nn.Module):
@@ -103,7 +104,7 @@ class Tiny(Workload):
     def __init__(self, shape: tuple[int, ...] = ROWS) -> None:
         self.shape = shape
 
-    def model(self) -> nn.Module:
+    def model(self, seed: int = 0) -> nn.Module:
         return mlp()
 
     def dataset(self) -> Dataset:
@@ -147,6 +148,7 @@ def test_every_hidden_layer_loses_half(
     model: nn.Module, shape: tuple[int, ...], expected: dict[str, tuple[int, int]]
 ) -> None:
     before = copy.deepcopy(model.state_dict())
+    after: nn.Module
     if isinstance(model, SkipToTheEnd):  # no classes to train on
         after = copy.deepcopy(model)
         assert prune_channels(after, torch.randn(2, *shape), Prune().kept)
@@ -166,7 +168,7 @@ def test_attention_keeps_its_heads() -> None:
     attention = after.encoder.layers[0].self_attn  # type: ignore[union-attr, index]
     assert (attention.num_heads, attention.embed_dim, attention.head_dim) == (4, 16, 4)
     assert attention.in_proj_weight.shape == (48, 16)
-    assert after.position.shape == (1, 8, 16)  # type: ignore[union-attr]
+    assert after.position.shape == (1, 8, 16)
     assert after.out.in_features == 16  # type: ignore[union-attr]
 
 
@@ -212,11 +214,11 @@ def test_masked_equals_physical() -> None:
     model = nn.Sequential(nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 3)).eval()
     weak = [1, 4, 5, 9]
     with torch.no_grad():
-        model[0].weight[weak] *= 1e-3
-        model[2].weight[:, weak] *= 1e-3
+        model.get_parameter("0.weight")[weak] *= 1e-3
+        model.get_parameter("2.weight")[:, weak] *= 1e-3
     masked, physical = copy.deepcopy(model), copy.deepcopy(model)
     with torch.no_grad():
-        masked[2].weight[:, weak] = 0
+        masked.get_parameter("2.weight")[:, weak] = 0
     inputs = torch.randn(2, 1, 8, 8)
     assert prune_channels(physical, inputs, lambda width, step: 12)
     assert (physical(inputs) - masked(inputs)).abs().max() < 1e-6

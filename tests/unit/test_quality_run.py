@@ -247,7 +247,7 @@ def test_chains_take_turns_with_one_seed_before_the_next() -> None:
 
 
 def test_a_chain_that_fails_takes_no_more_turns() -> None:
-    replies = [trained(0.95), Unsupported("no layer is wide enough"), trained(0.95), trained(0.95)]
+    replies = (trained(0.95), Unsupported("no layer is wide enough"), trained(0.95), trained(0.95))
     records, asked = play(*replies, chains=(BASELINE, "prune"))
     assert asked == [(BASELINE, 0), ("prune", 0), (BASELINE, 1), (BASELINE, 2)]
     assert records["prune"].status == "skipped"
@@ -272,7 +272,7 @@ def test_a_budget_that_is_spent_ends_the_turns_of_the_first_seed_too() -> None:
 
 
 def test_runs_that_ended_before_an_interruption_are_kept() -> None:
-    replies = [trained(0.95), trained(0.95), trained(0.95), KeyboardInterrupt()]
+    replies = (trained(0.95), trained(0.95), trained(0.95), KeyboardInterrupt())
     records, asked = play(*replies, chains=(BASELINE, "bf16", "prune"), plan=replace(QUICK, target_seeds=2))
     assert asked == [(BASELINE, 0), ("bf16", 0), ("prune", 0), ("bf16", 1)]
     assert [len(one.executed["runs"]) for one in records.values()] == [1, 1, 1]
@@ -396,7 +396,9 @@ def test_estimates_have_no_ratio() -> None:
 def test_a_share_that_is_there_is_not_told_as_nothing() -> None:
     tables = tabulate.build([synthetic.records()])
     row = next(row for table in tables for row in table.rows if row.role == "baseline")
-    known = replace(reading.find(RUN, [played(*REACHED)], CASE), looking=0.003, earlier=0.004)
+    found = reading.find(RUN, [played(*REACHED)], CASE)
+    assert found is not None
+    known = replace(found, looking=0.003, earlier=0.004)
     told = dict(details(replace(row, quality_run=known)))["Training to accuracy 90.0 %"]
     assert told.endswith(
         "took under 1% of the time; under 1% went into the trained model that they began with"

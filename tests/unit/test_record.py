@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
@@ -119,21 +120,20 @@ runs = st.builds(
 
 
 @given(st.one_of(measurements, runs))
-def test_every_record_survives_json(written):
-    kind = "run" if isinstance(written, record.Run) else "measurement"
-    line = store.encode(kind, written)
+def test_every_record_survives_json(written: record.Run | record.Measurement) -> None:
+    line = store.encode("run" if isinstance(written, record.Run) else "measurement", written)
     assert line.count(b"\n") == 1
     assert msgspec.json.decode(line, type=type(written)) == written
 
 
-def test_an_identity_does_not_depend_on_the_order_of_its_keys():
+def test_an_identity_does_not_depend_on_the_order_of_its_keys() -> None:
     here = synthetic.environment()
     turned = replace(here, machine=dict(reversed(list(here.machine.items()))))
     assert here.machine_id == turned.machine_id
     assert here.machine_id != synthetic.environment(cores=4).machine_id
 
 
-def test_a_case_says_what_it_is():
+def test_a_case_says_what_it_is() -> None:
     case = record.Case(workload="cnn", technique="prune+int8", backend="onnxruntime")
     assert case.id == "cnn/inference/b1/prune+int8/onnxruntime/cpu/t1"
     assert case.baseline().id == "cnn/inference/b1/fp32/onnxruntime/cpu/t1"
@@ -144,25 +144,25 @@ def test_a_case_says_what_it_is():
 @pytest.mark.parametrize(
     "changes", [{"workload": "a b"}, {"backend": ""}, {"device": "../x"}, {"batch": 0}, {"threads": 0}]
 )
-def test_a_case_refuses_what_names_nothing(changes):
+def test_a_case_refuses_what_names_nothing(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=rf"Case\.{next(iter(changes))} must be"):
         record.Case(**{"workload": "cnn", **changes})
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_block_refuses_what_is_not_finite(value):
+def test_a_block_refuses_what_is_not_finite(value: float) -> None:
     with pytest.raises(ValueError, match="finite"):
         record.Block(process=0, round=0, order=0, value=value, loops=1, start_s=0.0)
 
 
-def test_a_series_refuses_to_be_empty_or_unavailable():
+def test_a_series_refuses_to_be_empty_or_unavailable() -> None:
     with pytest.raises(ValueError, match="no blocks"):
         record.Series(metric="latency_s", meter="wall", blocks=())
     with pytest.raises(ValueError, match="unavailable"):
         synthetic.single("energy_j", 1.0, "rapl", provenance=record.Provenance.UNAVAILABLE)
 
 
-def test_what_went_wrong_needs_a_reason_and_has_no_numbers():
+def test_what_went_wrong_needs_a_reason_and_has_no_numbers() -> None:
     good = synthetic.passes(record.Case(workload="cnn"), 1e-3)[0]
     with pytest.raises(ValueError, match="needs a reason"):
         replace(good, status="failed", series=())
@@ -170,19 +170,19 @@ def test_what_went_wrong_needs_a_reason_and_has_no_numbers():
         replace(good, status="invalid", reason="it ran elsewhere")
 
 
-def test_the_worst_provenance_is_inherited():
+def test_the_worst_provenance_is_inherited() -> None:
     kinds = record.Provenance
     assert kinds.worst([kinds.MEASURED_COUNTER, kinds.ESTIMATED_MODEL]) is kinds.ESTIMATED_MODEL
     assert kinds.worst([kinds.SAMPLED_POWER, kinds.MEASURED_COUNTER]) is kinds.SAMPLED_POWER
     assert [kind.mark for kind in kinds] == ["", "", "~", ""]
 
 
-def test_an_interval_out_of_order_is_refused():
+def test_an_interval_out_of_order_is_refused() -> None:
     with pytest.raises(ValueError, match="out of order"):
         record.Interval(value=2, low=0, high=1, confidence=0.95, method="", scope="samples")
 
 
-def test_a_plan_refuses_nothing_at_all():
+def test_a_plan_refuses_nothing_at_all() -> None:
     plan = synthetic.run().plan
     with pytest.raises(ValueError, match="rounds must be at least 1"):
         replace(plan, rounds=0)

@@ -31,7 +31,7 @@ from leanmark.workloads.training import seeded
 class Rows(Workload):
     """Untrained; wide enough that the packed layer is faster than torch's at any batch."""
 
-    def model(self) -> nn.Module:
+    def model(self, seed: int = 0) -> nn.Module:
         with seeded(0):
             return nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 4)).eval()
 
@@ -44,7 +44,7 @@ class Rows(Workload):
 class Sequences(Rows):
     """Most weights are where no operator of ours can have them."""
 
-    def model(self) -> nn.Module:
+    def model(self, seed: int = 0) -> nn.Module:
         with seeded(0):
             return Last(nn.GRU(16, 64, batch_first=True), nn.Linear(64, 4)).eval()
 
@@ -57,7 +57,7 @@ class Sequences(Rows):
 class Images(Rows):
     """Pools hold no weights, and are ours all the same."""
 
-    def model(self) -> nn.Module:
+    def model(self, seed: int = 0) -> nn.Module:
         with seeded(0):
             convolution = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
             return nn.Sequential(convolution, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 4)).eval()
@@ -74,7 +74,7 @@ class Attending(Rows):
 
     activation: nn.Module = field(default_factory=nn.ReLU)
 
-    def model(self) -> nn.Module:
+    def model(self, seed: int = 0) -> nn.Module:
         with seeded(0):
             layer = nn.TransformerEncoderLayer(
                 16, 2, 32, dropout=0.0, activation=self.activation, batch_first=True

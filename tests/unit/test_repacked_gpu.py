@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -55,10 +56,10 @@ def pretended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(on_gpu, "converted", partial(on_gpu.converted, device="cpu"))
 
 
-def applied(workload: Workload, *techniques: Technique) -> tuple[nn.Module, Mapping[str, object]]:
+def applied(workload: Workload, *techniques: Technique) -> tuple[nn.Module, Mapping[str, Any]]:
     """The changed model, and what the last technique says of it."""
     model = baseline = workload.model().eval()
-    facts: Mapping[str, object] = {}
+    facts: Mapping[str, Any] = {}
     for one in techniques:
         after = one.apply(model, Context(workload=workload, baseline=baseline, device="cuda"))
         facts, model = one.verify(model, after), after
@@ -185,11 +186,12 @@ def test_the_other_recipes_are_for_both(text: str) -> None:
 
 def test_float32_is_timed_as_it_will_run(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
+    backends: Any = torch.backends  # its annotations know no precisions
 
     def convert(model: nn.Module, example: torch.Tensor) -> nn.Module:
-        seen.append(torch.backends.cudnn.conv.fp32_precision)
+        seen.append(backends.cudnn.conv.fp32_precision)
         return model
 
-    before = torch.backends.cudnn.conv.fp32_precision
+    before = backends.cudnn.conv.fp32_precision
     on_gpu.converted(nn.Linear(2, 2), torch.ones(1, 2), convert, lower=False)
-    assert seen == ["ieee"] and torch.backends.cudnn.conv.fp32_precision == before
+    assert seen == ["ieee"] and backends.cudnn.conv.fp32_precision == before

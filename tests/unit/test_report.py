@@ -4,27 +4,31 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from leanmark.reading import carbon, tabulate
+from leanmark.reading.table import Table
 from leanmark.record import Finding
 from leanmark.report import html, markdown, terminal
 
 from . import synthetic
+
+Tables = tuple[Table, ...]
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 HOSTILE = "<script>alert(1)</script> [bold]x[/bold] | a*b"
 
 
 @pytest.fixture(scope="module")
-def tables():
+def tables() -> Tables:
     return tabulate.build([synthetic.records()], carbon.world_average())
 
 
 @pytest.fixture(scope="module")
-def hostile():
+def hostile() -> Tables:
     """Tables in which everything a user or a library may write looks like markup."""
     records = synthetic.records()
     found = [
@@ -37,13 +41,13 @@ def hostile():
     return tabulate.build([replace(records, run=run, measurements=tuple(found))], carbon.world_average())
 
 
-def printed(tables, width, **options):
+def printed(tables: Tables, width: int, **options: Any) -> str:
     stream = io.StringIO()
     terminal.render(tables, Console(file=stream, width=width, **options))
     return stream.getvalue()
 
 
-def test_markdown_is_the_golden_file(tables):
+def test_markdown_is_the_golden_file(tables: Tables) -> None:
     """``UPDATE_GOLDEN=1`` rewrites it; read the difference before committing."""
     path = GOLDEN / "report.md"
     text = markdown.render(tables)
@@ -52,19 +56,19 @@ def test_markdown_is_the_golden_file(tables):
     assert text == path.read_text(encoding="utf-8")
 
 
-def test_every_markdown_row_has_every_column(tables):
+def test_every_markdown_row_has_every_column(tables: Tables) -> None:
     rows = [line for line in markdown.render(tables).splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {11}
 
 
-def test_markdown_escapes_what_people_wrote(hostile):
+def test_markdown_escapes_what_people_wrote(hostile: Tables) -> None:
     text = markdown.render(hostile)
     assert "<script>" not in text
     assert r"\<script\>alert(1)\</script\> \[bold\]x\[/bold\] \| a\*b" in text
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])
-def test_no_line_is_wider_than_the_terminal_and_no_number_is_cut(tables, width):
+def test_no_line_is_wider_than_the_terminal_and_no_number_is_cut(tables: Tables, width: int) -> None:
     text = printed(tables, width)
     assert max(len(line) for line in text.splitlines()) <= width
     assert "…" not in text
@@ -72,18 +76,18 @@ def test_no_line_is_wider_than_the_terminal_and_no_number_is_cut(tables, width):
         assert number in text
 
 
-def test_a_wide_terminal_shows_a_row_on_a_line(tables):
+def test_a_wide_terminal_shows_a_row_on_a_line(tables: Tables) -> None:
     line = next(line for line in printed(tables, 160).splitlines() if "distill" in line)
     assert line.split("  ")[0].strip() == "distill"
     for part in ("0.31× [0.30, 0.31]", "0.31×‡", "88.4 % (−8.4) [−11.2, −5.6]", "better · accuracy worse"):
         assert part in line
 
 
-def test_output_that_is_no_terminal_has_no_codes(tables):
+def test_output_that_is_no_terminal_has_no_codes(tables: Tables) -> None:
     assert "\x1b" not in printed(tables, 100)
 
 
-def test_no_color_is_respected(tables, monkeypatch):
+def test_no_color_is_respected(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     colour = re.compile(r"\x1b\[[0-9;]*3[0-9]")
     monkeypatch.delenv("NO_COLOR", raising=False)
     assert colour.search(printed(tables, 100, force_terminal=True, color_system="standard"))
@@ -91,7 +95,7 @@ def test_no_color_is_respected(tables, monkeypatch):
     assert not colour.search(printed(tables, 100, force_terminal=True, color_system="standard"))
 
 
-def test_markup_in_a_reason_is_printed_as_it_is(hostile):
+def test_markup_in_a_reason_is_printed_as_it_is(hostile: Tables) -> None:
     assert f"int8 · eager: skipped: {HOSTILE}" in printed(hostile, 160)
 
 
@@ -111,11 +115,11 @@ def test_markup_in_a_reason_is_printed_as_it_is(hostile):
         "which stands in until --zone is given",
     ],
 )
-def test_the_footnotes_say_what_a_reader_must_know(tables, note):
+def test_the_footnotes_say_what_a_reader_must_know(tables: Tables, note: str) -> None:
     assert note in printed(tables, 250)
 
 
-def test_rows_that_lack_numbers_for_one_reason_share_a_line():
+def test_rows_that_lack_numbers_for_one_reason_share_a_line() -> None:
     records = synthetic.records()
     late = tuple(
         replace(one, status="skipped", reason="no time was left", series=())
@@ -128,10 +132,10 @@ def test_rows_that_lack_numbers_for_one_reason_share_a_line():
     assert text.count("no time was left") == 1
 
 
-def test_a_verdict_that_is_the_only_one_needs_no_family():
+def test_a_verdict_that_is_the_only_one_needs_no_family() -> None:
     records = synthetic.records()
 
-    def said(*techniques):
+    def said(*techniques: str) -> str:
         few = tuple(one for one in records.measurements if one.case.technique in ("fp32", *techniques))
         few = tuple(one for one in few if (one.case.backend, one.case.phase) == ("eager", "inference"))
         return printed(tabulate.build([replace(records, measurements=few)], None), 250)
@@ -140,13 +144,13 @@ def test_a_verdict_that_is_the_only_one_needs_no_family():
     assert "compared and" not in said("distill")
 
 
-def test_a_stated_intensity_is_no_stand_in():
+def test_a_stated_intensity_is_no_stand_in() -> None:
     text = printed(tabulate.build([synthetic.records()], carbon.for_zone("FRA")), 250)
     assert "France (FRA)" in text
     assert "until --zone" not in text
 
 
-def test_nothing_measured_is_said():
+def test_nothing_measured_is_said() -> None:
     assert printed((), 80) == "Nothing was measured.\n"
     assert "Nothing was measured." in html.render(())
 
@@ -154,12 +158,13 @@ def test_nothing_measured_is_said():
 class Page(HTMLParser):
     """Collects what a page refers to and how its tables are built."""
 
-    def __init__(self, text):
+    def __init__(self, text: str) -> None:
         super().__init__()
-        self.links, self.tags, self.captions, self.scopes, self.tables = [], [], 0, [], 0
+        self.links, self.tags, self.scopes = list[str | None](), list[str](), list[str | None]()
+        self.captions = self.tables = 0
         self.feed(text)
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         attributes = dict(attrs)
         self.tags.append(tag)
         self.links += [attributes[name] for name in ("src", "href") if name in attributes]
@@ -169,7 +174,7 @@ class Page(HTMLParser):
             self.scopes.append(attributes.get("scope"))
 
 
-def test_the_page_needs_nothing_from_anywhere(tables):
+def test_the_page_needs_nothing_from_anywhere(tables: Tables) -> None:
     text = html.render(tables)
     page = Page(text)
     assert page.links == []
@@ -177,23 +182,23 @@ def test_the_page_needs_nothing_from_anywhere(tables):
     assert not re.search(r"url\(|@import|https?://", text)
 
 
-def test_the_tables_of_the_page_are_accessible(tables):
+def test_the_tables_of_the_page_are_accessible(tables: Tables) -> None:
     page = Page(html.render(tables))
     assert page.captions == page.tables == 2 + 4
     assert set(page.scopes) == {"col", "row"}
 
 
-def test_the_page_is_light_and_dark(tables):
+def test_the_page_is_light_and_dark(tables: Tables) -> None:
     assert "prefers-color-scheme: dark" in html.render(tables)
 
 
-def test_the_page_escapes_what_people_wrote(hostile):
+def test_the_page_escapes_what_people_wrote(hostile: Tables) -> None:
     text = html.render(hostile)
     assert "script" not in Page(text).tags
     assert "&lt;script&gt;alert(1)&lt;/script&gt; [bold]x[/bold] | a*b" in text
 
 
-def test_the_page_holds_environment_method_and_every_figure(tables):
+def test_the_page_holds_environment_method_and_every_figure(tables: Tables) -> None:
     text = html.render(tables)
     for part in (
         "AMD EPYC 9R14",

@@ -43,7 +43,7 @@ def without_removed(rnn: nn.RNNBase, keep: list[Tensor]) -> nn.RNNBase:
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
 def test_shrunk_layer_equals_the_masked_one(
-    kind: type[nn.RNNBase], layers: int, bidirectional: bool, bias: bool
+    kind: Callable[..., nn.RNNBase], layers: int, bidirectional: bool, bias: bool
 ) -> None:
     torch.manual_seed(1)
     rnn = kind(FEATURES, HIDDEN, num_layers=layers, bidirectional=bidirectional, bias=bias, batch_first=True)
@@ -74,8 +74,8 @@ def test_options_training_mode_and_random_state_survive() -> None:
 def test_norm_counts_rows_and_columns_once_each() -> None:
     rnn = nn.RNN(1, 2, bias=False)
     with torch.no_grad():
-        rnn.weight_ih_l0.copy_(torch.tensor([[3.0], [0.0]]))
-        rnn.weight_hh_l0.copy_(torch.tensor([[0.0, 4.0], [0.0, 0.0]]))
+        rnn.get_parameter("weight_ih_l0").copy_(torch.tensor([[3.0], [0.0]]))
+        rnn.get_parameter("weight_hh_l0").copy_(torch.tensor([[0.0, 4.0], [0.0, 0.0]]))
     # unit 0: input row 3, recurrent row (0, 4), column (0, 0); unit 1: column (4, 0) only
     assert unit_norms(rnn)[0].tolist() == [5.0, 4.0]
 
@@ -110,7 +110,7 @@ READS: dict[str, tuple[bool, int, Callable[[Tensor, Tensor], Tensor]]] = {
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
 @pytest.mark.parametrize("reading", READS)
-def test_consumer_loses_the_removed_columns(kind: type[nn.RNNBase], reading: str) -> None:
+def test_consumer_loses_the_removed_columns(kind: Callable[..., nn.RNNBase], reading: str) -> None:
     torch.manual_seed(2)
     bidirectional, width, read = READS[reading]
     rnn = kind(FEATURES, HIDDEN, num_layers=2, bidirectional=bidirectional, batch_first=True)

@@ -7,7 +7,7 @@ import pytest
 
 from leanmark import store, units
 from leanmark.errors import UsageError
-from leanmark.intensity import Intensity, Site
+from leanmark.intensity import Embodied, Intensity, Site
 from leanmark.reading import carbon, quality_run, sci, tabulate
 from leanmark.record import Case, Provenance
 from leanmark.report import to_target
@@ -22,10 +22,11 @@ FRANCE = Intensity(
 
 
 def test_the_score_is_energy_times_pue_times_intensity_plus_embodied() -> None:
-    making = sci.Embodied(total_kg=150.0, lifetime_years=3.0)
+    making = Embodied(total_kg=150.0, lifetime_years=3.0)
     boundary = sci.Boundary(intensity=FRANCE, pue=1.25, embodied=making)
     found = sci.score(3.6e6, 3600.0, boundary)
     assert found.operational_g == pytest.approx(1.25 * 56.0)
+    assert found.embodied_g is not None
     assert found.embodied_g == pytest.approx(150_000 / 26_280)  # 5.7 g of 26,280 h
     assert found.total_g == pytest.approx(1.25 * 56.0 + 150_000 / 26_280)
     assert found.embodied_range_g == pytest.approx((found.embodied_g / 2, found.embodied_g * 2))
@@ -63,7 +64,7 @@ def test_a_lifetime_of_nothing_is_refused() -> None:
 
 
 def test_a_site_states_what_makes_sense() -> None:
-    making = sci.Embodied(total_kg=150.0)
+    making = Embodied(total_kg=150.0)
     assert str(Site(pue=1.4, embodied=making)) == "PUE 1.4, 150 kg over 3 years of use for making the device"
     assert Site().stated is None
     assert Site(pue=1.4).stated == Site(pue=1.4)
@@ -72,15 +73,15 @@ def test_a_site_states_what_makes_sense() -> None:
 
 
 def test_what_is_not_given_is_what_the_run_was_made_with() -> None:
-    made = synthetic.run(site=Site(pue=1.4, embodied=sci.Embodied(total_kg=150.0)))
+    made = synthetic.run(site=Site(pue=1.4, embodied=Embodied(total_kg=150.0)))
     found = sci.boundary(made, FRANCE, Site(pue=1.2))
-    assert (found.pue, found.embodied) == (1.2, sci.Embodied(total_kg=150.0))
+    assert (found.pue, found.embodied) == (1.2, Embodied(total_kg=150.0))
     assert sci.boundary(synthetic.run(), FRANCE, Site()).pue is None
 
 
 def test_a_step_has_its_grams_beyond_energy_and_none_of_them_are_in_the_others() -> None:
     records = synthetic.records()
-    site = Site(pue=1.5, embodied=sci.Embodied(total_kg=150.0, lifetime_years=3.0))
+    site = Site(pue=1.5, embodied=Embodied(total_kg=150.0, lifetime_years=3.0))
     plain, stated = (
         tabulate.build([replace(records, run=replace(records.run, site=one))], carbon.explicit(100.0))
         for one in (None, site)
@@ -96,7 +97,9 @@ def test_a_step_has_its_grams_beyond_energy_and_none_of_them_are_in_the_others()
     assert row.footprint.score.embodied_g == pytest.approx(150_000.0 * seconds / (3 * 8760 * 3600))
     assert before.footprint is None
     lines = dict(details(row))
-    low, high = (units.grams(row.footprint.score.embodied_g * factor) for factor in (0.5, 2.0))
+    making_g = row.footprint.score.embodied_g
+    assert making_g is not None
+    low, high = (units.grams(making_g * factor) for factor in (0.5, 2.0))
     assert lines["CO2e per step of the facility, at PUE 1.5"].startswith("~")
     assert lines["Embodied CO2e per step"].endswith(
         f"[{low}, {high}] (an estimate: 150 kg over 3 years of use)"
@@ -110,13 +113,14 @@ def test_a_step_has_its_grams_beyond_energy_and_none_of_them_are_in_the_others()
 
 
 def test_training_to_a_target_has_the_grams_of_its_energy_and_the_site_adds_others() -> None:
-    records, site = synthetic.records(), Site(pue=1.5, embodied=sci.Embodied(total_kg=150.0))
+    records, site = synthetic.records(), Site(pue=1.5, embodied=Embodied(total_kg=150.0))
     trained = synthetic.to_target(Case(workload="cnn"), (2.0, 3.0, 1.0))
     run, found = replace(records.run, site=site), (*records.measurements, trained)
     row = tabulate.build([replace(records, run=run, measurements=found)], carbon.explicit(100.0))[0].rows[0]
     known = row.quality_run
     assert known is not None
     assert known.footprint is not None
+    assert known.co2_g is not None
     assert known.co2_g == pytest.approx(50.0 * 2.0 / 3.6e6 * 100.0)
     assert known.footprint.score.operational_g == pytest.approx(1.5 * known.co2_g)
     assert known.footprint.score.embodied_g == pytest.approx(150_000.0 * 2.0 / (3 * 8760 * 3600))
@@ -140,7 +144,7 @@ def test_an_estimate_of_its_energy_is_one_of_its_grams() -> None:
 
 
 def test_a_site_is_in_the_record(tmp_path: Path) -> None:
-    site = Site(pue=1.4, embodied=sci.Embodied(total_kg=150.0, lifetime_years=4.0))
+    site = Site(pue=1.4, embodied=Embodied(total_kg=150.0, lifetime_years=4.0))
     with store.RunWriter.create(tmp_path, synthetic.run(site=site)) as writer:
         pass
     assert store.load(writer.path).run.site == site

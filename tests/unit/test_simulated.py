@@ -106,7 +106,7 @@ def test_one_wild_round_moves_nothing() -> None:
 def test_the_order_of_rounds_and_of_processes_is_of_no_account() -> None:
     draw = np.random.default_rng(6)
     found = contest(draw, heavy)
-    turned = {-process: values[::-1] for process, values in reversed(found.items())}
+    turned = {-process: values[::-1] for process, values in reversed(list(found.items()))}
     straight, reversed_ = stats.across_processes(found), stats.across_processes(turned)
     assert (reversed_.low, reversed_.value, reversed_.high) == pytest.approx(
         (straight.low, straight.value, straight.high), rel=1e-12

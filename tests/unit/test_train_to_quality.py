@@ -222,7 +222,7 @@ def test_a_training_loop_of_its_own_is_judged_at_the_end(monkeypatch: pytest.Mon
         def apply(self, model: nn.Module, context: Context) -> nn.Module:
             return super().apply(model, replace(context, trainer=None))
 
-    monkeypatch.setattr(quality_run.chain, "build", lambda link: Own())
+    monkeypatch.setattr(chain, "build", lambda link: Own())
     found = run(Wide(), 0.8, technique="prune")
     assert (found.epochs, found.longest, len(found.qualities)) == (1, 1, 1)
 

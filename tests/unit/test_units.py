@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,7 +40,7 @@ from leanmark import units
         (units.points, -0.0001, "0.0"),
     ],
 )
-def test_reads_as_people_write_it(function, value, text):
+def test_reads_as_people_write_it(function: Callable[[Any], str], value: float, text: str) -> None:
     assert function(value) == text
 
 
@@ -55,17 +58,17 @@ def test_reads_as_people_write_it(function, value, text):
         units.points,
     ],
 )
-def test_none_is_never_a_zero(function):
+def test_none_is_never_a_zero(function: Callable[[Any], str]) -> None:
     assert function(None) == "not measured"
 
 
-def test_an_interval_has_the_same_decimals_throughout():
+def test_an_interval_has_the_same_decimals_throughout() -> None:
     assert units.ratio_interval(0.62, 0.601, 0.638) == "0.62× [0.60, 0.64]"
     assert units.ratio_interval(0.0312, 0.03, 0.0329) == "0.031× [0.030, 0.033]"
 
 
 @given(st.floats(min_value=1e-9, max_value=1e14))
-def test_the_text_is_within_half_a_percent_of_the_value(value):
+def test_the_text_is_within_half_a_percent_of_the_value(value: float) -> None:
     number, unit = units.joules(value).split(" ")
     scale = {"nJ": 1e-9, "µJ": 1e-6, "mJ": 1e-3, "J": 1, "kJ": 1e3, "MJ": 1e6, "GJ": 1e9, "TJ": 1e12}[unit]
     assert float(number) * scale == pytest.approx(value, rel=5.1e-3)

@@ -42,7 +42,7 @@ def test_digits_are_a_fixed_stratified_split() -> None:
     assert dataset.test.inputs.shape == (540, 1, 8, 8)
     assert dataset.train.inputs.dtype == torch.float32
     assert dataset.train.targets.dtype == torch.int64
-    assert (dataset.train.inputs.min(), dataset.train.inputs.max()) == (0.0, 1.0)
+    assert (float(dataset.train.inputs.min()), float(dataset.train.inputs.max())) == (0.0, 1.0)
     counts = torch.bincount(dataset.test.targets, minlength=10)
     assert counts.min() >= 52 and counts.max() <= 56
     assert dataset.test.targets[:8].tolist() == [1, 4, 5, 6, 9, 1, 2, 2]
@@ -108,7 +108,7 @@ def test_training_repeats_exactly_and_leaves_the_seed_alone() -> None:
         train(model, split, recipe, nn.functional.cross_entropy)
         assert torch.equal(state, torch.random.get_rng_state())
         assert not model.training
-        weights.append(model[0].weight.detach())
+        weights.append(model.get_parameter("0.weight").detach())
 
     assert torch.equal(*weights)
 
