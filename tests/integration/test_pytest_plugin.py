@@ -209,6 +209,7 @@ def test_cases_are_items_and_the_table_ends_the_run(tmp_path: Path) -> None:
     assert "PUE 1.5, 300 kg over 4 years of use for making the device" in result.stdout
     [records] = (tmp_path / "results").glob("*/*.jsonl")
     found = store.load(records).run
+    assert found.intensity is not None and found.site is not None
     assert (found.intensity.value_g_per_kwh, found.site.pue, found.plan.request_rate) == (123.0, 1.5, 20.0)
     assert records.with_suffix(".md").exists()
     assert "<html" in records.with_suffix(".html").read_text()

@@ -25,16 +25,15 @@ def model() -> nn.Module:
     import torch
     from torch import nn
 
-    net = nn.Sequential(nn.Linear(FEATURES, 32), nn.ReLU(), nn.Linear(32, CLASSES))
+    first, last = nn.Linear(FEATURES, 32), nn.Linear(32, CLASSES)
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
-        for part in (net[0], net[2]):
+        for part in (first, last):
             part.weight.normal_(0, 0.01)
             part.bias.zero_()
-        for index in range(CLASSES):
-            net[0].weight[index, index] = 1.0
-            net[2].weight[index, index] = 1.0
-    return net
+            for index in range(CLASSES):
+                part.weight[index, index] = 1.0
+    return nn.Sequential(first, nn.ReLU(), last)
 
 
 def loaders() -> tuple[list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]]:
@@ -68,7 +67,8 @@ class Misbehaving(Technique):
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
         from tiny_trap import Trap  # needs torch, which importing a technique must not
 
-        return Trap(model, self.what, self.at)
+        trapped: nn.Module = Trap(model, self.what, self.at)
+        return trapped
 
     def verify(self, before: nn.Module, after: nn.Module) -> Mapping[str, Any]:
         return {}
@@ -84,7 +84,8 @@ class Dice(Technique):
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
         from tiny_trap import Noisy
 
-        return Noisy(model)
+        noisy: nn.Module = Noisy(model)
+        return noisy
 
     def verify(self, before: nn.Module, after: nn.Module) -> Mapping[str, Any]:
         return {}
