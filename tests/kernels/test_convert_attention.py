@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from leanmark_kernels.convert import Recipe, convert
 from leanmark_kernels.convert.attention import Attention, Encoder, EncoderLayer
+from leanmark_kernels.convert.decoder import Transformer
 from leanmark_kernels.convert.rewriting import rewrite
 
 from .convert_models import UNCACHED, largest_error, trained
@@ -229,7 +230,6 @@ def changed(**parts: nn.Module) -> nn.TransformerEncoderLayer:
         (changed(activation=nn.SiLU()), "torch's fast path takes its activation, SiLU(), for ReLU or exact"),
         (changed(linear2=nn.Bilinear(16, 8, 8)), "its linear2 is a Bilinear"),
         (changed(self_attn=nn.MultiheadAttention(8, 2, add_bias_kv=True)), "it has add_bias_kv or add_zero"),
-        (MyLayer(8, 2), "it is a MyLayer, a subclass of nn.TransformerEncoderLayer"),
     ],
 )
 def test_an_encoder_layer_that_torch_itself_would_compute_otherwise_is_left_to_it(
@@ -238,15 +238,17 @@ def test_an_encoder_layer_that_torch_itself_would_compute_otherwise_is_left_to_i
     found = EncoderLayer.why_not(module)
     stack = Encoder.why_not(nn.TransformerEncoder(module, 2, enable_nested_tensor=False))
     assert (found is None and stack is None) if reason is None else reason in found and found in stack
+    mine = nn.TransformerEncoder(MyLayer(8, 2), 1, enable_nested_tensor=False)
+    assert Encoder.why_not(mine) == "its layers.0 is a MyLayer"
 
 
-class Decoding(Across):
+class Wrapped(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.attend = nn.TransformerDecoderLayer(8, 2, 16, batch_first=True)
+        self.attend = nn.Sequential(nn.LayerNorm(8), MyLayer(8, 2, 16, batch_first=True))
 
     def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.attend(x, self.memory.expand(x.shape[0], -1, -1))
+        result: Tensor = self.attend(x)
         return result
 
 
@@ -259,7 +261,7 @@ class Decoding(Across):
             "Sequential",
             "the model reads from its attention: .* 'in_proj_weight'",
         ),
-        (Decoding(), "1.attend", "it is torch's TransformerDecoderLayer; of torch's own, encoders"),
+        (Wrapped(), "1.attend.1", "it is a MyLayer, a subclass of nn.TransformerEncoderLayer"),
     ],
 )
 def test_what_is_left_to_torch_is_named_and_the_rest_converted(
@@ -271,6 +273,62 @@ def test_what_is_left_to_torch_is_named_and_the_rest_converted(
     assert left.module == name and re.search(reason, left.reason)
     assert [choice.layer for choice in converted.choices] == ["0"]
     assert largest_error(converted, model, torch.randn(3, 4, 6)) < 1e-5
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_whole_transformer_computes_the_same(seed: int) -> None:
+    draw = random.Random(seed)
+    torch.manual_seed(seed)
+    batch, sources, targets, batch_first = draw.choice([1, 3]), 5, draw.choice([1, 4]), draw.random() < 0.5
+    model = randomized(
+        nn.Transformer(
+            8, 2, 1, 2, 12, activation=draw.choice(["relu", nn.GELU("tanh")]), bias=draw.random() < 0.7,
+            batch_first=batch_first, norm_first=draw.random() < 0.5,
+        )
+    )  # fmt: skip
+    given = torch.randn(batch, sources, 8), torch.randn(batch, targets, 8)
+    given = given if batch_first else tuple(each.transpose(0, 1) for each in given)
+    masks = {
+        "tgt_mask": places(draw, batch * 2, targets, targets),
+        "memory_mask": places(draw, batch * 2, targets, sources),
+        "src_key_padding_mask": padding(draw, batch, sources),
+        "tgt_key_padding_mask": padding(draw, batch, targets),
+        "memory_key_padding_mask": padding(draw, batch, sources),
+    }
+    rewritten, left = rewrite(copy.deepcopy(model), given)
+    with torch.no_grad():
+        expected, found = model(*given, **masks), rewritten(*given, **masks)
+    assert isinstance(rewritten, Transformer)
+    assert all(one.module == "encoder" and "fast path takes its activation" in one.reason for one in left)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+class Translating(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.transformer, self.score = nn.Transformer(8, 2, 1, 1, 16), nn.Linear(8, 5)
+        self.mask = nn.Buffer(self.transformer.generate_square_subsequent_mask(3))
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        result: Tensor = self.score(self.transformer(source, target, tgt_mask=self.mask, tgt_is_causal=True))
+        return result
+
+
+def test_all_layers_of_a_transformer_are_converted() -> None:
+    model = randomized(Translating())
+    source, target = torch.randn(4, 2, 8), torch.randn(3, 2, 8)
+    converted = convert(model, (source, target), UNCACHED)
+    layers = [choice.layer for choice in converted.choices]
+    across = [f"multihead_attn.{part}" for part in ("q_proj", "k_proj", "v_proj", "out_proj")]
+    in_decoder = [*PARTS[:2], *across, *PARTS[2:]]
+    assert set(layers) == {
+        *(f"transformer.encoder.layers.0.{part}" for part in PARTS),
+        *(f"transformer.decoder.layers.0.{part}" for part in in_decoder),
+        "score",
+    }
+    assert converted.untraced == converted.left_alone == ()
+    with torch.no_grad():
+        torch.testing.assert_close(converted(source, target), model(source, target), atol=1e-5, rtol=1e-5)
 
 
 def test_a_hint_that_torch_follows_and_we_need_not_is_left_to_it_where_it_is_wrong() -> None:

@@ -44,8 +44,6 @@ class Attention(nn.Module):
     @staticmethod
     def why_not(attention: nn.MultiheadAttention) -> str | None:
         """Why ``attention`` has to stay torch's, or ``None``."""
-        if type(attention) is not nn.MultiheadAttention:
-            return _subclass(attention, nn.MultiheadAttention)
         if attention.bias_k is not None or attention.add_zero_attn:
             return "it has add_bias_kv or add_zero_attn, so a key and a value of its own"
         if type(attention.out_proj) not in _LAYERS:
@@ -147,8 +145,6 @@ class EncoderLayer(nn.Module):
     @staticmethod
     def why_not(layer: nn.TransformerEncoderLayer) -> str | None:
         """Why ``layer`` has to stay torch's, or ``None``."""
-        if type(layer) is not nn.TransformerEncoderLayer:
-            return _subclass(layer, nn.TransformerEncoderLayer)
         for name, kind in _PARTS.items():
             part = layer.get_submodule(name)
             if type(part) is not kind:
@@ -165,15 +161,12 @@ class EncoderLayer(nn.Module):
         is_causal: bool = False,
     ) -> Tensor:
         if self.norm_first:
-            x = src + self._attend(self.norm1(src), src_mask, src_key_padding_mask)
+            x = self.norm1(src)
+            x = src + attended(self.self_attn, x, x, src_mask, src_key_padding_mask)
             return x + self._feed_forward(self.norm2(x))
-        x = self.norm1(src + self._attend(src, src_mask, src_key_padding_mask))
+        x = self.norm1(src + attended(self.self_attn, src, src, src_mask, src_key_padding_mask))
         result: Tensor = self.norm2(x + self._feed_forward(x))
         return result
-
-    def _attend(self, x: Tensor, mask: Tensor | None, padding: Tensor | None) -> Tensor:
-        mixed: Tensor = self.self_attn(x, x, x, padding, need_weights=False, attn_mask=mask)[0]
-        return mixed
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         result: Tensor = self.linear2(self.activation(self.linear1(x)))
@@ -195,10 +188,8 @@ class Encoder(nn.Module):
     @staticmethod
     def why_not(encoder: nn.TransformerEncoder) -> str | None:
         """Why ``encoder`` has to stay torch's, or ``None``."""
-        if type(encoder) is not nn.TransformerEncoder:
-            return _subclass(encoder, nn.TransformerEncoder)
         for number, layer in enumerate(encoder.layers):
-            if not isinstance(layer, nn.TransformerEncoderLayer):
+            if type(layer) is not nn.TransformerEncoderLayer:
                 return f"its layers.{number} is a {type(layer).__name__}"
             reason = EncoderLayer.why_not(layer)
             if reason is not None:
@@ -218,6 +209,14 @@ class Encoder(nn.Module):
         if self.use_nested_tensor and src_key_padding_mask is not None:
             output = without_padding(output, mask, src_key_padding_mask)
         return output if self.norm is None else self.norm(output)
+
+
+def attended(
+    attention: nn.Module, x: Tensor, memory: Tensor, mask: Tensor | None, padding: Tensor | None
+) -> Tensor:
+    """What the places of ``x`` take from those of ``memory``, without the weights."""
+    mixed: Tensor = attention(x, memory, memory, padding, need_weights=False, attn_mask=mask)[0]
+    return mixed
 
 
 def merged_mask(attn_mask: Tensor | None, key_padding_mask: Tensor | None, query: Tensor) -> Tensor | None:
@@ -271,7 +270,3 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 def _parameter(tensor: Tensor) -> nn.Parameter:
     return tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor.detach())
-
-
-def _subclass(module: nn.Module, of: type[nn.Module]) -> str:
-    return f"it is a {type(module).__name__}, a subclass of nn.{of.__name__}"

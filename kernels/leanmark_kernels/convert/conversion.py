@@ -113,10 +113,13 @@ def convert(model: nn.Module, example: Example, recipe: Recipe | None = None) ->
 
     ``example`` is what ``model`` is called with, a tensor or several: its batch is the one that is timed, any
     other works. Batch norm is folded into the layers before it; additions, ReLU and bias are computed with
-    them; images stay in channels_last. Attention and encoders of ``torch.nn`` are rewritten first, so that
-    they call the layers whose weights torch's own read. Each layer is timed, on the inputs that it gets from
-    ``example`` and with the threads that torch has now, in all forms that its shape allows, and the fastest
-    is taken, if it is one of torch's or its error against float64 is within the recipe's limit.
+    them; images stay in channels_last. Each layer is timed, on the inputs that it gets from ``example`` and
+    with the threads that torch has now, in all forms that its shape allows, and the fastest is taken, if it
+    is one of torch's or its error against float64 is within the recipe's limit.
+
+    The layers inside ``nn.MultiheadAttention`` and ``nn.Transformer``, its encoder and its decoder are among
+    them: these are rewritten first, so that they call the layers whose weights torch's own code reads. Where
+    that would change what torch computes in inference, they stay torch's, and ``left_alone`` says why.
 
     On an NVIDIA GPU the forms are those of :mod:`leanmark_kernels.triton`, in the dtype of the model, which
     is best float16 or bfloat16; they are timed by the GPU's own clock, so replay the result as a CUDA graph

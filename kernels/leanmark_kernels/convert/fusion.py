@@ -30,6 +30,10 @@ _ACTIVATION_CALLS: dict[object, str] = {
     torch.relu: "relu", torch.relu_: "relu", F.relu: "relu", F.relu_: "relu", "relu": "relu",
     "relu_": "relu", F.relu6: "relu6", F.gelu: "gelu", F.silu: "silu",
 }  # fmt: skip
+_READING = tuple(
+    kind.forward for kind in (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
+)
+"""Code of torch's that a class of a user's own may inherit."""
 _ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
 
 
@@ -88,6 +92,8 @@ def _called(module: nn.Module, inputs: Mapping[nn.Module, Arguments]) -> Iterato
 
 def looks_into_children(module: nn.Module) -> bool:
     """torch's own modules read their children's weights, so theirs are left alone."""
+    if type(module).forward in _READING:
+        return True
     if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
         return False
     return type(module).__module__.startswith("torch.nn") and type(module) not in (*_NORMS, nn.Module)

@@ -1,4 +1,4 @@
-"""Puts modules that call their layers in the place of torch's attention and encoders, which read them."""
+"""Puts modules that call their layers in the place of torch's attention and transformers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ from leanmark_kernels.convert.attention import (
     EncoderLayer,
     SelfAttention,
 )
+from leanmark_kernels.convert.decoder import Decoder, DecoderLayer, Transformer
 from leanmark_kernels.convert.fusion import looks_into_children
 
 _WHY_NOT: dict[type[nn.Module], Callable[[Any], str | None]] = {
     nn.MultiheadAttention: Attention.why_not,
     nn.TransformerEncoderLayer: EncoderLayer.why_not,
     nn.TransformerEncoder: Encoder.why_not,
+    nn.TransformerDecoderLayer: lambda _: None,
+    nn.TransformerDecoder: Decoder.why_not,
+    nn.Transformer: lambda _: None,
 }
+"""Why one of these has to stay torch's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,30 +63,43 @@ class _Rewriter:
         reason = _why_not(module)
         if reason is not None:
             self.left.append(LeftAlone(name or type(module).__name__, reason))
-        elif isinstance(module, nn.MultiheadAttention):
-            crossed = module in self._crossed or module.in_proj_weight is None
-            return CrossAttention(module) if crossed else SelfAttention(module)
-        elif isinstance(module, nn.TransformerEncoderLayer):
-            return EncoderLayer(module, self.replacement(module.self_attn, name))
-        elif isinstance(module, nn.TransformerEncoder):
-            return Encoder(module, [self.replacement(layer, name) for layer in module.layers])
-        else:
-            for own, child in module._modules.items():
-                path = f"{name}.{own}" if name else own
-                if child is not None and (found := self.replacement(child, path)) is not child:
-                    setattr(module, own, found)
+            return module
+        match module:
+            case nn.MultiheadAttention():
+                crossed = module in self._crossed or module.in_proj_weight is None
+                return CrossAttention(module) if crossed else SelfAttention(module)
+            case nn.TransformerEncoderLayer():
+                return EncoderLayer(module, self._part(module, name, "self_attn"))
+            case nn.TransformerDecoderLayer():
+                attention = (self._part(module, name, part) for part in ("self_attn", "multihead_attn"))
+                return DecoderLayer(module, *attention)
+            case nn.TransformerEncoder():
+                return Encoder(module, self._layers(module, name))
+            case nn.TransformerDecoder():
+                return Decoder(module, self._layers(module, name))
+            case nn.Transformer():
+                return Transformer(*(self._part(module, name, part) for part in ("encoder", "decoder")))
+        for own, child in module._modules.items():
+            if child is not None and (found := self._part(module, name, own)) is not child:
+                setattr(module, own, found)
         return module
+
+    def _part(self, module: nn.Module, name: str, own: str) -> nn.Module:
+        return self.replacement(module.get_submodule(own), f"{name}.{own}" if name else own)
+
+    def _layers(self, stack: nn.TransformerEncoder | nn.TransformerDecoder, name: str) -> list[nn.Module]:
+        return [self._part(stack, name, f"layers.{number}") for number in range(len(stack.layers))]
 
 
 def _why_not(module: nn.Module) -> str | None:
     """Why neither ``module`` nor what is in it is replaced."""
     for kind, why_not in _WHY_NOT.items():
-        if isinstance(module, kind):
+        if type(module) is kind:
             return why_not(module)
+        if isinstance(module, kind):
+            return f"it is a {type(module).__name__}, a subclass of nn.{kind.__name__}"
     inside = any(isinstance(part, nn.MultiheadAttention) for part in module.modules())
-    if inside and looks_into_children(module):
-        return f"it is torch's {type(module).__name__}; of torch's own, encoders are replaced"
-    return None
+    return f"it is torch's {type(module).__name__}" if inside and looks_into_children(module) else None
 
 
 def _crossed(model: nn.Module, inputs: tuple[Tensor, ...]) -> set[nn.Module]:
