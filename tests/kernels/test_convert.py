@@ -236,6 +236,18 @@ def test_a_layer_that_is_called_twice_and_one_whose_weights_are_read() -> None:
     assert largest_error(converted, model, torch.randn(2, 8)) < 1e-5
 
 
+def test_a_layer_that_is_called_by_keyword_where_code_cannot_be_traced_stays() -> None:
+    class Named(Branching):
+        def forward(self, x: Tensor) -> Tensor:
+            result: Tensor = self.last(input=self.part(x).mean((2, 3)))
+            return result if x.sum() > 0 else -result
+
+    model = trained(Named())
+    converted = convert(model, images(), UNCACHED)
+    assert [choice.layer for choice in converted.choices] == ["part.0"]
+    assert largest_error(converted, model, images()) < 1e-5
+
+
 def test_a_norm_over_another_dimension_is_not_folded() -> None:
     model = trained(nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5)))
     assert largest_error(convert(model, torch.randn(4, 5, 6), UNCACHED), model, torch.randn(4, 5, 6)) < 1e-5

@@ -135,7 +135,8 @@ class Padded(nn.Module):
     def forward(self, x: Tensor, padding: Tensor) -> Tensor:
         if self.branches and x.sum() > 1e9:
             return x
-        result: Tensor = self.classify(self.encoder(self.embed(x), src_key_padding_mask=padding).mean(1))
+        states = self.encoder(src=self.embed(x), src_key_padding_mask=padding)
+        result: Tensor = self.classify(states.mean(1))
         return result
 
 

@@ -267,11 +267,11 @@ def _set_module(traced: fx.GraphModule, node: fx.Node, module: nn.Module) -> Non
 
 
 def first_inputs(model: nn.Module, example: Arguments) -> dict[nn.Module, Arguments]:
-    """The positional arguments of the first call of each module in ``model(*example)``."""
+    """The positional arguments of the first call of each module in ``model(*example)`` that has such."""
     found: dict[nn.Module, Arguments] = {}
 
     def keep(module: nn.Module, arguments: Arguments) -> None:
-        if all(isinstance(argument, Tensor) for argument in arguments):
+        if arguments and all(isinstance(argument, Tensor) for argument in arguments):
             found.setdefault(module, arguments)
 
     hooks = [module.register_forward_pre_hook(keep) for module in model.modules()]
