@@ -20,14 +20,14 @@ class _Masked(nn.Module):
 
 
 @contextmanager
-def masked(masks: Mapping[nn.Module, Tensor]) -> Iterator[None]:
-    """Within it the ``weight`` of each layer is zero where its mask is 0, whoever reads it; it stays so.
+def masked(masks: Mapping[tuple[nn.Module, str], Tensor]) -> Iterator[None]:
+    """Within it each weight, a module's by name, is zero where its mask is 0, whoever reads it; it stays so.
 
     A mask is of the shape and dtype of the weight, of zeros and ones. Hooks before a call would not do:
     torch's attention reads the weight of its last layer without calling it.
     """
-    for layer, mask in masks.items():
-        parametrize.register_parametrization(layer, "weight", _Masked(mask))
+    for (layer, name), mask in masks.items():
+        parametrize.register_parametrization(layer, name, _Masked(mask))
     yield
-    for layer in masks:
-        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+    for layer, name in masks:
+        parametrize.remove_parametrizations(layer, name, leave_parametrized=True)

@@ -51,8 +51,9 @@ class Sparse(Repacked):
         if context.device == "cuda" and self.block not in _SQUARE:
             raise Unsupported("GPUs skip square blocks only: sparse(block=64), or 128")
         pruned = copy.deepcopy(model)
-        masks: dict[nn.Module, Tensor] = {
-            layer: _mask(layer.weight.detach(), self.p, self.block) for layer in _layers(pruned, self.block)
+        masks = {
+            (layer, name): _mask(getattr(layer, name).detach(), self.p, self.block)
+            for layer, name in _weights(pruned, self.block)
         }
         split, finetune = context.workload.dataset().train, context.workload.finetune
         recipe = dataclasses.replace(finetune, seed=finetune.seed + context.seed)
@@ -73,15 +74,18 @@ class Sparse(Repacked):
         return {**facts, "skipped_share": skipped}
 
 
-def _layers(model: nn.Module, block: int) -> Iterator[nn.Conv2d | nn.Linear]:
+def _weights(model: nn.Module, block: int) -> Iterator[tuple[nn.Module, str]]:
+    """The weights that are pruned: of which module, and their name in it."""
     from torch import nn
 
     for layer in model.modules():
-        if isinstance(layer, nn.Linear):
-            if block not in _SQUARE or not any(side % block for side in layer.weight.shape):
-                yield layer
-        elif isinstance(layer, nn.Conv2d) and layer.groups == 1 and block not in _SQUARE:
-            yield layer
+        if isinstance(layer, nn.Conv2d) and layer.groups == 1 and block not in _SQUARE:
+            yield layer, "weight"
+        elif isinstance(layer, nn.Linear | nn.MultiheadAttention):
+            name = "weight" if isinstance(layer, nn.Linear) else "in_proj_weight"
+            weight = getattr(layer, name)
+            if weight is not None and not (block in _SQUARE and any(side % block for side in weight.shape)):
+                yield layer, name
 
 
 def _mask(weight: Tensor, share: float, block: int) -> Tensor:
