@@ -134,39 +134,42 @@ def convert(model: nn.Module, example: Example, recipe: Recipe | None = None) ->
         raise TypeError(f"convert: recipe is a {type(recipe).__name__}; it must be a Recipe, or None")
     recipe = recipe or Recipe()
     inputs = _checked(model, example, recipe)
-    weights = (*model.parameters(), *inputs)
     with torch.no_grad():
-        exact, rounding = _exact(model, inputs), max(map(place.rounding, weights))
-        original, left_alone = _rewritten(model, inputs, exact, rounding)
-        untraced: list[Untraced] = []
-        body = fuse(original, "", first_inputs(original, _copies(inputs)), untraced)
-        found = Converted(body, recipe).eval()
-        found.untraced, found.left_alone = tuple(untraced), left_alone
-        # a recipe's own limit may be so wide that a model fused wrongly would pass it
-        _require_same(model, relative_error(_first_output(found, inputs), exact), rounding)
+        exact = _exact(model, inputs)
+        found = _fused(model, recipe, inputs, exact)
         found.choices = choose(found, _copies(inputs), recipe)
         found.takes_any_layout = _takes_any_layout(found.body, _copies(inputs))
         _put_within_reach(found)
         found.error = relative_error(found(*_copies(inputs)), exact)
-    _require_same(model, found.error, max(map(recipe.limit, weights)))
+    _require_same(model, found.error, max(map(recipe.limit, (*model.parameters(), *inputs))))
     return found
 
 
-def _rewritten(
-    model: nn.Module, inputs: tuple[Tensor, ...], exact: Tensor, rounding: float
-) -> tuple[nn.Module, tuple[LeftAlone, ...]]:
-    """A copy of ``model`` with attention that calls its layers, unless the model's code wants torch's own."""
-    found, left_alone = rewrite(copy.deepcopy(model), _copies(inputs))
-    if not any(isinstance(part, Attention) for part in found.modules()):
-        return found, left_alone
+def _fused(model: nn.Module, recipe: Recipe, inputs: tuple[Tensor, ...], exact: Tensor) -> Converted:
+    """A copy of ``model`` with its layers in blocks, those of its attention too if its code allows that."""
+    rewritten, left_alone = rewrite(copy.deepcopy(model), _copies(inputs))
+    attends = any(isinstance(part, Attention) for part in rewritten.modules())
     try:
-        error = relative_error(found.eval()(*_copies(inputs)), exact)
-        reason = None if error <= LARGEST_LOSS * rounding else f"its output would be off by {error:.2g}"
-    except AttributeError as absent:
-        reason = f"the model reads from its attention: {absent}"
-    if reason is None:
-        return found, left_alone
-    return copy.deepcopy(model), (LeftAlone(type(model).__name__, reason),)
+        found = _in_blocks(rewritten, recipe, inputs, exact)
+    except (AttributeError, TypeError, ValueError) as error:
+        if not attends:
+            raise
+        left_alone = (LeftAlone(type(model).__name__, str(error).removeprefix("convert: ")),)
+        found = _in_blocks(copy.deepcopy(model), recipe, inputs, exact)
+    found.left_alone = left_alone
+    return found
+
+
+def _in_blocks(model: nn.Module, recipe: Recipe, inputs: tuple[Tensor, ...], exact: Tensor) -> Converted:
+    """``model``, which is changed, with its layers in blocks that are still torch's."""
+    rounding = max(map(place.rounding, (*model.parameters(), *inputs)))
+    untraced: list[Untraced] = []
+    body = fuse(model, "", first_inputs(model, _copies(inputs)), untraced)
+    found = Converted(body, recipe).eval()
+    found.untraced = tuple(untraced)
+    # a recipe's own limit may be so wide that a model fused wrongly would pass it
+    _require_same(model, relative_error(_first_output(found, inputs), exact), rounding)
+    return found
 
 
 def _put_within_reach(model: nn.Module) -> None:

@@ -30,8 +30,11 @@ _ACTIVATION_CALLS: dict[object, str] = {
     torch.relu: "relu", torch.relu_: "relu", F.relu: "relu", F.relu_: "relu", "relu": "relu",
     "relu_": "relu", F.relu6: "relu6", F.gelu: "gelu", F.silu: "silu",
 }  # fmt: skip
-_READING = tuple(
-    kind.forward for kind in (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
+_READING = (
+    nn.MultiheadAttention.forward,
+    nn.TransformerEncoderLayer.forward,
+    nn.TransformerEncoder.forward,
+    nn.TransformerDecoder.forward,
 )
 """Code of torch's that a class of a user's own may inherit."""
 _ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")

@@ -64,6 +64,14 @@ class _Rewriter:
         if reason is not None:
             self.left.append(LeftAlone(name or type(module).__name__, reason))
             return module
+        if type(module) in _WHY_NOT:
+            return self._form(module, name)
+        for own, child in module._modules.items():
+            if child is not None and (found := self._part(module, name, own)) is not child:
+                setattr(module, own, found)
+        return module
+
+    def _form(self, module: nn.Module, name: str) -> nn.Module:
         match module:
             case nn.MultiheadAttention():
                 crossed = module in self._crossed or module.in_proj_weight is None
@@ -77,12 +85,8 @@ class _Rewriter:
                 return Encoder(module, self._layers(module, name))
             case nn.TransformerDecoder():
                 return Decoder(module, self._layers(module, name))
-            case nn.Transformer():
+            case _:
                 return Transformer(*(self._part(module, name, part) for part in ("encoder", "decoder")))
-        for own, child in module._modules.items():
-            if child is not None and (found := self._part(module, name, own)) is not child:
-                setattr(module, own, found)
-        return module
 
     def _part(self, module: nn.Module, name: str, own: str) -> nn.Module:
         return self.replacement(module.get_submodule(own), f"{name}.{own}" if name else own)
@@ -93,13 +97,12 @@ class _Rewriter:
 
 def _why_not(module: nn.Module) -> str | None:
     """Why neither ``module`` nor what is in it is replaced."""
-    for kind, why_not in _WHY_NOT.items():
-        if type(module) is kind:
-            return why_not(module)
-        if isinstance(module, kind):
-            return f"it is a {type(module).__name__}, a subclass of nn.{kind.__name__}"
+    if type(module) in _WHY_NOT:
+        return _WHY_NOT[type(module)](module)
     inside = any(isinstance(part, nn.MultiheadAttention) for part in module.modules())
-    return f"it is torch's {type(module).__name__}" if inside and looks_into_children(module) else None
+    if inside and looks_into_children(module):
+        return f"it is a {type(module).__name__}, whose code is torch's and may read the weights in it"
+    return None
 
 
 def _crossed(model: nn.Module, inputs: tuple[Tensor, ...]) -> set[nn.Module]:
