@@ -16,10 +16,10 @@ from leanmark import registry
 from leanmark.devices.base import Step
 from leanmark.devices.cpu import Cpu
 from leanmark.devices.torch_cuda import TorchCuda
-from leanmark.measuring.launcher import _as_error
 from leanmark.measuring.outcome import failure
 from leanmark.meters.host_memory import Held
 from leanmark.protocol import messages
+from leanmark.protocol.failure import as_error
 from leanmark.protocol.process import allowed_cores
 from leanmark.record import Case
 from leanmark.testing.clock import VirtualClock
@@ -160,7 +160,7 @@ def test_out_of_memory_is_a_result(error: Exception, reason: str, monkeypatch: p
 
     answer = serve._answer(Full(), messages.CheckAgain())
     assert isinstance(answer, messages.Failure)
-    record = failure("run", CASE, "latency", "work", _as_error(answer))  # type: ignore[arg-type]
+    record = failure("run", CASE, "latency", "work", as_error(answer))
     assert (record.status, record.reason) == ("failed", reason)
 
 

@@ -18,19 +18,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import leanmark
-from leanmark.errors import (
-    Implausible,
-    NotComparable,
-    OutOfMemory,
-    TookNoEffect,
-    Unsupported,
-    UsageError,
-    WorkerDied,
-    WorkerRaised,
-    WorkerTimeout,
-)
+from leanmark.errors import NotComparable, WorkerDied, WorkerTimeout
 from leanmark.measuring.source import HERE, Source
-from leanmark.protocol import messages
+from leanmark.protocol import failure, messages
 from leanmark.protocol.layout import Layout
 from leanmark.protocol.process import describe_exit
 from leanmark.protocol.version import protocol
@@ -81,7 +71,7 @@ class Worker:
             notice(reply)
             reply = self._receive(timeout_s)
         if isinstance(reply, messages.Failure):
-            raise _as_error(reply)
+            raise failure.as_error(reply)
         return reply
 
     def _receive(self, timeout_s: float) -> Any:
@@ -304,17 +294,3 @@ def _start(
             pass_fds=[theirs.fileno()],
             start_new_session=True,
         )
-
-
-def _as_error(failure: messages.Failure) -> Exception:
-    if failure.kind == "unsupported":
-        return Unsupported(failure.summary)
-    if failure.kind == "usage":
-        return UsageError(failure.summary)
-    if failure.kind == "took_no_effect":
-        return TookNoEffect(failure.summary)
-    if failure.kind == "implausible":
-        return Implausible(failure.summary)
-    if failure.kind == "out_of_memory":
-        return OutOfMemory(failure.summary)
-    return WorkerRaised(failure.summary, failure.traceback)

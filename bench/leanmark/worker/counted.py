@@ -21,7 +21,7 @@ WARM_UP = 3
 def main() -> None:
     registry.search_here()
     request: messages.PeakMemory = pickle.loads(Path(sys.argv[1]).read_bytes())
-    executable = load_case(request)
+    executable, _ = load_case(request)
     for _ in range(WARM_UP):
         executable.step()
     with callgrind.collecting():

@@ -7,7 +7,6 @@ import os
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -19,14 +18,14 @@ import numpy as np
 from leanmark import chain, registry
 from leanmark.backends.base import Backend, Executable, Work
 from leanmark.devices.base import Accelerator
-from leanmark.errors import Implausible, TookNoEffect, Unsupported, UsageError
+from leanmark.errors import TookNoEffect
 from leanmark.machine.core_speed import hash_bytes_per_s
 from leanmark.machine.disturbance import block_flags, unobserved
 from leanmark.machine.probes import BlockProbe
 from leanmark.meters.host_memory import Held, HostMemory
 from leanmark.models import fidelity
 from leanmark.models.artifact import Artifact, Samples
-from leanmark.protocol import messages
+from leanmark.protocol import failure, messages
 from leanmark.protocol.process import die_with_parent, pin
 from leanmark.record import Case, Quality
 from leanmark.worker import counting, plausible, runner
@@ -62,24 +61,10 @@ def serve(connection: Connection, tare: Tare | None = None) -> None:
 
 
 def _answer(session: Session, request: messages.Request) -> object:
-    """The reply to ``request``; whatever goes wrong becomes a ``Failure`` that names it."""
     try:
         return session.handle(request)
-    except Unsupported as error:
-        return messages.Failure("unsupported", str(error), "")
-    except UsageError as error:
-        return messages.Failure("usage", str(error), "")
-    except TookNoEffect as error:
-        return messages.Failure("took_no_effect", str(error), "")
-    except Implausible as error:
-        return messages.Failure("implausible", str(error), "")
-    except MemoryError as error:
-        return messages.Failure("out_of_memory", str(error) or "of the host", "")
-    except (Exception, SystemExit) as error:  # a user's model may raise anything: it ends in a record
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, which may not be imported here
-            return messages.Failure("out_of_memory", str(error).partition("\n")[0], "")
-        summary = f"{type(error).__name__}: {error}".strip()
-        return messages.Failure("raised", summary, traceback.format_exc())
+    except (Exception, SystemExit) as error:  # it ends in a record, and the worker goes on
+        return failure.as_message(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,10 +205,7 @@ def prepare(
 def peak_memory(request: messages.PeakMemory, tare: Tare) -> messages.MemoryReading:
     """Resident memory of a process that does nothing but run this case, less what leanmark takes."""
     meter = HostMemory(own=tare.own)
-    _settle(request.place, request.case.backend)
-    artifact = Artifact.of(Path(request.folder), request.case.technique)
-    device = _device(request.case)
-    executable = _load(request.case, request.workload, artifact, request.place, device)
+    executable, device = load_case(request)
     loaded = meter.resident_bytes()
     device.start_memory()
     token = meter.start()
@@ -248,11 +230,12 @@ def peak_memory(request: messages.PeakMemory, tare: Tare) -> messages.MemoryRead
     )
 
 
-def load_case(request: messages.PeakMemory) -> Executable:
-    """The case of a request, ready to run in this process."""
+def load_case(request: messages.PeakMemory) -> tuple[Executable, Accelerator]:
+    """The case of a request, ready to run in this process, and what it runs on."""
     _settle(request.place, request.case.backend)
     artifact = Artifact.of(Path(request.folder), request.case.technique)
-    return _load(request.case, request.workload, artifact, request.place, _device(request.case))
+    device = _device(request.case)
+    return _load(request.case, request.workload, artifact, request.place, device), device
 
 
 def load_workload(spec: messages.WorkloadSpec) -> Workload:
