@@ -9,32 +9,22 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from leanmark.errors import LeanmarkError, TookNoEffect
-from leanmark.machine import disturbance
 from leanmark.machine.counters import METRICS, Counted
-from leanmark.measuring import count_pass
-from leanmark.measuring.cost import CostMeter, Metered
+from leanmark.measuring import latency_record
+from leanmark.measuring.cost import CostMeter
 from leanmark.measuring.energy_pass import EnergyPass, Entrant
+from leanmark.measuring.latency_record import UNSTEADY, Variant
 from leanmark.measuring.launcher import Launcher, Worker
-from leanmark.measuring.outcome import failure
 from leanmark.measuring.schedule import Replica, order
 from leanmark.measuring.source import HERE, Source
 from leanmark.measuring.watch import Watch
 from leanmark.meters.base import Meter
 from leanmark.protocol import messages
-from leanmark.record import (
-    NOT_STEADY,
-    Block,
-    Case,
-    Finding,
-    Measurement,
-    Provenance,
-    SamplingPlan,
-    Series,
-)
+from leanmark.record import Block, Case, Measurement, Provenance, SamplingPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,28 +64,9 @@ class Played:
     round_s: float
 
 
-@dataclass(slots=True)
-class _Variant:
-    """What is known about one case so far. Filled in while it plays, then frozen into records."""
-
-    case: Case
-    latency: list[Block] = field(default_factory=list)
-    cpu_time: list[Block] = field(default_factory=list)
-    device_time: list[Block] = field(default_factory=list)
-    cold_device_time: list[Block] = field(default_factory=list)
-    samples_s: tuple[float, ...] = ()
-    counted: Counted = field(default_factory=lambda: Counted(counts={}))
-    unobserved: set[str] = field(default_factory=set)
-    findings: tuple[Finding, ...] = ()
-    opened: messages.Opened | None = None
-    first_call: Metered | None = None
-    no_first_call: str | None = None
-    error: LeanmarkError | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class _Seat:
-    variant: _Variant
+    variant: Variant
     worker: Worker
     loops: int
 
@@ -112,7 +83,7 @@ def play(
     Each leaves a latency measurement, and an energy measurement where there is a meter. A variant that
     fails drops out with its reason, and the others go on.
     """
-    variants = [_Variant(case) for case in cases]
+    variants = [Variant(case) for case in cases]
     energy = EnergyPass(stage.plan, replica, energy_meter)
     energy.idle("bare")
     started = time.monotonic()
@@ -128,11 +99,14 @@ def play(
             _count(stage.plan, seats)
     energy.idle("bare")
     place = _place(replica, played - started)
-    records = [_latency(stage, variant, place) for variant in variants]
+    records = [
+        latency_record.measurement(stage.run, stage.contest, stage.works[one.case], one, place)
+        for one in variants
+    ]
     sound = {one.case: stage.works[one.case] for one in variants if one.error is None}
     warming = {one.case for one in variants if one.opened and not one.opened.steady}
     for one in energy.records(stage.run, stage.contest, sound):
-        findings = (*one.findings, _UNSTEADY) if one.case in warming else one.findings
+        findings = (*one.findings, UNSTEADY) if one.case in warming else one.findings
         records.append(replace(one, findings=findings))
     return Played(
         measurements=tuple(records),
@@ -149,7 +123,7 @@ def _counter(meter: Meter[Any] | None) -> Meter[Any] | None:
 @contextlib.contextmanager
 def _seated(
     stage: Stage,
-    variants: Sequence[_Variant],
+    variants: Sequence[Variant],
     replica: Replica,
     launcher: Launcher,
     meter: Meter[Any] | None,
@@ -299,84 +273,12 @@ def _standing(seats: Sequence[_Seat]) -> list[_Seat]:
 
 
 @contextlib.contextmanager
-def _blamed_on(variant: _Variant) -> Iterator[None]:
+def _blamed_on(variant: Variant) -> Iterator[None]:
     """What goes wrong inside is this variant's result; the contest goes on without it."""
     try:
         yield
     except LeanmarkError as error:
         variant.error = error
-
-
-def _latency(stage: Stage, variant: _Variant, place: Mapping[str, Any]) -> Measurement:
-    opened = variant.opened
-    if variant.error is not None:
-        return failure(stage.run, variant.case, "latency", stage.works[variant.case], variant.error)
-    assert opened is not None
-    return Measurement(
-        run=stage.run,
-        case=variant.case,
-        pass_name="latency",
-        status="ok",
-        work=stage.works[variant.case],
-        contest=stage.contest,
-        series=(
-            Series(metric="latency_s", meter="wall", blocks=tuple(variant.latency)),
-            Series(metric="cpu_time_s", meter="cpu_time", blocks=tuple(variant.cpu_time)),
-            *_first_call(variant, opened, place["process"]),
-            *_on_device(variant),
-            *count_pass.series(variant.counted, variant.case.backend),
-        ),
-        samples_s=variant.samples_s,
-        findings=(
-            *(() if opened.steady else (_UNSTEADY,)),
-            *disturbance.findings(sorted({*opened.unobserved, *variant.unobserved})),
-            *variant.findings,
-            *_about_first_call(variant, place["process"]),
-        ),
-        quality=opened.quality,
-        executed={
-            **opened.executed,
-            "processes": [place],
-            "not_counted": dict(variant.counted.missing),
-        },
-    )
-
-
-def _first_call(variant: _Variant, opened: messages.Opened, process: int) -> Iterator[Series]:
-    """Loading the model and its first step, which may compile it: once in each process."""
-    cold = Block(process=process, round=0, order=0, loops=1, start_s=0.0, value=opened.cold_start_s)
-    yield Series(metric="cold_start_s", meter="wall", blocks=(cold,))
-    found = variant.first_call
-    if found is not None:
-        yield Series(
-            metric="cold_start_j",
-            meter=found.meter,
-            scope=found.scope,
-            provenance=found.provenance,
-            gain=found.gain,
-            blocks=(replace(cold, value=found.joules, uncertainty=found.doubt_j),),
-        )
-
-
-def _about_first_call(variant: _Variant, process: int) -> Iterator[Finding]:
-    """What is missing in its energy, in words that are the same in every process."""
-    if variant.no_first_call and process == 0:
-        yield Finding(code="no-first-call", message=f"no energy of its first call: {variant.no_first_call}")
-    if variant.first_call:
-        yield from variant.first_call.doubts("a first call")
-
-
-def _on_device(variant: _Variant) -> Iterator[Series]:
-    """The device's own time of a step, which launches and waiting are not in; cold: its cache emptied."""
-    for metric, blocks in (
-        ("device_time_s", variant.device_time),
-        ("cold_device_time_s", variant.cold_device_time),
-    ):
-        if blocks:
-            yield Series(metric=metric, meter="cuda_events", scope="device", blocks=tuple(blocks))
-
-
-_UNSTEADY = Finding(code=NOT_STEADY, message="it was still warming up when the time for that ended")
 
 
 def _place(replica: Replica, wall_s: float) -> dict[str, Any]:
