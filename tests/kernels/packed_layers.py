@@ -1,7 +1,7 @@
 """One packed layer of each kind, made from one of torch's, and the same without its numbers."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ import leanmark_kernels as lk
 from leanmark_kernels.packed_state import PackedModule
 
 
-def conv(kernel: int = 3, channels: tuple[int, int] = (5, 5), **changed: object) -> nn.Conv2d:
+def conv(kernel: int = 3, channels: tuple[int, int] = (5, 5), **changed: Any) -> nn.Conv2d:
     torch.manual_seed(1)
     return nn.Conv2d(*channels, kernel, **{"padding": kernel // 2, **changed})
 
@@ -107,6 +107,8 @@ EVERY = pytest.mark.parametrize("name", LAYERS)
 
 def example(layer: PackedModule) -> Tensor:
     options = layer.options
-    width, channels = options.get("in_features"), options.get("in_channels", options.get("channels"))
-    shape = (2, channels, 6, 7) if width is None else (3, width)
+    if "in_features" in options:
+        shape: tuple[int, ...] = (3, options["in_features"])
+    else:
+        shape = (2, options["channels" if "channels" in options else "in_channels"], 6, 7)
     return torch.randn(shape, generator=torch.Generator().manual_seed(3))

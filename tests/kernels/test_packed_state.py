@@ -14,11 +14,12 @@ from .packed_layers import EVERY, LAYERS, conv, example
 
 @EVERY
 def test_saved_and_loaded_within_a_model(name: str) -> None:
-    saved = nn.Sequential(nn.Identity(), LAYERS[name].make())
+    layer = LAYERS[name].make()
+    saved = nn.Sequential(nn.Identity(), layer)
     file = io.BytesIO()
     torch.save(saved.state_dict(), file)
     file.seek(0)
-    loaded, input = nn.Sequential(nn.Identity(), LAYERS[name].empty()), example(saved[1])
+    loaded, input = nn.Sequential(nn.Identity(), LAYERS[name].empty()), example(layer)
     assert not loaded(input).any()
     loaded.load_state_dict(torch.load(file, weights_only=True))
     assert loaded(input).equal(saved(input))
