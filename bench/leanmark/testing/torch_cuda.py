@@ -28,9 +28,8 @@ class Properties:
 class FakeTorchCuda:
     """Give it as ``TorchCuda(fake)``; a model is whatever calls :meth:`launch`.
 
-    ``log`` lists what happened to the device, ``warm`` is whether its cache still holds something: a launch
-    then takes ``launch(seconds)``, and ``cold_s`` more where it does not. ``QUEUE`` launches can wait for the
-    device; for the next one the host waits too.
+    ``log`` lists what happened to the device. A launch takes ``cold_s`` more where its cache is empty.
+    ``QUEUE`` launches can wait for the device; for the next one the host waits too.
     """
 
     class OutOfMemoryError(RuntimeError):
