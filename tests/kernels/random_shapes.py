@@ -1,4 +1,4 @@
-"""Runs packed operators on random shapes and fails at the first wrong output: ``random_shapes.py COUNT``.
+"""Runs linear layers and Winograd on random shapes, up to the first wrong output: ``random_shapes.py COUNT``.
 
 A program, so that tests can run it under any instruction set and under a sanitizer. All memory that torch
 hands out is poisoned with NaN first: an output that is not written, and scratch memory that is read before it
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import leanmark_kernels
-from leanmark_kernels import integer_packing, packed_linear, packing, winograd_conv2d
+from leanmark_kernels import integer_packing, linear_relu, packed_linear, packing, winograd_conv2d
 from leanmark_kernels.winograd_forms import FORMS
 
 ROUNDING = 2.0**-24
@@ -80,6 +80,8 @@ def check_linear(draw: random.Random) -> None:
     size = F.linear(input.double().abs(), weight.double().abs()) * factor
     tolerance = ROUNDING * ((4 + 2 * depth**0.5) * size + (0 if bias is None else 4 * bias.abs()))
     expect(actual, exact, bias, None, relu, tolerance)
+    if dtype == torch.float32:
+        expect(linear_relu(input, weight, bias), exact, bias, None, True, tolerance)
 
 
 def strided(draw: random.Random, *shape: int) -> Tensor:
