@@ -110,8 +110,7 @@ class Gpt2Prefill(untrained.Untrained):
             return Decoder(self.width, self.heads, self.layers, self.vocabulary, self.length + 1)
 
     def dataset(self) -> Dataset:
-        count = untrained.TRAIN_COUNT
-        return untrained.continued(untrained.tokens(count, self.length, self.vocabulary, _TESTS), count)
+        return untrained.continued(untrained.tokens(self.length, self.vocabulary, _TESTS))
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return cross_entropy(outputs.float().flatten(0, 1), targets.flatten())
@@ -127,9 +126,7 @@ class Gpt2Decode(Gpt2Prefill):
         return Decoding(decoder, self.length)
 
     def dataset(self) -> Dataset:
-        count = untrained.TRAIN_COUNT
-        inputs = untrained.tokens(count, 1, self.vocabulary, _TOKENS)
-        return untrained.continued(inputs, count)
+        return untrained.continued(untrained.tokens(1, self.vocabulary, _TOKENS))
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         raise Unsupported("decoding one token is no training step: train gpt2-prefill")

@@ -113,6 +113,5 @@ class BertBase(untrained.Untrained):
             return Encoder(self.width // 2, self.heads // 2, self.layers // 2, self.vocabulary, self.length)
 
     def dataset(self) -> Dataset:
-        count = untrained.TRAIN_COUNT
-        inputs = untrained.tokens(count, self.length, self.vocabulary, _TESTS)
-        return untrained.classified(inputs, count, _CLASSES)
+        inputs = untrained.tokens(self.length, self.vocabulary, _TESTS)
+        return untrained.classified(inputs, _CLASSES)

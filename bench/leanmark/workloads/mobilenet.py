@@ -72,4 +72,4 @@ class MobileNetV2(untrained.Untrained):
             return mobilenet_v2(self.divisor)
 
     def dataset(self) -> Dataset:
-        return untrained.images(untrained.TRAIN_COUNT, self.image, CLASSES, _TESTS)
+        return untrained.images(self.image, CLASSES, _TESTS)

@@ -106,7 +106,7 @@ class ResNet18(untrained.Untrained):
             return resnet18(self.width)
 
     def dataset(self) -> Dataset:
-        return untrained.images(untrained.TRAIN_COUNT, self.image, CLASSES, _TESTS)
+        return untrained.images(self.image, CLASSES, _TESTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class ResNet50(untrained.Untrained):
             return resnet18(self.width)
 
     def dataset(self) -> Dataset:
-        return untrained.images(untrained.TRAIN_COUNT, self.image, CLASSES, _TESTS)
+        return untrained.images(self.image, CLASSES, _TESTS)
 
 
 def convolution(

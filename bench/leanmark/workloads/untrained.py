@@ -13,7 +13,7 @@ from torch import Tensor
 
 from leanmark.workloads.base import Dataset, Recipe, Split, Workload
 
-TRAIN_COUNT = 32
+_COUNT = 32
 """Samples to step on; a larger batch repeats them, which changes no time."""
 
 
@@ -22,33 +22,33 @@ class Untrained(Workload):
     finetune: ClassVar[Recipe] = Recipe(epochs=1, batch=8, learning_rate=1e-4)
 
 
-def images(count: int, size: int, classes: int, tests: int) -> Dataset:
+def images(size: int, classes: int, tests: int) -> Dataset:
     """Normal pixels [N, 3, size, size] float32 and classes [N] to train on."""
     draw = torch.Generator().manual_seed(0)
-    inputs = torch.randn(count + tests, 3, size, size, generator=draw)
-    return _unlabelled(inputs, torch.randint(classes, (count,), generator=draw))
+    inputs = torch.randn(_COUNT + tests, 3, size, size, generator=draw)
+    return _unlabelled(inputs, torch.randint(classes, (_COUNT,), generator=draw))
 
 
-def tokens(count: int, length: int, vocabulary: int, tests: int) -> Tensor:
-    """Uniform tokens [count + tests, length] int64."""
+def tokens(length: int, vocabulary: int, tests: int) -> Tensor:
+    """Uniform tokens [N, length] int64: those to train on, and ``tests`` behind them."""
     draw = torch.Generator().manual_seed(0)
-    return torch.randint(vocabulary, (count + tests, length), generator=draw)
+    return torch.randint(vocabulary, (_COUNT + tests, length), generator=draw)
 
 
-def classified(inputs: Tensor, count: int, classes: int) -> Dataset:
-    """The first ``count`` of ``inputs`` with random classes [N] to train on, the rest to test."""
-    return _unlabelled(inputs, torch.randint(classes, (count,), generator=torch.Generator().manual_seed(1)))
+def classified(inputs: Tensor, classes: int) -> Dataset:
+    """Random classes [N] for those of ``inputs`` to train on."""
+    return _unlabelled(inputs, torch.randint(classes, (_COUNT,), generator=torch.Generator().manual_seed(1)))
 
 
-def continued(inputs: Tensor, count: int) -> Dataset:
-    """The same where the targets [N, T] of a sequence are its next tokens."""
-    return _unlabelled(inputs, inputs[:count].roll(-1, dims=1))
+def continued(inputs: Tensor) -> Dataset:
+    """The targets [N, T] of a sequence are its next tokens."""
+    return _unlabelled(inputs, inputs[:_COUNT].roll(-1, dims=1))
 
 
 def _unlabelled(inputs: Tensor, targets: Tensor) -> Dataset:
-    count = len(targets)
+    """``targets`` for the first ``inputs``, none for the others, which are to test."""
     nothing = torch.empty(0, dtype=torch.int64)
     return Dataset(
-        train=Split(inputs=inputs[:count], targets=targets),
-        test=Split(inputs=inputs[count:], targets=nothing),
+        train=Split(inputs=inputs[:_COUNT], targets=targets),
+        test=Split(inputs=inputs[_COUNT:], targets=nothing),
     )
