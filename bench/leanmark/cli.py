@@ -185,6 +185,8 @@ def _measure(
         return INTERRUPTED
     if any(one.status in ("failed", "invalid") for one in campaign.measurements):
         return 1
+    if not rules:
+        return 0
     with Live() as live:
         worse = confirmation.confirmed(made, campaign.path, rules, results, live.notify, rival)
     if worse:

@@ -25,6 +25,12 @@ def seconds(value: float | None) -> str:
     return _prefixed(value, "s")
 
 
+def guess(value_s: float) -> str:
+    """A time that is only estimated, in whole seconds: ``88 s``, ``2 min 5 s``."""
+    whole = round(value_s)
+    return f"{whole} s" if whole < 120 else seconds(whole)
+
+
 def joules(value: float | None) -> str:
     return MISSING if value is None else _prefixed(value, "J")
 

@@ -19,6 +19,8 @@ from leanmark import units
         (units.seconds, 125.2, "2 min 5 s"),
         (units.seconds, 12_000.0, "3 h 20 min"),
         (units.seconds, 0.0, "0 s"),
+        (units.guess, 87.6, "88 s"),
+        (units.guess, 125.2, "2 min 5 s"),
         (units.joules, 12.34e-3, "12.3 mJ"),
         (units.joules, 4100.0, "4.10 kJ"),
         (units.grams, 1.62e-6, "1.6 µg"),

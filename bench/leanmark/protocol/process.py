@@ -67,5 +67,5 @@ def describe_exit(status: int) -> str:
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         hint = " (often the kernel's out-of-memory killer)" if number == signal.SIGKILL else ""
-        return f"killed by {signal.Signals(number).name}{hint}"
+        return f"was killed by {signal.Signals(number).name}{hint}"
     return f"exited with code {os.waitstatus_to_exitcode(status)}"

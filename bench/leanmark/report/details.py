@@ -196,7 +196,7 @@ def _quality(judged: Judged, unchanged: str, *, changed: bool) -> Iterator[Detai
     if changed and quality.agreement is not None:
         yield f"Same prediction as {unchanged}", units.percent(quality.agreement)
     if quality.relative_error is not None:
-        yield "Relative error of the outputs", f"{quality.relative_error:.2g}"
+        yield "Relative error of the outputs, to the model as last trained", f"{quality.relative_error:.2g}"
 
 
 def _model(model: ModelFacts, before: ModelFacts | None) -> Iterator[Detail]:
@@ -215,8 +215,8 @@ def _executed(row: Row) -> Iterator[Detail]:
 
 
 def _ran(row: Row) -> dict[str, object]:
-    """What ran; what was not counted of it has its place beside the counters."""
-    return {key: value for key, value in row.executed.items() if key != "not_counted"}
+    """What ran; what was not counted of it has its place beside the counters. A baseline has no proof."""
+    return {key: value for key, value in row.executed.items() if key != "not_counted" and value != {}}
 
 
 def _plain(value: object) -> str:

@@ -27,7 +27,7 @@ def left_s(step: Step, elapsed_s: float) -> float | None:
 def describe(step: Step, elapsed_s: float) -> str:
     """One line: ``leanmark  12 %  cnn: inference, batch 1  (about 2 min 5 s left)``."""
     left = left_s(step, elapsed_s)
-    tail = "" if left is None else f"  (about {units.seconds(round(left))} left)"
+    tail = "" if left is None else f"  (about {units.guess(left)} left)"
     return f"leanmark {step.done / step.total:4.0%}  {step.doing}{tail}"
 
 
@@ -54,7 +54,7 @@ class Live:
             self._console.print(describe(step, elapsed), highlight=False, soft_wrap=True)
             return
         left = left_s(step, elapsed)
-        tail = "" if left is None else f"[dim] · about {units.seconds(round(left))} left"
+        tail = "" if left is None else f"[dim] · about {units.guess(left)} left"
         self._bar.update(self._task, total=step.total, completed=step.done, description=f"{step.doing}{tail}")
 
     def __enter__(self) -> Self:

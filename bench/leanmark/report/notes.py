@@ -133,10 +133,11 @@ def _energy_ratios(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def _unsettled(rows: Iterable[Row]) -> Iterator[str]:
+    """What is open about techniques; what the baseline against itself came to is in the legend."""
     yield from _gathered(
         (f"{compared.verdict}: {compared.reason}", row)
         for row, compared in _compared(rows)
-        if compared.reason
+        if compared.reason and row.role != "sentinel"
     )
 
 
