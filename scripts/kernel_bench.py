@@ -38,7 +38,8 @@ def main(arguments: argparse.Namespace) -> None:
         if not arguments.filters or any(word in case.title for word in arguments.filters)
     }
     if not flops:
-        sys.exit(f"no layer is called like {', '.join(arguments.filters)}")
+        titles = "\n  ".join(case.title for case in cases.every())
+        sys.exit(f"no layer is called like {' or '.join(arguments.filters)}. There are:\n  {titles}")
     threads, cores = arguments.threads or [1, 2], len(allowed_cores())
     if max(threads) > cores:
         sys.exit(f"--threads {max(threads)}: each needs a core of its own, and this process may use {cores}")
