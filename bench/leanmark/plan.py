@@ -357,8 +357,14 @@ def possible(technique: str, backend: str, device: str, phase: Phase, refusals: 
     if phase not in engine.phases or device not in engine.devices:
         refusals.append(f"{backend} has no {phase} on {device}: {engine.refusal}")
         return False
+    graph = ""
     for link in chain.parse(technique):
         step = chain.build(link)
+        if graph and step.level == "module":
+            refusals.append(f"in {technique}, {graph} ends what torch can change: put it last")
+            return False
+        if step.level == "graph":
+            graph = link.name
         if backend not in step.backends or phase not in step.phases or device not in step.devices:
             where = backend if device in step.devices else device
             refusals.append(f"{link.name} has no {phase} on {where}: {step.refusal}")

@@ -67,6 +67,12 @@ def test_nothing_left_says_who_ruled_it_out() -> None:
         made(techniques=("int8",), phases=("training",), backends=("eager",))
 
 
+def test_what_no_order_of_techniques_can_do_is_told_before_anything_is_measured() -> None:
+    with pytest.raises(BadPlan, match=r"in int8\+prune, int8 ends what torch can change: put it last"):
+        made(techniques=("int8+prune",), backends=("onnxruntime",), phases=("inference",))
+    assert made(techniques=("prune+int8",), backends=("onnxruntime",), phases=("inference",))
+
+
 def test_each_device_has_4_bit_weights_of_its_own_and_names_the_other() -> None:
     axes = {"backends": ("eager",), "phases": ("inference",)}
     with pytest.raises(BadPlan, match="w4a8 has no inference on cuda: .*; for GPUs there is w4"):

@@ -184,12 +184,9 @@ def test_graph_techniques_work_on_the_graph_before(folder: Path) -> None:
     assert sorted(path.name for path in artifact.folder.iterdir()) == ["facts.json", "model.onnx"]
 
 
-def test_nothing_follows_a_graph_but_graphs(folder: Path) -> None:
-    before = f"{_name(Scale)}+{_name(Graph)}"
-
-    with pytest.raises(Unsupported, match="Graph ends the part of a chain that torch can change"):
-        _run(f"{before}+{_name(Scale)}", folder)
-    assert _run(f"{before}+{_name(Graph)}", folder).verified == {"bytes": 0}
+def test_a_graph_may_follow_a_graph(folder: Path) -> None:
+    text = f"{_name(Scale)}+{_name(Graph)}+{_name(Graph)}"
+    assert _run(text, folder).verified == {"bytes": 0}
 
 
 def test_one_link_rules_a_backend_out_for_the_chain(folder: Path) -> None:
