@@ -353,18 +353,17 @@ def _with_sentinels(cases: Iterable[Case], *, every: bool) -> Iterator[Case]:
 
 def possible(technique: str, backend: str, device: str, phase: Phase, refusals: list[str]) -> bool:
     """Whether nothing rules this combination out by declaration; else ``refusals`` gets the reason."""
+    links = chain.parse(technique)
+    steps = [chain.build(link) for link in links]
+    for link, step, after in zip(links, steps, steps[1:], strict=False):
+        if step.level == "graph" and after.level == "module":
+            refusals.append(f"in {technique}, {link} ends what torch can change: put it last")
+            return False
     engine = registry.load("backends", backend)
     if phase not in engine.phases or device not in engine.devices:
         refusals.append(f"{backend} has no {phase} on {device}: {engine.refusal}")
         return False
-    graph = ""
-    for link in chain.parse(technique):
-        step = chain.build(link)
-        if graph and step.level == "module":
-            refusals.append(f"in {technique}, {graph} ends what torch can change: put it last")
-            return False
-        if step.level == "graph":
-            graph = link.name
+    for link, step in zip(links, steps, strict=True):
         if backend not in step.backends or phase not in step.phases or device not in step.devices:
             where = backend if device in step.devices else device
             refusals.append(f"{link.name} has no {phase} on {where}: {step.refusal}")

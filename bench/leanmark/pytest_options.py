@@ -30,7 +30,7 @@ def add(group: pytest.OptionGroup) -> None:
         ("workload", "NAME", "workload"),
         ("technique", "CHAIN", "technique or chain such as prune+int8"),
         ("backend", "NAME", "backend"),
-        ("phase", "PHASE", "inference or training"),
+        ("phase", "PHASE", "phase: inference or training"),
         ("batch", "N", "batch size"),
     ):
         group.addoption(
@@ -44,9 +44,12 @@ def add(group: pytest.OptionGroup) -> None:
     group.addoption(
         "--leanmark-device", metavar="NAME", help="cpu, cuda or cuda:N; by default a GPU if there is one."
     )
-    group.addoption("--leanmark-threads", default=1, type=int, metavar="N", help="Threads; default 1.")
+    group.addoption("--leanmark-threads", default=1, type=int, metavar="N", help="Of each case; default 1.")
     group.addoption(
-        "--leanmark-profile", default="quick", choices=("quick", "full"), help="How much to measure."
+        "--leanmark-profile",
+        default="quick",
+        choices=("quick", "full"),
+        help="How many processes and rounds: two to look, or five or more to be sure; default quick.",
     )
     _add_run(group)
 
@@ -66,7 +69,9 @@ def _add_run(group: pytest.OptionGroup) -> None:
             dest=f"leanmark_{name}",
             help=text,
         )
-    group.addoption("--leanmark-seed", default=0, type=int, metavar="N", help="Seeds the order.")
+    group.addoption(
+        "--leanmark-seed", default=0, type=int, metavar="N", help="Seeds the order of everything."
+    )
     group.addoption("--leanmark-results", default="results", metavar="DIR", help="Folder of the records.")
     group.addoption(
         "--leanmark-fail-on",

@@ -201,12 +201,13 @@ def _read_measurement(path: Path, number: int, line: bytes, run: Run) -> Measure
 
 
 def _fields(path: Path, number: int, line: bytes, kind: Kind) -> dict[str, Any]:
+    hint = "; a results file begins with its run" if kind == "run" else ""
     try:
         fields = msgspec.json.decode(line, type=dict[str, Any])
     except msgspec.DecodeError as error:
-        raise CorruptRecords(f"{path}:{number}: not a JSON object: {error}") from error
+        raise CorruptRecords(f"{path}:{number}: not a JSON object: {error}{hint}") from error
     if fields.get("kind") != kind:
-        raise CorruptRecords(f"{path}:{number}: expected kind {kind!r}, found {fields.get('kind')!r}")
+        raise CorruptRecords(f"{path}:{number}: expected kind {kind!r}, found {fields.get('kind')!r}{hint}")
     return fields
 
 

@@ -68,8 +68,8 @@ def test_nothing_left_says_who_ruled_it_out() -> None:
 
 
 def test_what_no_order_of_techniques_can_do_is_told_before_anything_is_measured() -> None:
-    with pytest.raises(BadPlan, match=r"in int8\+prune, int8 ends what torch can change: put it last"):
-        made(techniques=("int8+prune",), backends=("onnxruntime",), phases=("inference",))
+    with pytest.raises(BadPlan, match=r": in int8\+prune, int8 ends what torch can change: put it last$"):
+        made(techniques=("int8+prune",))
     assert made(techniques=("prune+int8",), backends=("onnxruntime",), phases=("inference",))
 
 

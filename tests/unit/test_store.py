@@ -125,7 +125,12 @@ def test_a_value_json_has_no_word_for_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "old", "new", "complaint"),
     [
-        (1, '"kind":"run"', '"kind":"ran"', "expected kind 'run', found 'ran'"),
+        (
+            1,
+            '"kind":"run"',
+            '"kind":"ran"',
+            "expected kind 'run', found 'ran'; a results file begins",
+        ),
         (2, '{"kind"', '["kind"', "not a JSON object"),
         (3, '"status":"ok"', '"status":"fine"', "Invalid enum value 'fine'"),
         (3, '"run":"7f3a"', '"run":"beef"', "belongs to run beef, the file to 7f3a"),
