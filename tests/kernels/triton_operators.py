@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from leanmark_kernels import integer_packing
 from leanmark_kernels import triton as gpu
 from leanmark_kernels.triton import device_limits, packing, quantize, reference, tuning
+from leanmark_kernels.triton.device.epilogue import activate
 from leanmark_kernels.triton.device.weight_only import signed
 
 LIMITS = device_limits.on_paper((9, 0))
@@ -24,6 +25,7 @@ def main() -> None:
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(2)
     nibbles()
+    activations()
     rows()
     linears()
     convolutions()
@@ -44,6 +46,24 @@ def nibbles() -> None:
         output = torch.empty(16)
         decode[(1,)](torch.arange(16, dtype=torch.uint8), output, dtype)
         assert output.tolist() == list(range(-8, 8)), dtype
+
+
+@triton.jit
+def activated(input, output, name: tl.constexpr):
+    at = tl.arange(0, 4096)
+    tl.store(output + at, activate(tl.load(input + at), name))
+
+
+def activations() -> None:
+    """As exact as float32 is, beyond where they are flat too, and a NaN is not lost."""
+    x = torch.linspace(-20, 20, 4096)
+    x[:3], x[-2:] = torch.tensor([-1e30, -100.0, torch.nan]), torch.tensor([1e30, torch.inf])
+    output = torch.empty_like(x)
+    for name, function in (("relu", F.relu), ("relu6", F.relu6), ("gelu", F.gelu), ("silu", F.silu)):
+        activated[(1,)](x, output, name)
+        exact = function(x.double())
+        torch.testing.assert_close(output.double(), exact, rtol=4e-7, atol=1.2e-7, equal_nan=True)
+        assert output[:2].abs().max() < 1e-30, name
 
 
 def rows() -> None:

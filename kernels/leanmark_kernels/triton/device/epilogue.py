@@ -11,10 +11,31 @@ def activate(x, ACTIVATION: tl.constexpr):
     elif ACTIVATION == "relu6":
         x = tl.where(x < 0, 0.0, tl.where(x > 6, 6.0, x))
     elif ACTIVATION == "gelu":
-        x = 0.5 * x * (1.0 + tl.math.erf(x * 0.7071067811865476))
+        x = gelu(x)
     elif ACTIVATION == "silu":
-        x = x / (1.0 + tl.exp(-x))
+        x = x / (1.0 + tl.math.exp2(x * -1.4426950408889634))
     return x
+
+
+@triton.jit
+def gelu(x):
+    """``x P(X < x)`` for a normal X, as torch's exact one, to 1.4e-7 absolute and 8e-8 abs(x).
+
+    That is ``max(x, 0) - u P(X < -u)`` with u = abs(x). The logarithm of that chance is nearly a parabola: a
+    polynomial of degree 8 serves, fitted over 0 .. 14, where the chance is less than float32 holds. These are
+    12 instructions against the 37 of ``erf``, which chooses between two polynomials, and with which the
+    epilogue would last a seventh as long as a product over 4096.
+    """
+    u = tl.minimum(tl.abs(x), 14.0)
+    log2 = -7.532717751203588e-07 * u + 1.6812999092508107e-05
+    log2 = log2 * u - 9.015323303174227e-05
+    log2 = log2 * u - 3.4221081295982e-04
+    log2 = log2 * u + 7.297539617866279e-03
+    log2 = log2 * u - 5.263568460941315e-02
+    log2 = log2 * u - 4.591688513755798e-01
+    log2 = log2 * u - 1.1511093378067017
+    log2 = log2 * u - 9.999999403953552e-01
+    return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL) - u * tl.math.exp2(log2)
 
 
 @triton.jit
