@@ -73,7 +73,6 @@ def _launches(problem: Problem, config: Config, limits: Limits) -> Sequence[Laun
         "residual": problem.residual,
         "output": problem.output,
         "M": problem.output.shape[0],
-        "C": channels,
         "HEIGHT": height,
         "WIDTH": width,
         "OUT_HEIGHT": out_height,
@@ -81,26 +80,31 @@ def _launches(problem: Problem, config: Config, limits: Limits) -> Sequence[Laun
     }
     constants = {
         "ACTIVATION": problem.activation,
+        "C": channels,
         "KERNEL_HEIGHT": r,
         "KERNEL_WIDTH": s,
         "STRIDE": window.stride,
         "PADDING": window.padding,
         "DILATION": window.dilation,
     }
-    tiles = pieces(out_height, config["BLOCK_H"]) * pieces(out_width, config["BLOCK_W"])
-    grid = (batch * tiles * pieces(channels, config["BLOCK_C"]),)
+    strips = batch * out_height * pieces(out_width, config["BLOCK_W"])
+    grid = (pieces(strips, config["STRIPS"]) * pieces(channels, config["BLOCK_C"]),)
     return [Launch(depthwise, grid, arguments, constants, config)]
 
 
+# Sixteen bytes per thread: a thread has eight channels of a strip of 16-bit numbers. Seven divides the widths
+# of most networks: 7, 14, 28, 56, 112.
 KERNEL = Kernel(
     "depthwise",
     tuple(
-        config(warps, 1, BLOCK_H=h, BLOCK_W=w, BLOCK_C=c)
-        for h, w, c, warps in (
-            (2, 8, 64, 4),
-            (4, 8, 64, 4),
-            (1, 8, 128, 4),
-            (4, 16, 32, 4),
+        config(warps, 1, STRIPS=strips, BLOCK_W=w, BLOCK_C=c)
+        for strips, w, c, warps in (
+            (16, 4, 64, 4),
+            (16, 7, 64, 4),
+            (16, 8, 64, 4),
+            (32, 7, 32, 4),
+            (32, 8, 32, 4),
+            (16, 4, 32, 2),
         )
     ),
     _why_not,
