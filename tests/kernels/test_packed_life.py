@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -87,7 +88,7 @@ def test_copied_pickled_and_assigned(name: str) -> None:
 @EVERY
 def test_an_old_pickle_is_refused(name: str) -> None:
     layer = LAYERS[name].make()
-    layer.format[1] -= 1
+    layer.get_buffer("format")[1] -= 1
     refused = f"this pickled {type(layer).__name__} is refused"
     reason = f"its layout has version {VERSION - 1}, and this code reads version {VERSION}"
     with pytest.raises(RuntimeError, match=f"{refused}: {reason}"):
@@ -98,7 +99,7 @@ def test_an_old_pickle_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("tag", [torch.tensor(3), torch.zeros(6), None, "tag"])
-def test_a_state_whose_tag_is_none_is_refused(tag: object) -> None:
+def test_a_state_whose_tag_is_none_is_refused(tag: Any) -> None:
     layer = LAYERS["fp32"].make()
     reason = layer.why_refused({**layer.state_dict(), "format": tag})
     assert reason is not None
@@ -119,7 +120,7 @@ def test_the_state_of_what_is_beside_it_may_be_loaded_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("weight", [torch.zeros(2, 31, 16, device="meta"), [0.0], None])
-def test_a_state_without_values_is_refused(weight: object) -> None:
+def test_a_state_without_values_is_refused(weight: Any) -> None:
     layer = LAYERS["fp32"].make()
     assert layer.why_refused({**layer.state_dict(), "weight": weight}) == (
         "['weight'] in it are not tensors with values. Pack the original layer again."

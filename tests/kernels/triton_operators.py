@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -48,8 +50,8 @@ def nibbles() -> None:
         assert output.tolist() == list(range(-8, 8)), dtype
 
 
-@triton.jit
-def activated(input, output, name: tl.constexpr):
+@triton.jit  # type: ignore[untyped-decorator]
+def activated(input: Any, output: Any, name: tl.constexpr) -> None:
     at = tl.arange(0, 4096)
     tl.store(output + at, activate(tl.load(input + at), name))
 

@@ -247,8 +247,8 @@ def steps(technique: str, *, run: str = "7f3a", **changes: Any) -> list[Measurem
 
 
 def test_compare_tells_everything_that_it_does_not_compare() -> None:
-    failed = {"status": "failed", "reason": "killed", "series": ()}
-    slow = {"status": "skipped", "reason": "no time", "series": ()}
+    failed: dict[str, Any] = {"status": "failed", "reason": "killed", "series": ()}
+    slow: dict[str, Any] = {"status": "skipped", "reason": "no time", "series": ()}
     timed, metered = steps("bf16")
     older = [timed, metered, *steps("prune"), *steps("int8", **failed), *steps("tf32", **slow), *steps("w8")]
     unmetered = replace(metered, run="8a4b", **slow)

@@ -91,7 +91,7 @@ def test_a_terminal_without_unicode_gets_the_same_in_escapes(
     monkeypatch.setattr(sys, "stdout", out)
     assert typed(monkeypatch, "show", str(recorded)) == 0
     out.flush()
-    shown = out.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    shown = out.buffer.getvalue().decode()
     assert r" \xb7 inference \xb7 batch 1" in shown
     assert r"\xb5s" in shown
 

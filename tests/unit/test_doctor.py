@@ -7,6 +7,7 @@ import pytest
 
 from leanmark import doctor
 from leanmark.doctor import Diagnosis
+from leanmark.machine import core_speed
 from leanmark.measuring import environment
 from leanmark.record import Environment
 
@@ -21,7 +22,7 @@ QUIET = {
 
 @pytest.fixture(autouse=True)
 def equal_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.core_speed, "of_each_core", lambda seconds: {0: 1.3e9, 1: 1.25e9})
+    monkeypatch.setattr(core_speed, "of_each_core", lambda seconds: {0: 1.3e9, 1: 1.25e9})
 
 
 def examined(tmp_path: Path, **conditions: object) -> dict[str, Diagnosis]:
@@ -71,7 +72,7 @@ def test_what_cannot_be_read_is_unknown_and_not_fine(tmp_path: Path, condition: 
 
 
 def test_a_core_that_is_slowed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.core_speed, "of_each_core", lambda seconds: {0: 0.9e9, 1: 1.3e9, 2: 1.2e9})
+    monkeypatch.setattr(core_speed, "of_each_core", lambda seconds: {0: 0.9e9, 1: 1.3e9, 2: 1.2e9})
     found = examined(tmp_path)["speed of the cores"]
     assert (found.level, found.message) == (
         "warn",
@@ -81,7 +82,7 @@ def test_a_core_that_is_slowed_is_named(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_cores_that_cannot_be_chosen_are_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.core_speed, "of_each_core", lambda seconds: {})
+    monkeypatch.setattr(core_speed, "of_each_core", lambda seconds: {})
     assert examined(tmp_path)["speed of the cores"].level == "unknown"
 
 

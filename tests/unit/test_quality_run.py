@@ -315,7 +315,8 @@ def test_two_commits_train_in_turns_each_by_its_own_code() -> None:
 
 def test_what_stops_the_unchanged_model_of_one_commit_stops_only_that_commit() -> None:
     cases = [of(BASELINE), of(BASELINE, OTHER), of("bf16"), of("bf16", OTHER)]
-    replies = [trained(0.95), WorkerDied("the process was killed"), *[trained(0.95)] * 3]
+    replies: list[Trained | BaseException] = [trained(0.95)] * 5
+    replies[1] = WorkerDied("the process was killed")
     records, asked = in_turns(*replies, cases=cases, plan=replace(QUICK, target_seeds=2))
     assert asked == [("fp32", 0), (f"fp32@{OTHER}", 0), ("bf16", 0), ("bf16", 1), ("fp32", 1)]
     assert [one.status for one in records.values()] == ["ok", "failed", "ok"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import ClassVar, cast
 
@@ -11,6 +12,7 @@ from torch import nn
 from torch.amp import GradScaler
 
 from leanmark import chain
+from leanmark.backends import float32
 from leanmark.devices.torch_cuda import TorchCuda
 from leanmark.errors import Implausible, TookNoEffect, Unsupported
 from leanmark.protocol.messages import Notice, Trained
@@ -280,8 +282,8 @@ STEP_S, LOOK_S = 0.5, 0.1
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeTorchCuda:
     clock = VirtualClock()
-    monkeypatch.setattr(quality_run.time, "perf_counter", lambda: clock.now_s)
-    monkeypatch.setattr(quality_run.float32, "multiply", lambda how: None)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock.now_s)
+    monkeypatch.setattr(float32, "multiply", lambda how: None)
     return FakeTorchCuda(clock)
 
 
@@ -309,10 +311,10 @@ def test_products_are_in_float32_unless_a_technique_says_otherwise(
     cuda: FakeTorchCuda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(quality_run.float32, "multiply", asked.append)
+    monkeypatch.setattr(float32, "multiply", asked.append)
     quality_run.run(Tiny(), (), 0.6, 0, lambda notice: None, Behind(cuda))
     assert asked == ["ieee"]
-    monkeypatch.setattr(quality_run.float32, "observed", lambda device: "tf32")
+    monkeypatch.setattr(float32, "observed", lambda device: "tf32")
     with pytest.raises(TookNoEffect, match=r"no technique lowers the precision, but these ran: addmm\[tf32"):
         quality_run.run(Tiny(), (), 0.6, 0, lambda notice: None, Behind(cuda))
 
@@ -324,7 +326,7 @@ def test_a_training_loop_of_its_own_is_refused_elsewhere(
         def apply(self, model: nn.Module, context: Context) -> nn.Module:
             return super().apply(model, replace(context, trainer=None))
 
-    monkeypatch.setattr(quality_run.chain, "build", lambda link: Own())
+    monkeypatch.setattr(chain, "build", lambda link: Own())
     with pytest.raises(Unsupported, match="a training loop of its own, which is on the processor"):
         quality_run.run(Wide(), chain.parse("prune"), 0.8, 0, lambda notice: None, Behind(cuda))
 
