@@ -264,7 +264,8 @@ class CaseItem(pytest.Item):
             if one.status == "skipped":
                 pytest.skip(str(one.reason))
             for series in one.series:
-                self.user_properties.append((series.metric, _median(series.values)))
+                estimate = "estimated_" * (series.provenance == "estimated_model")
+                self.user_properties.append((estimate + series.metric, _median(series.values)))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         if isinstance(excinfo.value, CaseFailed | LeanmarkError):

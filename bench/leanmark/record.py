@@ -5,6 +5,7 @@ Values are SI and the unit closes the name (``_s``, ``_j``, ``_w``, ``_bytes``, 
 
 History of ``SCHEMA``
   1  first format: a ``run`` line, then ``measurement`` lines
+  2  estimates are not among ``series`` and ``cost.energy_j``, but in ``estimates`` and ``cost.estimated_...``
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from leanmark.intensity import Intensity, Site
 from leanmark.rival import Rival
 from leanmark.sampling import SamplingPlan as SamplingPlan
 
-SCHEMA = 1
+SCHEMA = 2
 
 BASELINE = "fp32"
 """The technique that changes nothing: every ratio has it below the line."""

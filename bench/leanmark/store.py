@@ -3,6 +3,9 @@
 ``<results>/<machine slug>/<run id>.jsonl`` holds a ``run`` line, then one ``measurement`` line
 each. A line is flushed to the disk before the next measurement begins, so that a killed run loses at most
 the one it was making.
+
+Estimates have keys of their own there, so that nobody who reads a file takes one for a measurement; once read
+they are told apart by their provenance.
 """
 
 from __future__ import annotations
@@ -20,10 +23,12 @@ from typing import Any, Literal, Self, TypeVar
 import msgspec
 
 from leanmark.errors import CorruptRecords, NewerSchema, RecordError, UnreadableRecords, UnwritableResults
-from leanmark.record import SCHEMA, Environment, Finding, Measurement, Run
+from leanmark.record import SCHEMA, Environment, Finding, Measurement, Provenance, Run
 
 Kind = Literal["run", "measurement"]
 T = TypeVar("T")
+
+_JOULES = ("energy_j", "build_j")
 
 _PROBE = b"leanmark" * 2**13
 """64 KiB: room for a short run; a disk that cannot take it is full."""
@@ -129,7 +134,7 @@ def encode(kind: Kind, record: Run | Measurement) -> bytes:
         RecordError: a number is not finite, or a value is none that JSON knows.
     """
     try:
-        fields = {"kind": kind, **msgspec.to_builtins(record)}
+        fields = _estimates_apart({"kind": kind, **msgspec.to_builtins(record)})
         text = json.dumps(fields, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     except (TypeError, ValueError) as error:
         name = record.case.id if isinstance(record, Measurement) else record.id
@@ -194,10 +199,40 @@ def _read_run(path: Path, line: bytes) -> Run:
 
 
 def _read_measurement(path: Path, number: int, line: bytes, run: Run) -> Measurement:
-    measurement = _convert(path, number, _fields(path, number, line, "measurement"), Measurement)
+    fields = estimates_among(_fields(path, number, line, "measurement"))
+    measurement = _convert(path, number, fields, Measurement)
     if measurement.run != run.id:
         raise CorruptRecords(f"{path}:{number}: belongs to run {measurement.run}, the file to {run.id}")
     return measurement
+
+
+def _estimates_apart(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a measurement as they are written; others stay as they are."""
+    found = {**fields}
+    series = fields.get("series") or ()
+    if any(map(_is_estimate, series)):
+        found["series"] = [one for one in series if not _is_estimate(one)]
+        found["estimates"] = [one for one in series if _is_estimate(one)]
+    cost = fields.get("cost")
+    if cost and cost["energy_provenance"] == Provenance.ESTIMATED_MODEL:
+        found["cost"] = {f"estimated_{name}" if name in _JOULES else name: cost[name] for name in cost}
+    return found
+
+
+def estimates_among(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a measurement as ``encode`` was given them, and as files of schema 1 have them."""
+    found, estimates = {**fields}, fields.get("estimates", [])
+    if not isinstance(estimates, list):
+        found["series"] = estimates  # which is refused there
+    elif estimates:
+        found["series"] = [*(fields.get("series") or ()), *estimates]
+    if isinstance(fields.get("cost"), dict):
+        found["cost"] = {name.removeprefix("estimated_"): value for name, value in fields["cost"].items()}
+    return found
+
+
+def _is_estimate(series: Mapping[str, Any]) -> bool:
+    return bool(series["provenance"] == Provenance.ESTIMATED_MODEL)
 
 
 def _fields(path: Path, number: int, line: bytes, kind: Kind) -> dict[str, Any]:

@@ -123,7 +123,14 @@ runs = st.builds(
 def test_every_record_survives_json(written: record.Run | record.Measurement) -> None:
     line = store.encode("run" if isinstance(written, record.Run) else "measurement", written)
     assert line.count(b"\n") == 1
-    assert msgspec.json.decode(line, type=type(written)) == written
+    read = msgspec.convert(store.estimates_among(msgspec.json.decode(line)), type(written))
+    if isinstance(written, record.Measurement):  # estimates are read behind the others
+        written = replace(written, series=tuple(sorted(written.series, key=is_estimate)))
+    assert read == written
+
+
+def is_estimate(series):
+    return series.provenance is record.Provenance.ESTIMATED_MODEL
 
 
 def test_an_identity_does_not_depend_on_the_order_of_its_keys() -> None:

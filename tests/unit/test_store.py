@@ -9,7 +9,7 @@ import pytest
 
 from leanmark import store
 from leanmark.errors import CorruptRecords, NewerSchema, RecordError, UnwritableResults
-from leanmark.record import SCHEMA
+from leanmark.record import SCHEMA, Cost, Provenance
 
 from . import synthetic
 
@@ -35,6 +35,42 @@ def test_what_was_written_is_read(written: Path) -> None:
     assert records.run == synthetic.run()
     assert records.measurements == tuple(synthetic.measurements())
     assert records.findings == ()
+
+
+def test_no_estimate_is_where_measurements_are(tmp_path: Path) -> None:
+    cost = Cost(time_s=2.0, energy_j=7.0, energy_provenance=Provenance.ESTIMATED_MODEL, build_j=1.0)
+    made = replace(synthetic.measurements()[0], cost=cost)
+    metered = synthetic.passes(made.case, 1e-3)[2]
+    measured = replace(metered, series=(replace(metered.series[0], provenance=Provenance.MEASURED_COUNTER),))
+    with store.RunWriter.create(tmp_path, synthetic.run()) as writer:
+        for one in (made, metered, measured):
+            writer.append(one)
+    _, *lines = map(json.loads, writer.path.read_text().splitlines())
+    assert "energy_j" not in lines[0]["cost"]
+    assert (lines[0]["cost"]["estimated_energy_j"], lines[0]["cost"]["estimated_build_j"]) == (7.0, 1.0)
+    assert (lines[1]["series"], [one["metric"] for one in lines[1]["estimates"]]) == ([], ["energy_j"])
+    assert "estimates" not in lines[2]
+    assert store.load(writer.path).measurements == (made, metered, measured)
+
+
+def test_files_of_schema_1_have_estimates_among_the_others(written: Path) -> None:
+    """As all were written until November 2026."""
+
+    def older(line: bytes) -> bytes:
+        fields = json.loads(line)
+        fields["series"] = [*fields["series"], *fields.pop("estimates", [])]
+        return json.dumps(fields).encode() + b"\n"
+
+    rewrite(written, 1, lambda line: json.dumps({**json.loads(line), "schema": 1}).encode() + b"\n")
+    for number in range(2, 2 + len(synthetic.measurements())):
+        rewrite(written, number, older)
+    assert store.load(written).measurements == tuple(synthetic.measurements())
+
+
+def test_estimates_that_are_no_list_are_refused(written: Path) -> None:
+    rewrite(written, 2, lambda line: json.dumps({**json.loads(line), "estimates": 5}).encode() + b"\n")
+    with pytest.raises(CorruptRecords, match=r"\.jsonl:2: Expected `array`, got `int`"):
+        store.load(written)
 
 
 def test_the_path_names_the_machine_and_the_run(written: Path, tmp_path: Path) -> None:
