@@ -150,7 +150,7 @@ def _processor_energy(root: Path) -> Diagnosis:
             level="warn",
             subject="energy of the processor",
             message=f"{counter} may not be read",
-            advice=f"sudo chmod -R a+r {counter.parent}",
+            advice=f"until the next boot: sudo chmod a+r {counter.parent.parent}/intel-rapl*/energy_uj",
         )
     except OSError as error:
         return Diagnosis(

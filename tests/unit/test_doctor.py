@@ -104,7 +104,8 @@ def test_an_unreadable_counter_says_how_to_grant_access(
 
     monkeypatch.setattr(Path, "read_text", refuse)  # tests may run as root, whom no mode stops
     diagnosis = doctor._processor_energy(tmp_path)
-    assert diagnosis.advice == f"sudo chmod -R a+r {counter.parent}"
+    whole = f"{tmp_path}/sys/class/powercap/intel-rapl*/energy_uj"  # of every package, and its memory
+    assert diagnosis.advice == f"until the next boot: sudo chmod a+r {whole}"
 
 
 def test_a_readable_counter_is_fine(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def test_the_uncertainty_of_gross_holds_the_gain() -> None:
         (metered((60.0, 60.0), "shared-gpu"), "because shared-gpu"),
         (metered((280.0, 281.0)), "6% of the gross"),
         (metered((320.0, 321.0)), "-7% of the gross"),
+        (metered((300.5, 300.5)), "is 0% of the gross"),
     ],
 )
 def test_net_that_means_nothing_is_refused_and_never_clamped(one: Measurement, reason: str) -> None:

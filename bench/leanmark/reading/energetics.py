@@ -133,6 +133,7 @@ def _net(
         return f"idle power drifted from {idle.before_w:.3g} W to {idle.after_w:.3g} W"
     net_j = gross_j - idle.mean_w * step_s
     if net_j < LEAST_SHARE * gross_j:
-        return f"it is {net_j / gross_j:.0%} of the gross, the difference of two large numbers"
+        share = round(100 * net_j / gross_j)  # whole, since a format would write -0
+        return f"it is {share}% of the gross, the difference of two large numbers"
     drift_w = abs(idle.after_w - idle.before_w) / 2
     return Net(value_j=net_j, doubt_j=math.hypot(doubt_j, step_s * math.hypot(idle.doubt_w, drift_w)))
