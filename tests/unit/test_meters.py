@@ -63,6 +63,9 @@ def test_codecarbon_gives_an_estimate_and_nothing_else(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CODECARBON_PUE", "50")
+    monkeypatch.setenv("codecarbon_force_ram_power", "30000")  # it looks at the name in any case
+    configuration = tmp_path / ".codecarbon.config"
+    configuration.write_text("[codecarbon]\nforce_cpu_power = 50000\n")
     meter = CodeCarbon()
     assert meter.unavailable() is None
     token = meter.start()
@@ -73,4 +76,4 @@ def test_codecarbon_gives_an_estimate_and_nothing_else(
     # codecarbon's model puts any machine without counters between a few watts and a few hundred
     assert 1.0 < reading.value / reading.duration_s < 2000.0
     assert capfd.readouterr() == ("", "")
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [configuration]

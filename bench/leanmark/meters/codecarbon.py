@@ -1,6 +1,6 @@
 """codecarbon's estimate of energy: a model of power from load, never a measurement.
 
-It is the labelled fallback where no counter can be read. Every argument is passed, and the
+It is the labelled fallback where no counter can be read. Every argument that matters is passed, and the
 configuration files and environment variables that could change the result are kept out of its sight.
 """
 
@@ -92,12 +92,19 @@ def _make_tracker() -> Any:
 
 @contextlib.contextmanager
 def _no_configuration() -> Iterator[None]:
-    """Hide ``CODECARBON_*`` while the tracker reads its configuration; all comes from the call."""
-    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("CODECARBON_")}
+    """Hide ``CODECARBON_*`` and ``.codecarbon.config``, here and at home, while the tracker is made.
+
+    Both would set what no argument does: a watt of the processor, say.
+    """
+    from codecarbon import emissions_tracker
+
+    module: Any = emissions_tracker  # its annotations do not export what it imports
+    read = module.get_hierarchical_config
+    module.get_hierarchical_config = dict
     try:
         yield
     finally:
-        os.environ.update(hidden)
+        module.get_hierarchical_config = read
 
 
 @contextlib.contextmanager
