@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from leanmark import cli, store
+from leanmark.record import SCHEMA
 
 from . import synthetic
 
@@ -152,7 +153,7 @@ def test_show_without_records_says_what_to_do(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text.replace('"schema":1', '"schema":99'), "schema 99"),
+        (lambda text: text.replace(f'"schema":{SCHEMA}', '"schema":99'), "schema 99"),
         (lambda text: text.replace("measurement", "mesurement", 1), ":2: expected kind"),
     ],
 )
