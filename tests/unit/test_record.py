@@ -129,7 +129,7 @@ def test_every_record_survives_json(written: record.Run | record.Measurement) ->
     assert read == written
 
 
-def is_estimate(series):
+def is_estimate(series: record.Series) -> bool:
     return series.provenance is record.Provenance.ESTIMATED_MODEL
 
 
