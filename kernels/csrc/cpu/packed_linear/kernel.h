@@ -107,4 +107,21 @@ LEANMARK_INLINE void run(const Plan& p, int64_t begin, int64_t end) {
   }
 }
 
+namespace {  // of its own for every instruction set
+
+template <class Panel, int kLanes>
+LEANMARK_TARGET void panels(const Plan& p, int64_t begin, int64_t end) {
+  run<Panel, kLanes>(p, begin, end);
+}
+
+template <int kLanes>
+Kernel kernel_of(Weights weights, int64_t rows) {
+  const int64_t at_once = panels_at_once<kLanes>(rows);
+  if (weights == Weights::kInt8) return {panels<Int8Panel, kLanes>, at_once};
+  if (weights == Weights::kFloat16) return {panels<Float16Panel, kLanes>, at_once};
+  if (weights == Weights::kBFloat16) return {panels<BFloat16Panel, kLanes>, at_once};
+  return {panels<Float32Panel, kLanes>, at_once};
+}
+
+}  // namespace
 }  // namespace leanmark::packed_linear
