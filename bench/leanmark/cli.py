@@ -74,7 +74,7 @@ def group() -> None:
 @click.option("--profile", default="quick", show_default=True, type=click.Choice(["quick", "full"]),
               help="How many processes and rounds: two to look, or five or more to be sure.")  # fmt: skip
 @click.option("--budget", metavar="TIME",
-              help="Time for the whole run, such as 90s, 5m or 1h.")  # fmt: skip
+              help="Time for the run, such as 5m; a second pass of --fail-on has it again.")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="Seeds the order of everything.")
 @click.option(
     "--model", metavar="MODULE:FACTORY", help="Your own model: a function that returns it, trained."

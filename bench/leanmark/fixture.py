@@ -29,7 +29,7 @@ WARMUP_S = 1.0
 Function = Callable[..., object]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Outcome:
     """Candidate over baseline: ``ratio`` with its interval, and the verdict it allows.
 
@@ -53,7 +53,8 @@ class Outcome:
         """For a regression test: false only where the whole interval is beyond the margin."""
         return not self.worse
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        """What pytest shows where an assertion fails."""
         ratio = self.ratio
         return (
             f"{self.verdict}: {ratio.value:.3f}x [{ratio.low:.3f}, {ratio.high:.3f}] of the baseline, "

@@ -56,7 +56,11 @@ def add(group: pytest.OptionGroup) -> None:
 
 def _add_run(group: pytest.OptionGroup) -> None:
     """How the run is made and judged."""
-    group.addoption("--leanmark-budget", metavar="TIME", help="Time for the whole run: 90s, 5m, 1h.")
+    group.addoption(
+        "--leanmark-budget",
+        metavar="TIME",
+        help="Time for the run: 90s, 5m, 1h; a second pass of --leanmark-fail-on has as much again.",
+    )
     for name, metavar, text in (
         ("margin", "METRIC=N%", "The difference that counts, such as latency=1%%; repeatable."),
         ("floor", "METRIC=AMOUNT", "What is smaller never counts, such as latency=100ns; repeatable."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -24,13 +25,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=journal.RESULTS)
     results = parser.parse_args().results
-    page = results / "README.md"
+    folder, page = journal.folder_here(results), results / "README.md"
+    if not found(folder):  # or the tables of another machine would be replaced by none
+        sys.exit(
+            f"{folder} has none of {', '.join(SECTIONS)}: the other scripts of scripts/validate write them"
+        )
     text = page.read_text() if page.exists() else "# Records\n"
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2]
-    section = "\n".join([BEGIN, *sections(journal.folder_here(results)), END])
+    section = "\n".join([BEGIN, *sections(folder), END])
     page.write_text(f"{before.rstrip()}\n\n{section}\n{after.lstrip()}")
-    print(f"{page}: {', '.join(sorted(file.name for file in found(journal.folder_here(results))))}")
+    print(f"{page}: {', '.join(sorted(file.name for file in found(folder)))}")
 
 
 def sections(folder: Path) -> Iterator[str]:

@@ -39,6 +39,7 @@ def test_a_function_that_does_nine_times_less_is_better(contest: Leanmark) -> No
     assert latency.not_worse
     assert latency.ratio.high < 0.5
     assert str(latency).startswith("better: 0.")
+    assert repr(latency) == str(latency)  # pytest shows it where an assertion fails
 
 
 def test_a_function_that_does_nine_times_more_is_worse(contest: Leanmark) -> None:
