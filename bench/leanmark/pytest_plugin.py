@@ -10,7 +10,7 @@ import argparse
 import contextlib
 import shutil
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -263,9 +263,7 @@ class CaseItem(pytest.Item):
                 raise CaseFailed(one)
             if one.status == "skipped":
                 pytest.skip(str(one.reason))
-            for series in one.series:
-                estimate = "estimated_" * (series.provenance == "estimated_model")
-                self.user_properties.append((estimate + series.metric, _median(series.values)))
+        self.user_properties.extend(figures(found))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         if isinstance(excinfo.value, CaseFailed | LeanmarkError):
@@ -316,5 +314,15 @@ class _Line:
             self._shown = False
 
 
-def _median(values: tuple[float, ...]) -> float:
-    return sorted(values)[len(values) // 2]
+def figures(found: Sequence[Measurement]) -> Iterator[tuple[str, float]]:
+    """What the table says of a case, one value for each metric: the properties in JUnit's XML.
+
+    An estimate is called one, as in the records.
+    """
+    from leanmark.record import Provenance
+    from leanmark.statistics import merge, rounds, stats
+
+    for series in (series for one in merge.merged(found) for series in one.series):
+        summary = stats.summarize(rounds.bounded(series))
+        estimated = summary.provenance is Provenance.ESTIMATED_MODEL
+        yield "estimated_" * estimated + series.metric, summary.value
