@@ -59,6 +59,8 @@ def _why_not(problem: Problem, config: Config, limits: Limits) -> str | None:
         return f"tiles of {n} filters for {filters}"
     if k > max(32, rows_bucket(problem.input.shape[3])):
         return f"steps of {k} channels for {problem.input.shape[3]}"
+    if config["SUBTILES"] > 1 and problem.input.itemsize == 4:
+        return "float32 products do not run on tensor cores, and leave no registers for such a tile"
     return why_shared(config.stages, (m + n) * k * problem.input.itemsize, limits)
 
 
@@ -79,13 +81,12 @@ def _launches(problem: Problem, config: Config, limits: Limits) -> Sequence[Laun
         "N": filters,
         "HEIGHT": height,
         "WIDTH": width,
-        "C": channels,
         "OUT_HEIGHT": window.output_size(height, r),
         "OUT_WIDTH": window.output_size(width, s),
     }
     constants = {
         "ACTIVATION": problem.activation,
-        "EVEN_C": channels % config["BLOCK_K"] == 0,
+        "C": channels,
         "KERNEL_HEIGHT": r,
         "KERNEL_WIDTH": s,
         "STRIDE": window.stride,
@@ -100,15 +101,18 @@ def _launches(problem: Problem, config: Config, limits: Limits) -> Sequence[Laun
 KERNEL = Kernel(
     "conv2d",
     tuple(
-        config(warps, stages, BLOCK_M=m, BLOCK_N=n, BLOCK_K=k)
-        for m, n, k, warps, stages in (
-            (128, 64, 64, 4, 3),
-            (128, 128, 64, 8, 3),
-            (64, 64, 64, 4, 4),
-            (128, 64, 32, 4, 4),
-            (64, 32, 32, 4, 4),
-            (16, 64, 128, 4, 3),
-            (16, 32, 32, 2, 4),
+        config(warps, stages, BLOCK_M=m, BLOCK_N=n, BLOCK_K=k, SUBTILES=subtiles)
+        for m, n, k, warps, stages, subtiles in (
+            (128, 64, 64, 4, 3, 1),
+            (128, 128, 64, 8, 3, 1),
+            (128, 128, 64, 4, 3, 2),
+            (128, 256, 64, 8, 3, 2),
+            (64, 128, 64, 4, 4, 1),
+            (64, 64, 64, 4, 4, 1),
+            (128, 64, 32, 4, 4, 1),
+            (64, 32, 32, 4, 4, 1),
+            (16, 64, 128, 4, 3, 1),
+            (16, 32, 32, 2, 4, 1),
         )
     ),
     _why_not,

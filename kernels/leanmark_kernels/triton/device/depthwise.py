@@ -23,7 +23,7 @@ def depthwise(
     M counts output pixels; a program computes STRIPS strips of BLOCK_W of them for BLOCK_C channels. C is
     compiled in, which makes the distance of neighbours a part of the load and not an addition.
     """
-    DEEP: tl.constexpr = tl.cdiv(C, BLOCK_C)
+    DEEP: tl.constexpr = (C + BLOCK_C - 1) // BLOCK_C
     index = tl.program_id(0)
     channels = index % DEEP * BLOCK_C + tl.arange(0, BLOCK_C)
     real = channels < C

@@ -1,13 +1,13 @@
 """``input [M, K] @ weight [N, K].T`` through tensor descriptors (TMA), for Hopper and later.
 
-Persistent: as many programs as multiprocessors, each walking over tiles, so that the loads of the next tile
+Persistent: as many programs as run side by side, each walking over tiles, so that the loads of the next tile
 run during the epilogue of this one. The copy engine fills what lies outside a tensor with zeros.
 """
 
 import triton
 import triton.language as tl
 
-from leanmark_kernels.triton.device.epilogue import dequantize, finish
+from leanmark_kernels.triton.device.epilogue import dequantize, finish, halves
 from leanmark_kernels.triton.device.gemm import tile_at
 
 
@@ -42,8 +42,7 @@ def descriptor_gemm(
             x = finish(x, bias, residual, rows, columns, M, N, ACTIVATION)
             output.store([m, n], x.to(output.dtype))
         else:
-            halves = tl.permute(tl.reshape(sums, (BLOCK_M, 2, WIDTH)), (0, 2, 1))
-            low, high = tl.split(halves)
+            low, high = halves(sums)
             columns = n + tl.arange(0, WIDTH)
             x = dequantize(low, row_scale, column_scale, rows, columns, M, N)
             x = finish(x, bias, residual, rows, columns, M, N, ACTIVATION)

@@ -62,6 +62,14 @@ def finish(x, bias, residual, rows, columns, M, N, ACTIVATION: tl.constexpr):
 
 
 @triton.jit
+def halves(x):
+    """Columns of a tile, the first half and the second: an epilogue of each needs half the registers."""
+    HIGH: tl.constexpr = x.shape[0]
+    WIDE: tl.constexpr = x.shape[1] // 2
+    return tl.split(tl.permute(tl.reshape(x, (HIGH, 2, WIDE)), (0, 2, 1)))
+
+
+@triton.jit
 def store(output, x, rows, columns, M, N):
     offsets = rows.to(tl.int64)[:, None] * N + columns[None, :]
     inside = (rows < M)[:, None] & (columns < N)[None, :]
