@@ -29,10 +29,20 @@ def on_meta(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     return torch.empty(shape, dtype=dtype, device="meta")
 
 
+def lean() -> Iterator[Example]:
+    """Without a residual there is room for more stages, or for two programs."""
+    size = on_meta(4096, 4096)
+    product = gemm.Product(size, size, size, bias=on_meta(4096), activation="gelu")
+    yield Example("bf16 lean", FLOAT_GEMM[:1], product)
+    integers, scale = on_meta(4096, 4096, dtype=torch.int8), on_meta(4096, dtype=torch.float32)
+    product = gemm.Product(integers, integers, size, bias=on_meta(4096), row_scale=scale, column_scale=scale)
+    yield Example("int8 lean", INT8_GEMM[:1], product)
+
+
 def large() -> Iterator[Example]:
     """Sizes of real layers, aligned, with the dearest epilogue: what the kernels are compiled ahead for."""
     wide = 4096
-    for rows in (4096, 64, 16):
+    for rows in (4096, 256, 64, 16):
         operands = on_meta(rows, wide), on_meta(wide, wide), on_meta(rows, wide)
         bias, residual = on_meta(wide), on_meta(rows, wide)
         product = gemm.Product(*operands, bias=bias, residual=residual, activation="gelu")
@@ -48,6 +58,7 @@ def large() -> Iterator[Example]:
             activation="gelu",
         )
         yield Example("int8", INT8_GEMM, product)
+    yield from lean()
     for rows in (1, 32, 64, 4096):
         for bits, dtype in ((8, torch.int8), (4, torch.uint8)):
             packed = on_meta(wide // 128, wide, 16 * bits, dtype=dtype)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 
@@ -12,6 +13,9 @@ specifications per compute capability'), for compiling without a GPU."""
 
 SMALLEST_SHARED_BYTES = 99 * 1024
 """Of the capabilities 8.6, 8.9 and 12.0, the least of those from 8.0 on."""
+
+RESERVED_BYTES = 1024
+"""Of the shared memory of a multiprocessor, for the system, beside what each block asks for (ibid.)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,11 @@ class Limits:
     def descriptors(self) -> bool:
         """Whether the copy engine for tensor descriptors (TMA) is there."""
         return self.capability >= (9, 0)
+
+    def shared_by(self, blocks: int) -> Self:
+        """What each of ``blocks`` on one multiprocessor may use."""
+        share = (self.shared_bytes + RESERVED_BYTES) // blocks - RESERVED_BYTES
+        return replace(self, shared_bytes=share)
 
 
 def on_paper(capability: tuple[int, int]) -> Limits:

@@ -113,9 +113,10 @@ def _why_not_descriptors(problem: Product, config: Config, limits: Limits) -> st
         tensor: Tensor = getattr(problem, name)
         if tensor.shape[1] * tensor.itemsize % 16 != 0 or tensor.data_ptr() % 16 != 0:
             return f"rows of {name} do not begin at multiples of 16 bytes"
-    # Triton gives each half of a tile that is stored its own room.
-    store_bytes = config["BLOCK_M"] * config["BLOCK_N"] * problem.output.itemsize
-    return _why_tile(problem, config, limits, config["SUBTILES"], store_bytes)
+    # What is stored at a time has room of its own, and a residual as much again, to change hands in.
+    stored = config["BLOCK_M"] * config["BLOCK_N"] // config["SUBTILES"] * problem.output.itemsize
+    room = stored if problem.residual is None else 2 * stored
+    return _why_tile(problem, config, limits.shared_by(config["PER_SM"]), config["SUBTILES"], room)
 
 
 def _launches_descriptors(problem: Product, config: Config, limits: Limits) -> Sequence[Launch]:
@@ -140,36 +141,46 @@ def _launches_descriptors(problem: Product, config: Config, limits: Limits) -> S
     }
     tiles = pieces(m, block_m) * pieces(n, block_n)
     constants = {"ACTIVATION": problem.activation, "GROUP_M": GROUP_M}
-    grid = (min(tiles, limits.multiprocessors),)
+    grid = (min(tiles, limits.multiprocessors * config["PER_SM"]),)
     return [Launch(descriptor_gemm, grid, arguments, constants, config)]
 
 
 def _pointer_space(depth: int) -> tuple[Config, ...]:
-    """``depth`` is BLOCK_K of the large tiles; the small ones go twice as deep."""
-    large = [(128, 128, 8, 3), (64, 128, 4, 4), (64, 64, 4, 4)]
-    small = [(16, 64, 1), (16, 64, 4), (16, 64, 8), (32, 64, 2), (32, 64, 4)]
+    """``depth`` is BLOCK_K of the large tiles; those of few rows go deeper, to have more bytes under way."""
+    large = [(128, 128, 8, 3, 1)]
+    large += [(64, 128, 4, 4, parts) for parts in (1, 2, 4)]
+    large += [(64, 64, 4, 4, parts) for parts in (1, 4, 8)]
+    small = [(16, 64, 2, 1), (16, 64, 2, 4), (16, 64, 2, 8), (16, 32, 4, 1), (32, 64, 2, 2), (32, 64, 2, 4)]
     return (
         *(
-            config(warps, stages, BLOCK_M=m, BLOCK_N=n, BLOCK_K=depth, SPLIT_K=1)
-            for m, n, warps, stages in large
+            config(warps, stages, BLOCK_M=m, BLOCK_N=n, BLOCK_K=depth, SPLIT_K=parts)
+            for m, n, warps, stages, parts in large
         ),
-        config(4, 4, BLOCK_M=64, BLOCK_N=64, BLOCK_K=depth, SPLIT_K=4),
-        *(config(4, 4, BLOCK_M=m, BLOCK_N=n, BLOCK_K=2 * depth, SPLIT_K=parts) for m, n, parts in small),
+        *(
+            config(4, 4, BLOCK_M=m, BLOCK_N=n, BLOCK_K=deeper * depth, SPLIT_K=parts)
+            for m, n, deeper, parts in small
+        ),
     )
 
 
 def _descriptor_space(depth: int) -> tuple[Config, ...]:
+    """Where two programs share a multiprocessor, one multiplies while the other finishes a tile.
+
+    A tile of 128 x 256 reads and writes 128 bytes of shared memory per cycle, which is all there is; smaller
+    ones need more, and have their place where tiles are few or the epilogue is long.
+    """
     tiles = [
-        (128, 256, 8, 3, 2),
-        (256, 128, 8, 3, 2),
-        (128, 128, 8, 4, 1),
-        (128, 128, 4, 4, 2),
-        (64, 128, 4, 5, 1),
-        (64, 64, 4, 6, 1),
+        (128, 256, 8, 4, 2, 1),
+        (128, 256, 8, 3, 2, 1),
+        (128, 128, 8, 4, 1, 1),
+        (128, 128, 4, 3, 2, 2),
+        (64, 128, 4, 4, 1, 2),
+        (64, 128, 4, 3, 1, 2),
+        (64, 64, 4, 5, 1, 2),
     ]
     return tuple(
-        config(warps, stages, BLOCK_M=m, BLOCK_N=n, BLOCK_K=depth, SUBTILES=subtiles)
-        for m, n, warps, stages, subtiles in tiles
+        config(warps, stages, BLOCK_M=m, BLOCK_N=n, BLOCK_K=depth, SUBTILES=subtiles, PER_SM=programs)
+        for m, n, warps, stages, subtiles, programs in tiles
     )
 
 
