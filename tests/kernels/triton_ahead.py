@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from typing import Any
 
 from triton_compile import compile_launch
 from triton_problems import Example, large
@@ -30,9 +31,24 @@ def main(share: int, shares: int) -> None:
         limits = device_limits.on_paper(capability)
         launch = kernel.launches(example.problem, config, limits)[0]
         found = compile_launch(launch, capability)
-        name = f"{kernel.name} {example.name} sm_{capability[0]}{capability[1]} {config}"
-        facts = {**asdict(found), "limit": limits.shared_bytes, "block_m": dict(config.blocks).get("BLOCK_M")}
-        print(json.dumps({"name": name, "kernel": kernel.name, "capability": capability[0], **facts}))
+        facts = {**described(kernel.name, capability, config), **asdict(found)}
+        print(json.dumps({"name": f"{kernel.name} {example.name} {facts['gpu']} {config}", **facts}))
+
+
+def described(kernel: str, capability: tuple[int, int], config: Config) -> dict[str, Any]:
+    """What the gates have to know of a configuration; ``outputs`` are those of a depthwise program."""
+    blocks = dict(config.blocks)
+    per_sm = blocks.get("PER_SM", 1)
+    return {
+        "kernel": kernel,
+        "gpu": f"sm_{capability[0]}{capability[1]}",
+        "capability": capability[0],
+        "limit": device_limits.on_paper(capability).shared_by(per_sm).shared_bytes,
+        "block_m": blocks.get("BLOCK_M"),
+        "outputs": blocks.get("STRIPS", 0) * blocks.get("BLOCK_W", 0) * blocks.get("BLOCK_C", 0),
+        "threads": 32 * config.warps,
+        "per_sm": per_sm,
+    }
 
 
 def unreached() -> set[str]:
