@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from leanmark_kernels.large_pages import in_large_pages
 
-VERSION = 3
+VERSION = 4
 """Of the packed layouts. Raise it when the bytes of any of them change their meaning."""
 
 TAG = "format"

@@ -35,7 +35,12 @@ OVERLAPPING = {"descriptor_gemm", "gemm", "conv2d"}
 """Of these a step on Hopper starts its products before those of the last are done. Triton does no such thing
 for sums in integers, and here and there the assembler lets no product begin before the last has ended."""
 
-MATRIX_FREE = {"weight_only_row", "depthwise", "quantize"}
+FEW_ROWS = 32
+INSTRUCTIONS_PER_WEIGHT = 4.6
+"""An H200 starts 132 multiprocessors x 4 warps x 32 lanes of them 1.755e9 times a second. Three times cuBLAS,
+which reads two bytes per weight at 4.3 TB/s, are 6.4e12 weights a second: that many each, in all."""
+
+MATRIX_FREE = {"depthwise", "quantize"}
 
 
 @pytest.fixture(scope="module")
@@ -71,15 +76,15 @@ def complaints(found: dict[str, Any]) -> list[str]:
 
 def slow_code(found: dict[str, Any]) -> list[str]:
     """What in the machine code would cost time, though it is right."""
-    wrong, loop = [], found["loop"]
+    wrong, loop, count = [], found["code"]["multiplying"], found["code"]["instructions"]
     if loop and loop["LDL"] + loop["STL"] > 0:
         wrong.append("registers spill within the loop that multiplies")
     if loop and found["kernel"] == "conv2d" and loop["MUFU.RCP"] > 0:
         wrong.append("the loop that multiplies divides by a number that is not compiled in")
     if loop and found["kernel"] in OVERLAPPING and on_hopper(found) and not loop["gsb0, 0x1"]:
         wrong.append("each step waits for its own products")
-    if found["instructions"] * found["threads"] > INSTRUCTIONS_PER_OUTPUT * found["outputs"] > 0:
-        wrong.append(f"{found['instructions']} instructions for {found['outputs']} outputs of a program")
+    if count * found["threads"] > INSTRUCTIONS_PER_OUTPUT * found["outputs"] > 0:
+        wrong.append(f"{count} instructions for {found['outputs']} outputs of a program")
     return wrong
 
 
@@ -110,7 +115,7 @@ def test_every_kernel_is_there_for_every_gpu(compiled: list[dict[str, Any]]) -> 
     """The predicates that keep configurations out leave enough of them."""
     counted = Counter((found["kernel"], found["capability"]) for found in compiled)
     kernels = {
-        "gemm", "int8_gemm", "weight_only", "weight_only_row", "block_sparse", "conv2d", "depthwise",
+        "gemm", "int8_gemm", "weight_only", "weight_only_few", "block_sparse", "conv2d", "depthwise",
         "quantize",
     }  # fmt: skip
     descriptors = {"descriptor_gemm", "descriptor_int8_gemm"}
@@ -118,6 +123,22 @@ def test_every_kernel_is_there_for_every_gpu(compiled: list[dict[str, Any]]) -> 
     expected |= {(kernel, capability) for kernel in descriptors for capability in (9, 10)}
     assert set(counted) == expected
     assert min(count for (kernel, _), count in counted.items() if kernel != "quantize") >= 4
+
+
+def test_unpacking_weights_leaves_hopper_bound_by_memory(compiled: list[dict[str, Any]]) -> None:
+    """Of few rows: no conversion of integers one by one, no detour through shared memory, and little else."""
+    kernels = ("weight_only", "weight_only_few")
+    checked, wrong = 0, []
+    for found in compiled:
+        if found["kernel"] in kernels and found["capability"] == 9 and (found["block_m"] or 0) <= FEW_ROWS:
+            checked += 1
+            each = sum(found["code"]["longest"].values()) / found["weights_per_thread"]
+            if not 1 < each < INSTRUCTIONS_PER_WEIGHT:
+                wrong.append(f"{found['name']}: {each:.1f} instructions per weight")
+            slow = [name for name in found["code"]["longest"] if name.startswith(("I2F", "STS"))]
+            wrong += [f"{found['name']}: {name} in its loop" for name in slow]
+    assert checked >= 20
+    assert not wrong, "\n".join(wrong)
 
 
 def test_hopper_runs_the_large_tiles(compiled: list[dict[str, Any]]) -> None:

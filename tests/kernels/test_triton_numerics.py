@@ -25,7 +25,7 @@ KERNELS = {
     "descriptor_int8_gemm",
     "int8_gemm",
     "weight_only",
-    "weight_only_row",
+    "weight_only_few",
     "block_sparse",
     "conv2d",
     "depthwise",

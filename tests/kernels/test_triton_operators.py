@@ -52,22 +52,35 @@ def test_packing_rounds_each_weight_to_the_grid_of_its_group(bits: int, steps: i
     torch.testing.assert_close(scale, largest / steps)
 
 
-def test_a_byte_holds_two_columns_64_apart() -> None:
+def test_a_word_holds_neighbours_in_its_halves() -> None:
     weight = torch.zeros(1, 128)
-    weight[0, 3], weight[0, 67] = 7.0, -5.0
+    weight[0, 38], weight[0, 39], weight[0, 127] = 7.0, -5.0, -2.0
     packed, scale = gpu.pack_weight_only(weight, 4, 128)
+    words = packed.view(torch.int32)[0, 0].tolist()
     assert scale.tolist() == [[1.0]]
-    assert packed[0, 0, 3].item() == (7 + 8) | ((-5 + 8) << 4)
-    assert packed[0, 0, 4].item() == 8 | (8 << 4)
+    assert len(words) == 16
+    assert words[3] & 0xFFFFFFFF == 0x883888F8  # 38 and 39: part 1, word 3
+    assert words[15] & 0xFFFFFFFF == 0x68888888  # 127: part 3, word 15
+    weight[0, 0], weight[0, 65] = 127.0, -128.0 + 1
+    packed, scale = gpu.pack_weight_only(weight, 8, 128)
+    words = packed.view(torch.int32)[0, 0].tolist()
+    assert len(words) == 32
+    assert words[0] & 0xFFFFFFFF == 0x018080FF  # 0, 64, 1, 65 from the lowest byte on, each 128 too large
+    assert words[19] & 0xFFFFFFFF == 0x807B8087  # 38, 102, 39, 103
 
 
 @pytest.mark.parametrize(
-    ("dtype", "mantissa_of", "excess"), [(torch.float16, 0x6400, 1032), (torch.bfloat16, 0x4300, 136)]
+    ("dtype", "exponent", "worth"), [(torch.float16, 15, 2.0**-9), (torch.bfloat16, 127, 2.0**-6)]
 )
-def test_nibbles_written_into_a_mantissa_are_exact(dtype: torch.dtype, mantissa_of: int, excess: int) -> None:
-    """The arithmetic of ``signed`` in device/weight_only.py, whose bfloat16 only a GPU can run."""
-    nibbles = torch.arange(16, dtype=torch.int16)
-    assert ((nibbles | mantissa_of).view(dtype) - excess).tolist() == list(range(-8, 8))
+@pytest.mark.parametrize(("place", "largest", "excess"), [(0, 15, 8), (4, 15, 8), (0, 255, 128)])
+def test_integers_taken_for_tiny_numbers_are_exact(
+    dtype: torch.dtype, exponent: int, worth: float, place: int, largest: int, excess: int
+) -> None:
+    """The arithmetic of ``pairs`` in device/weight_only.py, whose bfloat16 only a GPU can run."""
+    stored = torch.arange(largest + 1, dtype=torch.int16)
+    tiny = (stored << place).view(dtype)
+    numbers = tiny * 2.0 ** (exponent - place) - excess * worth
+    assert (numbers / worth).tolist() == [value - excess for value in stored.tolist()]
 
 
 def test_blocks_keep_what_is_not_zero() -> None:

@@ -70,11 +70,11 @@ def test_more_rows_than_a_grid_has_blocks_for_are_refused_with_the_reason() -> N
         weight = torch.empty(1, 128, 128, dtype=torch.int8, device="meta")
         scale = torch.empty(1, 128, device="meta")
         problem = weight_only.Problem(input, weight, scale, None, output, 128, "none")
-        return tuning.candidates((weight_only.ROWS, weight_only.TILES), problem, HOPPER)
+        return tuning.candidates((weight_only.FEW, weight_only.TILES), problem, HOPPER)
 
     assert {each.config["BLOCK_M"] for each in found(64 * 65535)} == {64}
     assert {each.config["BLOCK_M"] for each in found(128 * 65535, torch.float16)} == {128}
-    with pytest.raises(ValueError, match="no configuration of weight_only_row, weight_only fits"):
+    with pytest.raises(ValueError, match="no configuration of weight_only_few, weight_only fits"):
         found(64 * 65535 + 1)
     with pytest.raises(ValueError, match="65536 blocks of 128 rows; a grid has at most 65535"):
         found(128 * 65535 + 1, torch.float16)
@@ -187,7 +187,7 @@ def test_candidates_are_compiled_without_being_run_and_one_that_fails_costs_only
     ended = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout)
-    assert found["compiled"] == {"weight_only": True, "weight_only_row": True, "combine": True}
+    assert found["compiled"] == {"weight_only": True, "weight_only_few": True, "combine": True}
     [(name, why)] = found["refused"].items()
     assert name == "weight_only BLOCK_M=16 BLOCK_N=48 SPLIT_K=1 warps=4 stages=4"
     assert "power of 2" in why

@@ -18,6 +18,7 @@ from leanmark_kernels.triton import device_limits
 from leanmark_kernels.triton.configuration import Config
 from leanmark_kernels.triton.device_limits import SHARED_BYTES, Limits
 from leanmark_kernels.triton.kernel import Kernel
+from leanmark_kernels.triton.packing import UNIT
 
 
 def main(share: int, shares: int) -> None:
@@ -36,7 +37,11 @@ def main(share: int, shares: int) -> None:
 
 
 def described(kernel: str, capability: tuple[int, int], config: Config) -> dict[str, Any]:
-    """What the gates have to know of a configuration; ``outputs`` are those of a depthwise program."""
+    """What the gates have to know of a configuration.
+
+    ``weights_per_thread`` are those of a step of the weight-only kernels, which are bound by what it takes to
+    unpack each weight, ``outputs`` those of a depthwise program.
+    """
     blocks = dict(config.blocks)
     per_sm = blocks.get("PER_SM", 1)
     return {
@@ -45,6 +50,7 @@ def described(kernel: str, capability: tuple[int, int], config: Config) -> dict[
         "capability": capability[0],
         "limit": device_limits.on_paper(capability).shared_by(per_sm).shared_bytes,
         "block_m": blocks.get("BLOCK_M"),
+        "weights_per_thread": blocks.get("BLOCK_N", 0) * UNIT * blocks.get("UNITS", 1) / (32 * config.warps),
         "outputs": blocks.get("STRIPS", 0) * blocks.get("BLOCK_W", 0) * blocks.get("BLOCK_C", 0),
         "threads": 32 * config.warps,
         "per_sm": per_sm,

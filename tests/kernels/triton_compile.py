@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from triton_machine_code import MachineCode, machine_code
 
 from leanmark_kernels.triton.configuration import Launch
 
@@ -35,28 +36,18 @@ WIDE_LOADS = ("ld.global.v4",)
 """What loads 16 bytes a thread."""
 
 
-MULTIPLIES = re.compile(r"\b([HIQ]GMMA|[HI]MMA|UTC\w*MMA)\b")
-"""The same in machine code."""
-
-LOOP_CODE = ("gsb0, 0x1", "MUFU.RCP", "LDL", "STL")
-"""In the loop that multiplies: on Hopper a wait that lets the last products run on, what a division by a
-number unknown to the compiler begins with, and the traffic of registers that spilled."""
-
-
 @dataclass(frozen=True, slots=True)
 class Compiled:
     """What one launch is made of. Registers that spill have their place in ``stack_bytes``, per thread.
 
-    ``counts`` are those of PTX, ``instructions`` how many there are of the machine code; ``loop`` is how
-    often each of LOOP_CODE occurs in its shortest loop that multiplies, and empty where none does.
+    ``counts`` are those of PTX.
     """
 
     shared_bytes: int
     registers: int
     stack_bytes: int
     counts: Mapping[str, int]
-    instructions: int
-    loop: Mapping[str, int]
+    code: MachineCode
 
 
 def compile_launch(launch: Launch, capability: tuple[int, int]) -> Compiled:
@@ -105,40 +96,21 @@ def is_aligned(value: Any) -> bool:
 
 def inspect(ptx: str, cubin: bytes, shared_bytes: int) -> Compiled:
     """Counts instructions in ``ptx``, and reads off ``cubin`` what the assembler made of it."""
-    text = tool_output("cuobjdump", "-res-usage", cubin)
+    text = disassembled(cubin)
     usage = re.search(r"REG:(\d+) STACK:(\d+)", text)
     if usage is None:
         raise RuntimeError(f"cuobjdump said nothing of registers:\n{text[:500]}")
     counts = {name: ptx.count(name) for name in (*TENSOR_CORE, *ASYNCHRONOUS, *WIDE_LOADS)}
-    code, loops = disassembled(cubin)
-    body = "\n".join(min((body for body in loops if MULTIPLIES.search("\n".join(body))), key=len, default=()))
-    loop = {name: body.count(name) for name in LOOP_CODE} if body else {}
-    return Compiled(shared_bytes, int(usage[1]), int(usage[2]), counts, len(code), loop)
+    return Compiled(shared_bytes, int(usage[1]), int(usage[2]), counts, machine_code(text))
 
 
-def disassembled(cubin: bytes) -> tuple[list[str], list[list[str]]]:
-    """The instructions, without what fills the last cache line, and those of each loop."""
-    code: list[str] = []
-    places: dict[str, int] = {}
-    loops = []
-    for line in tool_output("nvdisasm", "-c", cubin).splitlines():
-        if label := re.match(r"\s*(\.L_\w+):", line):
-            places[label[1]] = len(code)
-        elif instruction := re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+(.*?);", line):
-            code.append(instruction[1])
-            target = re.search(r"\bBRA\b.*`\((\.L_\w+)\)", instruction[1])
-            if target and target[1] in places:
-                loops.append(code[places[target[1]] :])
-    return [each for each in code if not each.startswith("NOP")], loops
-
-
-def tool_output(name: str, option: str, cubin: bytes) -> str:
-    """What one of the tools in Triton's wheel prints about ``cubin``."""
+def disassembled(cubin: bytes) -> str:
+    """What the ``cuobjdump`` of Triton's wheel prints of the registers and the code of ``cubin``."""
     import triton
 
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        command = [str(tool), option, file.name]
+        command = [str(tool), "-res-usage", "-sass", file.name]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -38,7 +38,7 @@ def main() -> None:
     packed, scale = torch.zeros(2, wide, 64, dtype=torch.uint8), torch.ones(2, wide)
     problem = weight_only.Problem(row, packed, scale, None, torch.zeros_like(row), 128, "none")
     limits = device_limits.on_paper((9, 0))
-    found = tuning.candidates((weight_only.ROWS, weight_only.TILES), problem, limits)
+    found = tuning.candidates((weight_only.FEW, weight_only.TILES), problem, limits)
     some = [*{each.kernel.name: each for each in found}.values()]
     impossible = config(4, 4, BLOCK_M=16, BLOCK_N=48, SPLIT_K=1)
     some.append(Candidate(replace(weight_only.TILES, space=(impossible,)), impossible))
@@ -48,7 +48,7 @@ def main() -> None:
     from leanmark_kernels.triton.device import epilogue
     from leanmark_kernels.triton.device import weight_only as device
 
-    functions = (device.weight_only, device.weight_only_row, epilogue.combine)
+    functions = (device.weight_only, device.weight_only_few, epilogue.combine)
     print(
         json.dumps(
             {

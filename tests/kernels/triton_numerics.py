@@ -125,7 +125,7 @@ def integer(dtype: torch.dtype) -> Iterator[tuple[Example, Exact]]:
 
 
 def few_rows(dtype: torch.dtype) -> Iterator[tuple[Example, Exact]]:
-    shapes = ((1, 37, 1100), (2, 64, 256), (20, 37, 560), (40, 70, 128), (70, 33, 300), (130, 140, 200))
+    shapes = ((1, 37, 1100), (9, 64, 560), (20, 37, 256), (40, 70, 128), (70, 33, 300), (130, 140, 200))
     for (rows, columns, depth), bits, group in itertools.product(shapes, (8, 4), (256,)):
         packed, scale = packing.pack_weight_only(torch.randn(columns, depth), bits, group)
         stored = packing.unpack_weight_only(packed, scale, group, depth)
@@ -133,7 +133,7 @@ def few_rows(dtype: torch.dtype) -> Iterator[tuple[Example, Exact]]:
         bias, residual = epilogue(dtype, rows, columns)
         output = residual.clone()
         problem = weight_only.Problem(input, packed, scale, bias, output, group, "gelu", residual)
-        kernels = (weight_only.ROWS, weight_only.TILES)
+        kernels = (weight_only.FEW, weight_only.TILES)
         name = f"w{bits} {rows}x{columns}x{depth}"
         yield Example(name, kernels, problem), exactly(input, stored, bias, residual, "gelu")
 

@@ -17,7 +17,7 @@ from leanmark_kernels import integer_packing
 from leanmark_kernels import triton as gpu
 from leanmark_kernels.triton import device_limits, packing, quantize, reference, tuning
 from leanmark_kernels.triton.device.epilogue import activate
-from leanmark_kernels.triton.device.weight_only import signed
+from leanmark_kernels.triton.device.weight_only import unpacked, worth
 
 LIMITS = device_limits.on_paper((9, 0))
 
@@ -26,7 +26,7 @@ def main() -> None:
     assert gpu.available(), gpu.why_unavailable()
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(2)
-    nibbles()
+    integers()
     activations()
     rows()
     linears()
@@ -37,17 +37,23 @@ def main() -> None:
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def decode(nibbles, output, dtype: tl.constexpr):  # type: ignore[no-untyped-def]  # Triton infers them
-    at = tl.arange(0, 16)
-    tl.store(output + at, signed(tl.load(nibbles + at), dtype).to(tl.float32))
+def unpack(words: Any, output: Any, bits: tl.constexpr, dtype: tl.constexpr) -> None:
+    line, word, k = tl.arange(0, 16)[:, None], tl.arange(0, 4 * bits)[None, :], tl.arange(0, 128)[None, :]
+    numbers = unpacked(tl.load(words + line * 4 * bits + word), bits, dtype)
+    tl.store(output + line * 128 + k, numbers.to(tl.float32) * worth(dtype))
 
 
-def nibbles() -> None:
-    """Every 4-bit weight becomes its number; of bfloat16 the interpreter cannot make constants."""
-    for dtype in (tl.float16, tl.float32):
-        output = torch.empty(16)
-        decode[(1,)](torch.arange(16, dtype=torch.uint8), output, dtype)
-        assert output.tolist() == list(range(-8, 8)), dtype
+def integers() -> None:
+    """Every stored weight becomes its number; of bfloat16 the interpreter cannot make constants."""
+    for bits, largest in ((4, 7), (8, 127)):
+        weight = (torch.arange(16 * 128).view(16, 128) % (2 * largest + 1) - largest).float()
+        weight[:, 0] = largest
+        packed, scale = gpu.pack_weight_only(weight, bits, 128)
+        assert (scale == 1).all() and weight.unique().numel() == 2 * largest + 1
+        for dtype in (tl.float16, tl.float32):
+            output = torch.empty(16, 128)
+            unpack[(1,)](packed.view(torch.int32), output, bits, dtype)
+            assert output.equal(weight), (bits, dtype)
 
 
 @triton.jit  # type: ignore[untyped-decorator]

@@ -59,7 +59,7 @@ def large() -> Iterator[Example]:
         )
         yield Example("int8", INT8_GEMM, product)
     yield from lean()
-    for rows in (1, 32, 64, 4096):
+    for rows in (1, 16, 32, 64, 4096):
         for bits, dtype in ((8, torch.int8), (4, torch.uint8)):
             packed = on_meta(wide // 128, wide, 16 * bits, dtype=dtype)
             scale, bias = on_meta(wide // 128, wide, dtype=torch.float32), on_meta(wide)
@@ -73,7 +73,7 @@ def large() -> Iterator[Example]:
                 "silu",
                 on_meta(rows, wide),
             )
-            yield Example(f"w{bits}", (weight_only.ROWS, weight_only.TILES), problem)
+            yield Example(f"w{bits}", (weight_only.FEW, weight_only.TILES), problem)
     wide_rows = on_meta(64, wide), on_meta(64, wide, dtype=torch.int8), on_meta(64, dtype=torch.float32)
     yield Example("rows", (quantize.KERNEL,), quantize.Problem(*wide_rows))
     for size in packing.BLOCKS:

@@ -23,8 +23,10 @@ def pack_weight_only(weight: Tensor, bits: int, group_size: int) -> tuple[Tensor
     neighbours along K share a scale; K or more means one scale per output. Symmetric: the largest magnitude
     of a group becomes 127 or 7, ties round to even, a group of zeros gets the scale 1.
 
-    Returns int8 [ceil(K / 128), N, 128] or uint8 [ceil(K / 128), N, 64], and float32 scales [groups, N]. A
-    byte of 4-bit weights holds w + 8 of column j in its low half, and of column j + 64 in its high half.
+    Returns int8 [ceil(K / 128), N, 128] or uint8 [ceil(K / 128), N, 64], and float32 scales [groups, N]. What
+    is stored is w + 8 or w + 128, in words of 32 bits whose halves hold neighbours along K: of a unit of 128,
+    word i holds the columns 32 p + 2 i and 32 p + 2 i + 1 from its bits 4 p and 4 p + 16 on, or, of 8 bits,
+    64 p + 2 i and 64 p + 2 i + 1 from 8 p and 8 p + 16 on.
 
     Raises ``TypeError`` for another dtype, ``ValueError`` for another shape, ``bits`` or ``group_size``, and
     for weights that are not finite.
@@ -47,18 +49,34 @@ def pack_weight_only(weight: Tensor, bits: int, group_size: int) -> tuple[Tensor
     integers = (grouped / scale[:, :, None]).round().clamp(-top, top).to(torch.int8)
     integers = integers.flatten(1)[:, : padded.shape[1]]
     units = integers.unflatten(1, (-1, UNIT)).transpose(0, 1)  # [units, N, 128]
-    if bits == 4:
-        low, high = (units + 8).to(torch.uint8).chunk(2, 2)
-        units = low | (high << 4)
-    return units.contiguous(), scale.t().contiguous()
+    return _in_words(units, bits), scale.t().contiguous()
+
+
+def _in_words(units: Tensor, bits: int) -> Tensor:
+    """Integers [units, N, 128] as :func:`pack_weight_only` stores them."""
+    parts = 16 // bits
+    excess = units.to(torch.int16) + (8 if bits == 4 else 128)
+    ordered = excess.unflatten(2, (parts, -1, 2)).permute(0, 1, 3, 4, 2)  # [units, N, word, half, part]
+    stored: Tensor = ordered.flatten(2).to(torch.uint8)
+    if bits == 8:
+        return stored.view(torch.int8)
+    return stored[..., ::2] | (stored[..., 1::2] << 4)
+
+
+def _out_of_words(packed: Tensor) -> Tensor:
+    """The integers [units, N, 128] that ``packed`` holds."""
+    if packed.dtype == torch.uint8:
+        excess, parts = torch.stack([packed & 15, packed >> 4], 3).flatten(2), 4
+    else:
+        excess, parts = packed.view(torch.uint8), 2
+    integers = excess.to(torch.int16) - (8 if parts == 4 else 128)
+    ordered: Tensor = integers.unflatten(2, (-1, 2, parts)).permute(0, 1, 4, 2, 3)
+    return ordered.flatten(2)
 
 
 def unpack_weight_only(packed: Tensor, scale: Tensor, group_size: int, depth: int) -> Tensor:
     """The float32 [N, ``depth``] that ``packed`` and ``scale`` stand for."""
-    if packed.dtype == torch.uint8:
-        units = torch.cat([packed & 15, packed >> 4], 2).float() - 8
-    else:
-        units = packed.float()
+    units = _out_of_words(packed).float()
     group = torch.arange(units.shape[0], device=scale.device) * UNIT // group_size
     scaled = units * scale[group][:, :, None]
     return scaled.transpose(0, 1).flatten(1)[:, :depth]

@@ -49,8 +49,8 @@ def weight_only_linear(
     sqrt(K) 6e-8 |input| |w|; what rounding to 8 or 4 bits costs comes on top.
 
     Raises ``TypeError`` for dtypes, ``ValueError`` for shapes, group size, devices or an activation that do
-    not fit, on a GPU also for more than 64 x 65535 rows, of 16 bits 128 x 65535. The backward pass raises
-    ``NotImplementedError``.
+    not fit, on a GPU also for more than 64 x 65535 rows, from compute capability 9.0 on and of 16 bits
+    128 x 65535. The backward pass raises ``NotImplementedError``.
     """
     require_floating("weight_only_linear", input, bias=bias, residual=residual)
     require_dtype("weight_only_linear", torch.float32, scale=scale)
@@ -126,10 +126,13 @@ def _why_not(problem: Problem, config: Config, limits: Limits) -> str | None:
     if not min(tallest, 64) <= config["BLOCK_M"] <= tallest:
         return f"tiles of {config['BLOCK_M']} rows for {m}"
     outputs = config["BLOCK_M"] * config["BLOCK_N"]
-    if outputs > 64 * 64 and problem.input.dtype == torch.float32:
+    if problem.input.dtype == torch.float32 and (config["BLOCK_N"] > 64 or outputs > 64 * 64):
         return "float32 products do not run on tensor cores, and so many spill"
-    if outputs > 64 * 128 and not limits.descriptors:
-        return f"tiles of {outputs} outputs spill below compute capability 9.0"
+    if outputs > 32 * 32 * config.warps and not limits.descriptors:
+        return "more than 32 sums per thread, which spill below compute capability 9.0"
+    tensor_memory = limits.capability >= (10, 0) and problem.input.itemsize == 2
+    if config["BLOCK_M"] == 16 and config["BLOCK_N"] < 256 and tensor_memory:
+        return "small tiles of 16 rows spill from compute capability 10.0 on"
     row_blocks = pieces(m, config["BLOCK_M"])
     if row_blocks > MOST_ROW_BLOCKS:
         return f"{row_blocks} blocks of {config['BLOCK_M']} rows; a grid has at most {MOST_ROW_BLOCKS}"
@@ -138,9 +141,13 @@ def _why_not(problem: Problem, config: Config, limits: Limits) -> str | None:
         return f"{blocks} blocks keep {limits.multiprocessors} multiprocessors busy without splitting K"
     if config["SPLIT_K"] > pieces(k, packing.UNIT):
         return f"K has fewer than {config['SPLIT_K']} units of {packing.UNIT}"
-    weights = config["BLOCK_N"] * packing.UNIT * problem.bits // 8
-    inputs = config["BLOCK_M"] * packing.UNIT * problem.input.itemsize
-    return why_shared(config.stages, weights + inputs, limits)
+    return why_shared(config["STAGES"], _stage_bytes(problem, config), limits)
+
+
+def _stage_bytes(problem: Problem, config: Config) -> int:
+    """Of one unit: the weights, their scales, and the input."""
+    weights = config["BLOCK_N"] * (packing.UNIT * problem.bits // 8 + problem.scale.itemsize)
+    return weights + config["BLOCK_M"] * packing.UNIT * problem.input.itemsize
 
 
 def _launches(problem: Problem, config: Config, limits: Limits) -> Sequence[Launch]:
@@ -167,7 +174,7 @@ def _arguments(problem: Problem, output: Tensor) -> dict[str, Tensor | int | Non
     m, n, k = problem.sizes
     return {
         "input": problem.input,
-        "weight": problem.weight,
+        "weight": problem.weight.view(torch.int32),
         "scale": problem.scale,
         "bias": problem.bias,
         "residual": problem.residual,
@@ -187,53 +194,64 @@ def _constants(problem: Problem) -> dict[str, str | int]:
     }
 
 
-def _row_why_not(problem: Problem, config: Config, limits: Limits) -> str | None:
-    return None if problem.sizes[0] <= 2 else "the weights would be read once per row"
+def _few_why_not(problem: Problem, config: Config, limits: Limits) -> str | None:
+    m = problem.sizes[0]
+    if config["BLOCK_M"] != max(rows_bucket(m), 8):
+        return f"tiles of {config['BLOCK_M']} rows for {m}"
+    if problem.input.dtype == torch.float32 and config["BLOCK_N"] > 16:
+        return "float32 products do not run on tensor cores, and so many spill"
+    return why_shared(config["STAGES"], config["UNITS"] * _stage_bytes(problem, config), limits)
 
 
-def _row_launches(problem: Problem, config: Config, limits: Limits) -> Sequence[Launch]:
-    from leanmark_kernels.triton.device.weight_only import weight_only_row
+def _few_launches(problem: Problem, config: Config, limits: Limits) -> Sequence[Launch]:
+    from leanmark_kernels.triton.device.weight_only import weight_only_few
 
     m, n, _ = problem.sizes
-    grid = (pieces(n, config["BLOCK_N"]), m)
-    return [Launch(weight_only_row, grid, _arguments(problem, problem.output), _constants(problem), config)]
+    grid = (pieces(n, config["BLOCK_N"]), pieces(m, config["BLOCK_M"]))
+    return [Launch(weight_only_few, grid, _arguments(problem, problem.output), _constants(problem), config)]
 
 
 _TILES = [
     # BLOCK_M, BLOCK_N, SPLIT_K, stages, warps
-    *((16, 64, parts, 4, 4) for parts in (1, 2, 4, 8, 16)),
-    *((16, 128, parts, 4, 4) for parts in (4, 8)),
-    *((32, 64, parts, 4, 4) for parts in (1, 4, 8)),
-    *((64, 64, parts, 4, 4) for parts in (1, 4)),
-    (64, 128, 1, 3, 4),
-    (128, 64, 1, 3, 8),
+    *((16, 64, parts, 5, 4) for parts in (1, 2, 4)),
+    *((16, 128, parts, 5, 4) for parts in (1, 2, 4, 8)),
+    *((16, 256, parts, 4, 8) for parts in (4, 8)),
+    (32, 64, 1, 4, 4),
+    *((32, 128, parts, 4, 4) for parts in (1, 2, 4)),
+    *((32, 256, parts, 4, 8) for parts in (4, 8)),
+    (64, 64, 1, 4, 4),
+    *((64, 128, parts, 3, 8) for parts in (1, 4)),
+    (128, 64, 1, 3, 4),
     (128, 128, 1, 3, 8),
 ]
+"""Wide tiles read the input less often: at 32 rows and 64 columns it is twice the bytes of 4-bit weights."""
 
 TILES = Kernel(
     "weight_only",
     tuple(
-        config(warps, stages, BLOCK_M=m, BLOCK_N=n, SPLIT_K=parts) for m, n, parts, stages, warps in _TILES
+        config(warps, 1, BLOCK_M=m, BLOCK_N=n, SPLIT_K=parts, STAGES=stages)
+        for m, n, parts, stages, warps in _TILES
     ),
     _why_not,
     _launches,
     _key,
 )
-ROWS = Kernel(
-    "weight_only_row",
+FEW = Kernel(
+    "weight_only_few",
     tuple(
-        config(warps, 1, BLOCK_N=n, UNITS=units, STAGES=stages)
-        for n, units, stages, warps in (
-            (8, 4, 3, 4),
-            (8, 4, 5, 4),
-            (16, 4, 4, 8),
-            (8, 2, 3, 2),
-            (16, 2, 3, 4),
-            (4, 8, 3, 4),
+        config(units, 1, BLOCK_M=m, BLOCK_N=n, UNITS=units, STAGES=stages)
+        for m, n, units, stages in (
+            (8, 32, 8, 3),
+            (8, 32, 4, 4),
+            (8, 16, 8, 4),
+            (8, 16, 4, 5),
+            (8, 64, 4, 3),
+            (16, 32, 8, 3),
+            (16, 32, 4, 4),
         )
     ),
-    _row_why_not,
-    _row_launches,
+    _few_why_not,
+    _few_launches,
     _key,
 )
 
@@ -258,7 +276,7 @@ def _compute(
         activation,
         None if residual is None else rows_of(residual),
     )
-    tuning.solve((ROWS, TILES), problem)
+    tuning.solve((FEW, TILES), problem)
     return output
 
 

@@ -1,9 +1,9 @@
 """Linear layers that read 8- or 4-bit weights and multiply in the input's dtype, for few rows.
 
-Weights lie in units of 128 along K, [units, N, bytes of a unit], so that the tile of a program is one piece
-of memory. In a unit of 4-bit weights, byte j holds k = j in its low and k = 64 + j in its high half: the two
-halves meet two contiguous pieces of the input, and nothing is interleaved. Values are small integers, exact
-in every input dtype; the scale of a group is applied to the float32 sum over that group.
+Weights lie in units of 128 along K, [units, N, words of a unit], so that the tile of a program is one piece
+of memory. The products are those of the transposed layer, ``w @ input.T``: weights go from registers, where
+they become floating numbers, straight to the tensor cores, and few rows waste little of them. Values are
+small integers, exact in every input dtype; a group's scale is applied to the float32 sum over that group.
 """
 
 import triton
@@ -12,124 +12,123 @@ import triton.language as tl
 from leanmark_kernels.triton.device.epilogue import finish, store
 
 UNIT = tl.constexpr(128)
-HALF = tl.constexpr(64)
 
 
 @triton.jit
-def signed(nibbles, dtype: tl.constexpr):
-    """0..15, which stand for -8..7, as floating numbers.
+def pairs(words, AT: tl.constexpr, BITS: tl.constexpr, dtype: tl.constexpr):
+    """The integers in bits AT and AT + 16 of each word, less what they are too large by: [..., 2].
 
-    In 16 bits the number is written into the mantissa of 1024 (128 for bfloat16) and the excess subtracted:
-    both are exact, and much cheaper than a conversion from integer.
+    In 16 bits they are taken for floating numbers as they are, which makes them tiny, subnormal ones: one
+    masking and one multiply-add turn two of them into numbers that are too small by ``worth`` alone.
     """
-    if dtype == tl.float16:
-        return (nibbles.to(tl.int16) | 0x6400).to(tl.float16, bitcast=True) - 1032.0
-    elif dtype == tl.bfloat16:
-        return (nibbles.to(tl.int16) | 0x4300).to(tl.bfloat16, bitcast=True) - 136.0
+    MASK: tl.constexpr = 15 if BITS == 4 else 255
+    EXCESS: tl.constexpr = 8 if BITS == 4 else 128
+    if dtype == tl.float32:
+        return tl.join((words >> AT) & MASK, (words >> (AT + 16)) & MASK).to(dtype) - EXCESS
     else:
-        return nibbles.to(dtype) - 8.0
+        both = words & (MASK * 65537 << AT)
+        tiny = tl.join(both.to(tl.int16), (both >> 16).to(tl.int16)).to(dtype, bitcast=True)
+        LARGE: tl.constexpr = 2.0 ** ((127 if dtype == tl.bfloat16 else 15) - AT)
+        LESS: tl.constexpr = -EXCESS / (64.0 if dtype == tl.bfloat16 else 512.0)
+        return tl.fma(tiny, tl.full(tiny.shape, LARGE, dtype), tl.full(tiny.shape, LESS, dtype))
 
 
 @triton.jit
-def signed_halves(packed):
-    """The low and the high half of each byte, which stand for -8..7, in float32.
-
-    As in ``signed``, in the mantissa of 2^23; the high half stays where it is and is worth 16 times as much.
-    """
-    word = packed.to(tl.int32)
-    low = ((word & 15) | 0x4B000000).to(tl.float32, bitcast=True) - 8388616.0
-    high = ((word & 240) | 0x4B000000).to(tl.float32, bitcast=True) * 0.0625 - 524296.0
-    return low, high
+def worth(dtype: tl.constexpr):
+    """By what the numbers of ``pairs`` are too small: 2^(133 - 127) or 2^(24 - 15)."""
+    return 64.0 if dtype == tl.bfloat16 else 512.0 if dtype == tl.float16 else 1.0
 
 
 @triton.jit
-def unit_product(left, weight, unit, at, K, EVEN_K: tl.constexpr, BITS: tl.constexpr):
-    """The products [BLOCK_M, BLOCK_N] over one unit, not yet scaled.
+def unpacked(words, BITS: tl.constexpr, dtype: tl.constexpr):
+    """The numbers [N, 128] of units [N, words], in the order of K; see ``packing.pack_weight_only``.
 
-    ``left`` points to the rows of the input, ``weight`` to the unit's tile, ``at`` is 0..63.
+    Both numbers of a pair stay in one register and are neighbours along K, as the tensor cores want them.
     """
-    dtype: tl.constexpr = left.dtype.element_ty
-    rest = K - unit * UNIT
-    if EVEN_K:
-        low = tl.load(left + unit * UNIT + at[None, :])
-        high = tl.load(left + unit * UNIT + HALF + at[None, :])
+    if BITS == 8:
+        numbers = tl.join(pairs(words, 0, 8, dtype), pairs(words >> 8, 0, 8, dtype))
+        ordered = tl.permute(numbers, 0, 3, 1, 2)
     else:
-        low = tl.load(left + unit * UNIT + at[None, :], mask=(at < rest)[None, :], other=0.0)
-        high = tl.load(left + unit * UNIT + HALF + at[None, :], mask=(at < rest - HALF)[None, :], other=0.0)
-    if BITS == 4:
-        packed = tl.load(weight + at[:, None], eviction_policy="evict_first")
-        first = signed(packed & 15, dtype)
-        second = signed(packed >> 4, dtype)
-    else:
-        first = tl.load(weight + at[:, None], eviction_policy="evict_first").to(dtype)
-        second = tl.load(weight + HALF + at[:, None], eviction_policy="evict_first").to(dtype)
-    product = tl.dot(low, first, input_precision="ieee")
-    return tl.dot(high, second, product, input_precision="ieee")
+        # Shifted by 8 at most: were the uppermost bits brought to place 0, the compiler would drop their
+        # mask and take words apart.
+        even = tl.join(pairs(words, 0, 4, dtype), pairs(words >> 8, 0, 4, dtype))
+        odd = tl.join(pairs(words, 4, 4, dtype), pairs(words >> 8, 4, 4, dtype))
+        ordered = tl.permute(tl.join(even, odd), 0, 3, 4, 1, 2)
+    return tl.reshape(ordered, words.shape[0], UNIT)
 
 
 @triton.jit
 def weight_only(
     input, weight, scale, bias, residual, output, M, N, K,
     ACTIVATION: tl.constexpr, EVEN_K: tl.constexpr, BITS: tl.constexpr, GROUP: tl.constexpr,
-    PARTIAL: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    PARTIAL: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """GROUP counts units; ``scale`` is [groups, N]; the second axis and PARTIAL are as in ``gemm``."""
-    tile_m = tl.program_id(2)
-    rows = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    dtype: tl.constexpr = input.dtype.element_ty
+    WORDS: tl.constexpr = UNIT * BITS // 32
+    rows = tl.program_id(2) * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     column = columns % N
-    at = tl.arange(0, HALF)
-    BYTES: tl.constexpr = UNIT * BITS // 8
-    left = input + (rows % M).to(tl.int64)[:, None] * K
+    depth = tl.arange(0, UNIT)
+    within = tl.arange(0, WORDS)
+    left = input + rows.to(tl.int64)[:, None] * K + depth[None, :]
+    exists = (rows < M)[:, None]
 
-    sums = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    sums = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
     units = tl.cdiv(K, UNIT)
     share = tl.cdiv(units, tl.num_programs(1))
     begin = tl.program_id(1) * share
-    for unit in range(begin, min(begin + share, units)):
-        tile = weight + (unit * N + column).to(tl.int64)[None, :] * BYTES
-        product = unit_product(left, tile, unit, at, K, EVEN_K, BITS)
+    # The number of stages stands here, since only then are the scales loaded ahead, too.
+    for unit in tl.range(begin, min(begin + share, units), num_stages=STAGES):
+        tile = weight + (unit * N + column).to(tl.int64)[:, None] * WORDS + within[None, :]
+        words = tl.load(tile, eviction_policy="evict_first")
+        if EVEN_K:
+            x = tl.load(left + unit * UNIT, mask=exists, other=0.0)
+        else:
+            x = tl.load(left + unit * UNIT, mask=exists & (depth < K - unit * UNIT)[None, :], other=0.0)
         factor = tl.load(scale + unit // GROUP * N + column)
-        sums += product * factor.to(tl.float32)[None, :]
+        product = tl.dot(unpacked(words, BITS, dtype), tl.trans(x), input_precision="ieee")
+        sums += product * factor[:, None]
 
+    total = tl.trans(sums) * worth(dtype)
     if PARTIAL:
-        store(output + tl.program_id(1).to(tl.int64) * M * N, sums, rows, columns, M, N)
+        store(output + tl.program_id(1).to(tl.int64) * M * N, total, rows, columns, M, N)
     else:
-        store(output, finish(sums, bias, residual, rows, columns, M, N, ACTIVATION), rows, columns, M, N)
+        store(output, finish(total, bias, residual, rows, columns, M, N, ACTIVATION), rows, columns, M, N)
 
 
 @triton.jit
-def weight_only_row(
+def weight_only_few(
     input, weight, scale, bias, residual, output, M, N, K,
     ACTIVATION: tl.constexpr, BITS: tl.constexpr, GROUP: tl.constexpr,
-    BLOCK_N: tl.constexpr, UNITS: tl.constexpr, STAGES: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, UNITS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """One row of the input per program, without tensor cores: UNITS units of BLOCK_N columns at a time."""
-    rows = tl.program_id(1) + tl.arange(0, 1)
+    """All of K in one program, UNITS units at a time, each the business of one warp: nothing to combine."""
+    dtype: tl.constexpr = input.dtype.element_ty
+    WORDS: tl.constexpr = UNIT * BITS // 32
+    rows = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    column = (columns % N)[None, :, None]
-    at = tl.arange(0, HALF)[None, None, :]
-    BYTES: tl.constexpr = UNIT * BITS // 8
-    row = input + tl.program_id(1).to(tl.int64) * K
+    column = columns % N
+    part = tl.arange(0, UNITS)
+    depth = part[:, None, None] * UNIT + tl.arange(0, UNIT)[None, None, :]
+    left = input + rows.to(tl.int64)[None, :, None] * K + depth
+    right = weight + (part[:, None] * N + column[None, :]).to(tl.int64)[:, :, None] * WORDS
+    right += tl.arange(0, WORDS)[None, None, :]
+    exists = (rows < M)[None, :, None]
 
-    sums = tl.zeros((UNITS, BLOCK_N, HALF), tl.float32)
+    sums = tl.zeros((UNITS, BLOCK_N, BLOCK_M), tl.float32)
     units = tl.cdiv(K, UNIT)
     for begin in tl.range(0, units, UNITS, num_stages=STAGES):
-        unit = begin + tl.arange(0, UNITS)[:, None, None]
-        k = unit * UNIT + at
-        low = tl.load(row + k, mask=k < K, other=0.0).to(tl.float32)
-        high = tl.load(row + k + HALF, mask=k + HALF < K, other=0.0).to(tl.float32)
-        tile = weight + (unit * N + column).to(tl.int64) * BYTES + at
-        if BITS == 4:
-            packed = tl.load(tile, mask=unit < units, other=0, eviction_policy="evict_first")
-            first, second = signed_halves(packed)
-        else:
-            first = tl.load(tile, mask=unit < units, other=0, eviction_policy="evict_first").to(tl.float32)
-            second = tl.load(tile + HALF, mask=unit < units, other=0, eviction_policy="evict_first").to(
-                tl.float32
-            )
-        factor = tl.load(scale + unit // GROUP * N + column, mask=unit < units, other=0.0)
-        sums += (low * first + high * second) * factor.to(tl.float32)
+        inside = begin + part < units
+        tile = right + (begin * N).to(tl.int64) * WORDS
+        words = tl.load(tile, mask=inside[:, None, None], other=0, eviction_policy="evict_first")
+        x = tl.load(left + begin * UNIT, mask=exists & (depth < K - begin * UNIT), other=0.0)
+        group = (begin + part)[:, None] // GROUP
+        factor = tl.load(scale + group * N + column[None, :], mask=inside[:, None], other=0.0)
+        numbers = unpacked(tl.reshape(words, UNITS * BLOCK_N, WORDS), BITS, dtype)
+        numbers = tl.reshape(numbers, UNITS, BLOCK_N, UNIT)
+        product = tl.dot(numbers, tl.permute(x, 0, 2, 1), input_precision="ieee")
+        sums += product * factor[:, :, None]
 
-    total = tl.sum(tl.sum(sums, 2), 0)[None, :]
+    total = tl.trans(tl.sum(sums, 0)) * worth(dtype)
     store(output, finish(total, bias, residual, rows, columns, M, N, ACTIVATION), rows, columns, M, N)
