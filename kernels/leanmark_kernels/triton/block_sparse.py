@@ -106,14 +106,19 @@ def _key(problem: Problem) -> str:
     )
 
 
+GROUP_ROWS = 2048
+"""Rows of the input that meet all of the weight before the next ones do: 32 MiB of 16 bits at K = 8192, which
+the L2 of a Hopper GPU keeps. All rows at once would be read again for every few rows of blocks."""
+
+
 def _why_not(problem: Problem, config: Config, limits: Limits) -> str | None:
     m, size = config["BLOCK_M"], problem.weight.size
     if m > max(16, rows_bucket(problem.input.shape[0])):
         return f"tiles of {m} rows for {problem.input.shape[0]}"
     if config["BLOCK_K"] > size:
         return f"steps of {config['BLOCK_K']} in blocks of {size}"
-    if m * size > 64 * 32 * config.warps:
-        return "more than 64 accumulators per thread, which spill"
+    if m * size > (128 if limits.descriptors else 64) * 32 * config.warps:
+        return "so many accumulators per thread that they spill"
     # Of the stages, the column of a block is on its way in the first half, the block in the second.
     return why_shared(config.stages // 2 + 1, (m + size) * config["BLOCK_K"] * problem.input.itemsize, limits)
 
@@ -137,7 +142,12 @@ def _launches(problem: Problem, config: Config, limits: Limits) -> Sequence[Laun
         "K": problem.input.shape[1],
     }
     grid = (pieces(m, config["BLOCK_M"]) * weight.order.numel(),)
-    constants = {"ACTIVATION": problem.activation, "BLOCK": weight.size}
+    constants = {
+        "ACTIVATION": problem.activation,
+        "BLOCK": weight.size,
+        "GROUP_M": GROUP_ROWS // config["BLOCK_M"],
+        "HALVES": config["BLOCK_M"] * weight.size > 64 * 32 * config.warps,
+    }
     return [Launch(block_sparse, grid, arguments, constants, config)]
 
 
@@ -147,6 +157,7 @@ KERNEL = Kernel(
         config(warps, stages, BLOCK_M=m, BLOCK_K=k)
         for m, k, warps, stages in (
             (128, 64, 8, 6),
+            (256, 64, 8, 6),
             (128, 64, 4, 6),
             (64, 64, 4, 6),
             (16, 64, 4, 7),

@@ -4,20 +4,22 @@ import triton
 import triton.language as tl
 
 from leanmark_kernels.triton.device.epilogue import finish, store
+from leanmark_kernels.triton.device.gemm import tile_at
 
 
 @triton.jit
 def block_sparse(
     input, values, block_columns, offsets, order, bias, residual, output, M, N, K,
     ACTIVATION: tl.constexpr, BLOCK: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr,
+    GROUP_M: tl.constexpr, HALVES: tl.constexpr,
 ):  # fmt: skip
     """``values`` is [blocks, BLOCK, BLOCK]; row of blocks i has the blocks offsets[i] .. offsets[i + 1] - 1.
 
     ``order`` lists the rows of blocks, longest first: started last, a long row would run on alone.
     """
-    high = tl.cdiv(M, BLOCK_M)
-    line = tl.load(order + tl.program_id(0) // high)
-    rows = tl.program_id(0) % high * BLOCK_M + tl.arange(0, BLOCK_M)
+    tile_m, place = tile_at(tl.program_id(0), M, N, BLOCK_M, BLOCK, GROUP_M)
+    line = tl.load(order + place)
+    rows = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
     within = tl.arange(0, BLOCK)
     columns = line * BLOCK + within
     depth = tl.arange(0, BLOCK_K)
@@ -34,4 +36,11 @@ def block_sparse(
         a = tl.load(left + tl.load(block_columns + block) * BLOCK + part)
         b = tl.load(right + block * (BLOCK * BLOCK) + part)
         sums = tl.dot(a, b, sums, input_precision="ieee")
-    store(output, finish(sums, bias, residual, rows, columns, M, N, ACTIVATION), rows, columns, M, N)
+    if HALVES:  # since the epilogue of the whole tile takes more registers than there are
+        low, high = tl.split(tl.permute(tl.reshape(sums, BLOCK_M, 2, BLOCK // 2), 0, 2, 1))
+        columns = line * BLOCK + tl.arange(0, BLOCK // 2)
+        store(output, finish(low, bias, residual, rows, columns, M, N, ACTIVATION), rows, columns, M, N)
+        columns += BLOCK // 2
+        store(output, finish(high, bias, residual, rows, columns, M, N, ACTIVATION), rows, columns, M, N)
+    else:
+        store(output, finish(sums, bias, residual, rows, columns, M, N, ACTIVATION), rows, columns, M, N)
