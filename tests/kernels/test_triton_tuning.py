@@ -189,7 +189,7 @@ def test_candidates_are_compiled_without_being_run_and_one_that_fails_costs_only
     found = json.loads(ended.stdout)
     assert found["compiled"] == {"weight_only": True, "weight_only_few": True, "combine": True}
     [(name, why)] = found["refused"].items()
-    assert name == "weight_only BLOCK_M=16 BLOCK_N=48 SPLIT_K=1 warps=4 stages=4"
+    assert name == "weight_only BLOCK_M=16 BLOCK_N=48 SPLIT_K=1 STAGES=4 warps=4 stages=1"
     assert "power of 2" in why
     assert found["told"] == [f"{name} cannot be compiled here"]
 

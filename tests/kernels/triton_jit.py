@@ -40,7 +40,7 @@ def main() -> None:
     limits = device_limits.on_paper((9, 0))
     found = tuning.candidates((weight_only.FEW, weight_only.TILES), problem, limits)
     some = [*{each.kernel.name: each for each in found}.values()]
-    impossible = config(4, 4, BLOCK_M=16, BLOCK_N=48, SPLIT_K=1)
+    impossible = config(4, 1, BLOCK_M=16, BLOCK_N=48, SPLIT_K=1, STAGES=4)
     some.append(Candidate(replace(weight_only.TILES, space=(impossible,)), impossible))
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
