@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from leanmark_kernels.triton import choices, device_limits, gemm, tuning, weight_only
+from leanmark_kernels.triton import choices, device_limits, gemm, split_k, tuning, weight_only
 from leanmark_kernels.triton.choices import Choices
+from leanmark_kernels.triton.configuration import Launch, config
 from leanmark_kernels.triton.device_limits import Limits, on_paper
 from leanmark_kernels.triton.tuning import Candidate
 
@@ -78,6 +79,16 @@ def test_more_rows_than_a_grid_has_blocks_for_are_refused_with_the_reason() -> N
         found(64 * 65535 + 1)
     with pytest.raises(ValueError, match="65536 blocks of 128 rows; a grid has at most 65535"):
         found(128 * 65535 + 1, torch.float16)
+
+
+def test_only_from_hopper_on_a_launch_overlaps_the_one_before_it() -> None:
+    """It waits by itself then, by an instruction that neither older GPUs nor the interpreter have."""
+    output = torch.empty(1, device="meta")
+    assert [split_k.overlaps(output, limits) for limits in (AMPERE, HOPPER)] == [False, True]
+    assert not split_k.overlaps(torch.empty(1), HOPPER)
+    shape = config(2, 1)
+    assert Launch(None, (1,), {}, {}, shape).options() == {"num_warps": 2, "num_stages": 1}
+    assert Launch(None, (1,), {}, {}, shape, waits=True).options()["launch_pdl"] is True
 
 
 @pytest.fixture

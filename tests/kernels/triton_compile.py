@@ -68,8 +68,8 @@ def compile_launch(launch: Launch, capability: tuple[int, int]) -> Compiled:
     }
     source = ASTSource(launch.function, signature, constants, attributes)
     major, minor = capability
-    options = {"num_warps": launch.config.warps, "num_stages": launch.config.stages}
-    kernel = triton.compile(source, target=GPUTarget("cuda", 10 * major + minor, 32), options=options)
+    target = GPUTarget("cuda", 10 * major + minor, 32)
+    kernel = triton.compile(source, target=target, options=launch.options())
     return inspect(kernel.asm["ptx"], kernel.asm["cubin"], kernel.metadata.shared)
 
 

@@ -29,13 +29,18 @@ def config(warps: int, stages: int, **blocks: int) -> Config:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One call of the jitted ``function``; ``constants`` are compiled in, beside the blocks of ``config``."""
+    """One call of the jitted ``function``; ``constants`` are compiled in, beside the blocks of ``config``.
+
+    One that ``waits`` may begin while the launch in front of it runs, and waits for the end of that itself
+    (CUDA C++ programming guide, 'programmatic dependent launch'; from compute capability 9.0 on).
+    """
 
     function: Any
     grid: tuple[int, ...]
     arguments: Mapping[str, Any]
     constants: Mapping[str, Any]
     config: Config
+    waits: bool = False
 
     def compiled_in(self) -> dict[str, Any]:
         """All constants by name; a block that is no argument of the function shapes the grid alone."""
@@ -54,9 +59,13 @@ class Launch:
         if wait and hasattr(kernel, "result"):
             kernel.result()
 
+    def options(self) -> dict[str, Any]:
+        """What Triton is told of the machine code besides the constants."""
+        waits = {"launch_pdl": True} if self.waits else {}
+        return {"num_warps": self.config.warps, "num_stages": self.config.stages, **waits}
+
     def _everything(self) -> dict[str, Any]:
-        options = {"num_warps": self.config.warps, "num_stages": self.config.stages}
-        return {**self.arguments, **self.compiled_in(), **options}
+        return {**self.arguments, **self.compiled_in(), **self.options()}
 
 
 def pieces(size: int, block: int) -> int:

@@ -98,7 +98,7 @@ def _launches(problem: Product, config: Config, limits: Limits) -> Sequence[Laun
     arguments = {**operands, **dict.fromkeys(problem.epilogue), "output": partial, **sizes}
     return [
         Launch(gemm, (tiles, parts), arguments, constants, config),
-        split_k.combine(partial, problem.output, problem.epilogue, problem.activation),
+        split_k.combine(partial, problem.output, problem.epilogue, problem.activation, limits),
     ]
 
 

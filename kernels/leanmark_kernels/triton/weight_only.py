@@ -156,7 +156,12 @@ def _launches(problem: Problem, config: Config, limits: Limits) -> Sequence[Laun
     m, n, k = problem.sizes
     parts = config["SPLIT_K"]
     grid = (pieces(n, config["BLOCK_N"]), parts, pieces(m, config["BLOCK_M"]))
-    constants = {**_constants(problem), "EVEN_K": k % packing.UNIT == 0, "PARTIAL": parts > 1}
+    constants = {
+        **_constants(problem),
+        "EVEN_K": k % packing.UNIT == 0,
+        "PARTIAL": parts > 1,
+        "FOLLOWED": parts > 1 and split_k.overlaps(problem.output, limits),
+    }
     if parts == 1:
         return [Launch(weight_only, grid, _arguments(problem, problem.output), constants, config)]
     partial = split_k.partial_sums(problem.output, parts, torch.float32)
@@ -166,7 +171,7 @@ def _launches(problem: Problem, config: Config, limits: Limits) -> Sequence[Laun
     }  # fmt: skip
     return [
         Launch(weight_only, grid, arguments, constants, config),
-        split_k.combine(partial, problem.output, epilogue, problem.activation),
+        split_k.combine(partial, problem.output, epilogue, problem.activation, limits),
     ]
 
 

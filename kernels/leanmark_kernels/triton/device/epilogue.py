@@ -2,6 +2,7 @@
 
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_wait
 
 
 @triton.jit
@@ -79,9 +80,12 @@ def store(output, x, rows, columns, M, N):
 @triton.jit
 def combine(
     partial, row_scale, column_scale, bias, residual, output, M, N,
-    ACTIVATION: tl.constexpr, SPLIT_K: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    ACTIVATION: tl.constexpr, WAITS: tl.constexpr,
+    SPLIT_K: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Adds up the ``partial`` sums [SPLIT_K, M, N], always in the same order, and finishes them."""
+    if WAITS:  # for all that the launch in front wrote, before anything is read
+        gdc_wait()
     rows = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     offsets = rows.to(tl.int64)[:, None] * N + columns[None, :]

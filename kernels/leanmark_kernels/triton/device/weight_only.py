@@ -8,6 +8,7 @@ small integers, exact in every input dtype; a group's scale is applied to the fl
 
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents
 
 from leanmark_kernels.triton.device.epilogue import finish, store
 
@@ -61,9 +62,15 @@ def unpacked(words, BITS: tl.constexpr, dtype: tl.constexpr):
 def weight_only(
     input, weight, scale, bias, residual, output, M, N, K,
     ACTIVATION: tl.constexpr, EVEN_K: tl.constexpr, BITS: tl.constexpr, GROUP: tl.constexpr,
-    PARTIAL: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, STAGES: tl.constexpr,
+    PARTIAL: tl.constexpr, FOLLOWED: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """GROUP counts units; ``scale`` is [groups, N]; the second axis and PARTIAL are as in ``gemm``."""
+    """GROUP counts units; ``scale`` is [groups, N]; the second axis and PARTIAL are as in ``gemm``.
+
+    FOLLOWED: the launch behind may take its place already, since it waits for the end of this one.
+    """
+    if FOLLOWED:
+        gdc_launch_dependents()
     dtype: tl.constexpr = input.dtype.element_ty
     WORDS: tl.constexpr = UNIT * BITS // 32
     rows = tl.program_id(2) * BLOCK_M + tl.arange(0, BLOCK_M)
