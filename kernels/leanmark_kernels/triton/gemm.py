@@ -147,17 +147,17 @@ def _launches_descriptors(problem: Product, config: Config, limits: Limits) -> S
 
 def _pointer_space(depth: int) -> tuple[Config, ...]:
     """``depth`` is BLOCK_K of the large tiles; those of few rows go deeper, to have more bytes under way."""
-    large = [(128, 128, 8, 3, 1)]
-    large += [(64, 128, 4, 4, parts) for parts in (1, 2, 4)]
-    large += [(64, 64, 4, 4, parts) for parts in (1, 4, 8)]
+    large = [(128, 128, 8, 3, 1, 2)]
+    large += [(64, 128, 4, 4, parts, 1) for parts in (1, 2, 4)]
+    large += [(64, 64, 4, 4, parts, 1) for parts in (1, 4, 8)]
     small = [(16, 64, 2, 1), (16, 64, 2, 4), (16, 64, 2, 8), (16, 32, 4, 1), (32, 64, 2, 2), (32, 64, 2, 4)]
     return (
         *(
-            config(warps, stages, BLOCK_M=m, BLOCK_N=n, BLOCK_K=depth, SPLIT_K=parts)
-            for m, n, warps, stages, parts in large
+            config(warps, stages, BLOCK_M=m, BLOCK_N=n, BLOCK_K=depth, SPLIT_K=parts, SUBTILES=subtiles)
+            for m, n, warps, stages, parts, subtiles in large
         ),
         *(
-            config(4, 4, BLOCK_M=m, BLOCK_N=n, BLOCK_K=deeper * depth, SPLIT_K=parts)
+            config(4, 4, BLOCK_M=m, BLOCK_N=n, BLOCK_K=deeper * depth, SPLIT_K=parts, SUBTILES=1)
             for m, n, deeper, parts in small
         ),
     )

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from leanmark_kernels.triton.device.epilogue import finish, halves, store
+from leanmark_kernels.triton.device.epilogue import write, write_halves
 from leanmark_kernels.triton.device.gemm import tile_at
 
 
@@ -74,13 +74,7 @@ def conv2d(
         sums = tl.dot(a, b, sums, input_precision="ieee")
 
     if SUBTILES == 1:
-        x = finish(sums, bias, residual, rows, columns, M, N, ACTIVATION)
-        store(output, x, rows, columns, M, N)
+        write(sums, None, None, bias, residual, output, rows, columns, M, N, ACTIVATION)
     else:
-        low, high = halves(sums)
-        half = tile_n * BLOCK_N + tl.arange(0, BLOCK_N // 2)
-        x = finish(low, bias, residual, rows, half, M, N, ACTIVATION)
-        store(output, x, rows, half, M, N)
-        half += BLOCK_N // 2
-        x = finish(high, bias, residual, rows, half, M, N, ACTIVATION)
-        store(output, x, rows, half, M, N)
+        first = tile_n * BLOCK_N
+        write_halves(sums, None, None, bias, residual, output, rows, first, M, N, ACTIVATION)

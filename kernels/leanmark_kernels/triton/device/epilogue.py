@@ -78,6 +78,29 @@ def store(output, x, rows, columns, M, N):
 
 
 @triton.jit
+def write(
+    sums, row_scale, column_scale, bias, residual, output, rows, columns, M, N, ACTIVATION: tl.constexpr
+):  # fmt: skip
+    """All that follows the last product, for one tile."""
+    x = dequantize(sums, row_scale, column_scale, rows, columns, M, N)
+    x = finish(x, bias, residual, rows, columns, M, N, ACTIVATION)
+    store(output, x, rows, columns, M, N)
+
+
+@triton.jit
+def write_halves(
+    sums, row_scale, column_scale, bias, residual, output, rows, first, M, N, ACTIVATION: tl.constexpr
+):  # fmt: skip
+    """The same for the columns from ``first`` on, in two halves."""
+    WIDTH: tl.constexpr = sums.shape[1] // 2
+    columns = first + tl.arange(0, WIDTH)
+    low, high = halves(sums)
+    write(low, row_scale, column_scale, bias, residual, output, rows, columns, M, N, ACTIVATION)
+    columns += WIDTH
+    write(high, row_scale, column_scale, bias, residual, output, rows, columns, M, N, ACTIVATION)
+
+
+@triton.jit
 def combine(
     partial, row_scale, column_scale, bias, residual, output, M, N,
     ACTIVATION: tl.constexpr, WAITS: tl.constexpr,
@@ -94,6 +117,4 @@ def combine(
     for _ in tl.static_range(SPLIT_K):
         sums += tl.load(partial + offsets, mask=inside, other=0)
         offsets += M * N
-    x = dequantize(sums, row_scale, column_scale, rows, columns, M, N)
-    x = finish(x, bias, residual, rows, columns, M, N, ACTIVATION)
-    store(output, x, rows, columns, M, N)
+    write(sums, row_scale, column_scale, bias, residual, output, rows, columns, M, N, ACTIVATION)

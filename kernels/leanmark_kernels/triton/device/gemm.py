@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from leanmark_kernels.triton.device.epilogue import dequantize, finish, store
+from leanmark_kernels.triton.device.epilogue import store, write, write_halves
 
 
 @triton.jit
@@ -20,9 +20,12 @@ def tile_at(index, M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: 
 def gemm(
     input, weight, row_scale, column_scale, bias, residual, output, M, N, K,
     ACTIVATION: tl.constexpr, EVEN_K: tl.constexpr, PARTIAL: tl.constexpr, GROUP_M: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, SUBTILES: tl.constexpr,
 ):  # fmt: skip
-    """The second axis of programs divides K. PARTIAL: bare sums [parts, M, N], for ``combine``."""
+    """The second axis of programs divides K. PARTIAL: bare sums [parts, M, N], for ``combine``.
+
+    SUBTILES = 2 finishes a tile in two halves, which needs half the registers.
+    """
     tile_m, tile_n = tile_at(tl.program_id(0), M, N, BLOCK_M, BLOCK_N, GROUP_M)
     rows = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -48,7 +51,8 @@ def gemm(
 
     if PARTIAL:
         store(output + tl.program_id(1).to(tl.int64) * M * N, sums, rows, columns, M, N)
+    elif SUBTILES == 1:
+        write(sums, row_scale, column_scale, bias, residual, output, rows, columns, M, N, ACTIVATION)
     else:
-        x = dequantize(sums, row_scale, column_scale, rows, columns, M, N)
-        x = finish(x, bias, residual, rows, columns, M, N, ACTIVATION)
-        store(output, x, rows, columns, M, N)
+        first = tile_n * BLOCK_N
+        write_halves(sums, row_scale, column_scale, bias, residual, output, rows, first, M, N, ACTIVATION)
