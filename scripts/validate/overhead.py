@@ -44,7 +44,7 @@ class Figure:
     of_block: float | None = None
 
     def __str__(self) -> str:
-        share = "" if self.of_block is None else f"{self.of_block:8.3%} of a block of 1 ms"
+        share = "" if self.of_block is None else f"  {self.of_block:8.3%} of a block of 1 ms"
         return f"{self.name:58}{self.text:>12}{share}"
 
 

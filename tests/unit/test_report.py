@@ -12,7 +12,7 @@ from rich.console import Console
 from leanmark.reading import carbon, tabulate
 from leanmark.reading.table import Table
 from leanmark.record import Finding
-from leanmark.report import html, markdown, terminal
+from leanmark.report import cells, html, markdown, terminal
 
 from . import synthetic
 
@@ -54,6 +54,14 @@ def test_markdown_is_the_golden_file(tables: Tables) -> None:
     if os.environ.get("UPDATE_GOLDEN"):
         path.write_text(text, encoding="utf-8")
     assert text == path.read_text(encoding="utf-8")
+
+
+def test_what_is_true_of_all_that_is_compared_is_said_once() -> None:
+    compared = ["prune · eager", "bf16 · eager", "int8 · onnxruntime", "fp32 · onnxruntime"]
+    pairs = [("disturbed", name) for name in compared]
+    assert list(cells.gathered(pairs, compared)) == ["all that is compared: disturbed"]
+    assert list(cells.gathered(pairs[1:], compared)) == [f"{', '.join(compared[1:])}: disturbed"]
+    assert list(cells.gathered(pairs)) == [f"{', '.join(compared)}: disturbed"]
 
 
 def test_every_markdown_row_has_every_column(tables: Tables) -> None:

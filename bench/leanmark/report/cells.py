@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from leanmark import units
 from leanmark.reading.table import Judged, Metric, Row
@@ -126,10 +126,14 @@ def _value(metric: Metric | None, unit: Unit) -> str:
     return metric.summary.provenance.mark + unit(metric.summary.value)
 
 
-def gathered(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Pairs of a text and whom it is about, as one line for each text."""
+def gathered(pairs: Iterable[tuple[str, str]], compared: Sequence[str] = ()) -> Iterator[str]:
+    """Pairs of a text and whom it is about, as one line for each text.
+
+    What is true of all of more than three ``compared`` is said of all.
+    """
     groups: dict[str, list[str]] = {}
     for text, whom in pairs:
         groups.setdefault(text, []).append(whom)
     for text, names in groups.items():
-        yield f"{', '.join(names)}: {text}"
+        everyone = len(names) > 3 and names == list(compared)
+        yield f"{'all that is compared' if everyone else ', '.join(names)}: {text}"

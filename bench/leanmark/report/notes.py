@@ -156,12 +156,13 @@ def _detectable(rows: Iterable[Row]) -> Iterator[str]:
 
 def _findings(table: Table) -> Iterator[str]:
     yield from (finding.message for finding in table.findings)
-    yield from _gathered(
-        (finding.message, row)
+    said = (
+        (finding.message, cells.name(row))
         for row in table.rows
         for finding in row.findings
         if finding.code not in (UNOBSERVED, NO_COUNTER)
     )
+    yield from cells.gathered(said, [cells.name(row) for row, _ in _compared(table.rows)])
 
 
 def _gathered(pairs: Iterable[tuple[str, Row]]) -> Iterator[str]:
