@@ -114,6 +114,12 @@ def _add_energy(group: pytest.OptionGroup) -> None:
         group.addoption(f"--leanmark-{name}", type=float, metavar=metavar, help=text)
 
 
+def selects(config: pytest.Config) -> bool:
+    """Whether an option is given that makes sense of the suite alone."""
+    names = ("workload", "technique", "backend", "phase", "batch", "budget", "fail_on", "target", "against")
+    return any(config.getoption(f"leanmark_{name}") for name in names)
+
+
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
     try:

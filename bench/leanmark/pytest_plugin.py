@@ -85,6 +85,13 @@ def pytest_configure(config: pytest.Config) -> None:
         config.args[:] = [str(SUITE)]
 
 
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Who asks for a part of the suite and not for the suite is told that nothing is measured."""
+    if _wanted(config) or not pytest_options.selects(config):
+        return []
+    return ["leanmark: nothing is measured without --leanmark, whatever its other options say"]
+
+
 def _wanted(config: pytest.Config) -> bool:
     return bool(config.getoption("leanmark_flag") or config.getoption("leanmark_alias", False))
 

@@ -63,6 +63,9 @@ def test_without_the_flag_nothing_changes(tmp_path: Path) -> None:
     result = run(tmp_path)
     assert result.returncode == 0
     assert "1 passed" in result.stdout
+    told = "leanmark: nothing is measured without --leanmark"
+    assert told not in result.stdout
+    assert told in run(tmp_path, "--leanmark-budget=5m").stdout
 
 
 def test_the_flag_works_from_the_environment_and_from_an_ini_file(tmp_path: Path) -> None:

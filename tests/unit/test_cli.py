@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import subprocess
 import sys
@@ -178,6 +179,23 @@ def test_report_writes_both_pages_beside_the_records(
     assert typed(monkeypatch, "report", str(recorded)) == 0
     assert recorded.with_suffix(".md").read_text().startswith("# leanmark")
     assert "<table" in recorded.with_suffix(".html").read_text()
+
+
+def test_a_full_disk_leaves_the_older_page_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], recorded: Path
+) -> None:
+    page = recorded.with_suffix(".md")
+    page.write_text("older")
+
+    def half(path: Path, text: str, encoding: str) -> int:
+        path.write_bytes(text[: len(text) // 2].encode())
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    assert typed(monkeypatch, "report", str(recorded)) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert page.read_text() == "older"
+    assert {one.suffix for one in recorded.parent.iterdir()} == {".md", ".jsonl"}
 
 
 def test_compare_of_a_run_with_itself_finds_no_change(

@@ -28,8 +28,18 @@ def publish(path: Path, grid: Intensity | None) -> Pages:
     tables = tabulate.build([records], carbon.of(records.run, grid))
     pages = Pages(markdown=path.with_suffix(".md"), html=path.with_suffix(".html"))
     try:
-        pages.markdown.write_text(markdown.render(tables), encoding="utf-8")
-        pages.html.write_text(html.render(tables), encoding="utf-8")
+        _replace(pages.markdown, markdown.render(tables))
+        _replace(pages.html, html.render(tables))
     except OSError as error:
         raise UnwritableResults(f"cannot write {path.with_suffix('')}.*: {error.strerror}") from error
     return pages
+
+
+def _replace(page: Path, text: str) -> None:
+    """All of it or nothing: a full disk leaves the older page as it is."""
+    part = page.with_name(f".{page.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(page)
+    finally:
+        part.unlink(missing_ok=True)
