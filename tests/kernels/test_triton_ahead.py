@@ -94,8 +94,11 @@ def on_hopper(found: dict[str, Any]) -> bool:
 
 
 def matrix_products(found: dict[str, Any]) -> tuple[str, ...]:
-    """The instructions of which one must be there: Hopper's own from 64 rows on, Ampere's below."""
-    if on_hopper(found):
+    """The instructions of which one must be there: Hopper's own from 64 rows on, Ampere's below.
+
+    The rows of ``weight_only`` are the columns of what it multiplies.
+    """
+    if on_hopper(found) or (found["capability"] == 9 and found["kernel"] == "weight_only"):
         return ("wgmma.mma_async",)
     return ("tcgen05.mma", "mma.sync") if found["capability"] == 10 else ("mma.sync",)
 
