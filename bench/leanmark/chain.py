@@ -98,6 +98,8 @@ def _parse_link(part: str, whole: str) -> Link:
         if not equals or not key.strip() or not value.strip():
             raise UsageError(f"'{part}': write options as option=value, not '{item}'")
         options.append((key.strip(), value.strip()))
+    if len({key for key, _ in options}) < len(options):
+        raise UsageError(f"'{part}' has an option twice")
     return Link(match["name"], tuple(sorted(options)))
 
 

@@ -52,6 +52,11 @@ def test_what_is_no_chain_is_refused(text: str) -> None:
         chain.parse(text)
 
 
+def test_an_option_that_is_given_twice_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"'prune\(ratio=0.5,ratio=0.7\)' has an option twice"):
+        chain.parse("prune(ratio=0.5,ratio=0.7)+int8")
+
+
 def test_an_unknown_technique_suggests_the_nearest() -> None:
     with pytest.raises(UnknownName, match="Did you mean prune") as caught:
         chain.build(Link("prun"))

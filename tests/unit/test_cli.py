@@ -40,7 +40,7 @@ def recorded(tmp_path: Path) -> Path:
         (["run", "-t", "prune(ratioo=0.5)"], "Did you mean ratio?"),
         (["run", "-t", "prune(ratio=2)"], "ratio must lie between 0 and 1"),
         (["run", "-b", "onnx"], "Unknown backend 'onnx'. Did you mean onnxruntime or openvino?"),
-        (["run", "--device", "gpu"], "Unknown device 'gpu'"),
+        (["run", "--device", "gpu"], "Unknown device 'gpu': it is cpu or cuda, or cuda:N"),
         (["run", "--worklod", "cnn"], "Did you mean '--workload'?"),
         (["run", "--model", "a:b"], "--model and --data go together"),
         (["run", "--model", "a", "--data", "b:c"], "--model needs module:function, not 'a'"),

@@ -13,7 +13,7 @@ import pytest
 
 from leanmark.devices import cuda
 from leanmark.devices.cuda import Cuda
-from leanmark.errors import DeviceBusy, MeterError, UnknownName, UsageError
+from leanmark.errors import DeviceBusy, MeterError, UsageError
 from leanmark.measuring import environment, target
 from leanmark.measuring.gpu_lock import GpuLock
 from leanmark.measuring.target import Target
@@ -128,7 +128,7 @@ def test_without_a_driver_it_is_the_processor() -> None:
 
 @pytest.mark.parametrize("text", ["gpu", "cuda:x", "cdua:1"])
 def test_what_is_no_device_is_refused(text: str) -> None:
-    with pytest.raises(UnknownName, match=f"Unknown device '{text}'"):
+    with pytest.raises(UsageError, match=f"Unknown device '{text}'"):
         target.choose(text)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from leanmark import registry
 from leanmark.devices.cuda import Board, Cuda, visible
-from leanmark.errors import MeterError, UnknownName, UsageError
+from leanmark.errors import MeterError, UsageError
 from leanmark.meters.base import Meter
 from leanmark.meters.energy import best_energy_meter
 from leanmark.meters.energy import choose as best_of
@@ -33,15 +33,17 @@ def choose(text: str | None = None) -> Target:
     """The device that ``text`` means (``cpu``, ``cuda``, ``cuda:1``); without it a GPU if there is one.
 
     Raises:
-        UnknownName: no such kind of device.
-        UsageError: it cannot be used here, and why.
+        UsageError: no such kind of device, or it cannot be used here, and why.
     """
     if text is None:
         return _gpu(0) if Cuda().unavailable() is None else Target("cpu")
     match = re.fullmatch(r"cuda(?::(\d+))?", text)
     if match is None:
-        if text not in registry.rows("devices"):
-            raise UnknownName("device", text, [*registry.rows("devices"), "cuda:0"])
+        known = registry.rows("devices")
+        if text not in known:
+            raise UsageError(
+                f"Unknown device '{text}': it is {' or '.join(known)}, or cuda:N for the N-th GPU"
+            )
         return Target(text)
     return _gpu(int(match[1] or 0), text)
 
