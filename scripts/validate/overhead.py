@@ -18,6 +18,7 @@ from statistics import median
 
 from journal import RESULTS, folder_here
 
+from leanmark.machine.core_speed import hash_bytes_per_s
 from leanmark.machine.disturbance import block_flags, round_flags
 from leanmark.machine.probes import BlockProbe, RoundProbe
 from leanmark.measuring.launcher import Launcher, Worker
@@ -101,7 +102,7 @@ def in_a_block() -> Figure:
     return figure("in a block, beside its steps", seconds)
 
 
-def probes() -> tuple[Figure, Figure]:
+def probes() -> tuple[Figure, ...]:
     """Reading before and after, and judging what is between."""
     core = process.allowed_cores()[-1]
     with BlockProbe(core) as block, RoundProbe((core,)) as round_:
@@ -110,6 +111,7 @@ def probes() -> tuple[Figure, Figure]:
                 "probes of a block, outside the time it takes",
                 cost(lambda: block_flags(block.read(), block.read())),
             ),
+            figure("hashing after a block, which tells how fast the core is", cost(hash_bytes_per_s)),
             figure(
                 "probes of a round, in the parent", cost(lambda: round_flags(round_.read(), round_.read()))
             ),

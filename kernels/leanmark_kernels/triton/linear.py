@@ -33,7 +33,7 @@ def fused_linear(
 
     ``input`` is [*, K], ``weight`` [N, K], ``bias`` [N], ``residual`` [*, N], all float16, bfloat16 or
     float32 and of one dtype, which the result [*, N] has; ``activation`` is ``none``, ``relu``, ``relu6``,
-    ``gelu`` (the exact one, by erf) or ``silu``. Products and epilogue are float32, rounded once at the end:
+    ``gelu`` (the exact one) or ``silu``. Products and epilogue are float32, rounded once at the end:
     the error is at most half a unit of the last place of the dtype, plus about sqrt(K) 6e-8 |input| |weight|.
 
     Raises ``TypeError`` for dtypes, ``ValueError`` for shapes, devices or an activation that do not fit. The
