@@ -2,7 +2,7 @@
 
 A virtual machine shows no clock, and nothing at all shows that the other thread of a core, or another virtual
 machine on it, takes a share of its execution units: no time is stolen, no switch is forced, and yet steps
-take up to 1.4 times as long, for seconds. Hashing does too: BLAKE2b (RFC 7693) of what lies in the nearest
+take up to 1.6 times as long, for seconds. Hashing does too: BLAKE2b (RFC 7693) of what lies in the nearest
 cache is whole-number arithmetic alone, and loses a third beside such a neighbour, while multiply-adds in
 registers lose 2 %.
 """
