@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,17 +20,9 @@ if TYPE_CHECKING:
     from leanmark.measuring.source import Source
     from leanmark.plan import Plan
     from leanmark.reading.gate import Rule
+    from leanmark.reading.table import Table
     from leanmark.store import Records
     from leanmark.thresholds import Thresholds
-
-_results = click.option(
-    "--results",
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    default=Path("results"),
-    show_default=True,
-    help="Where the records are, in a folder for each machine.",
-)
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells have it."""
@@ -81,7 +73,7 @@ def group() -> None:
 )
 @click.option("--data", metavar="MODULE:LOADERS",
               help="Your own data: a function that returns (train, test) batches.")  # fmt: skip
-@_results
+@cli_options.results
 @click.option(
     "--fail-on", metavar="RULE", help="Such as worse:latency=2.5%,accuracy; confirmed by a second pass."
 )
@@ -203,7 +195,7 @@ def _measure(
 @click.option("--against", metavar="REF",
               help="Judge the newest run of this tree that was made against this git commit.")  # fmt: skip
 @click.option("--require-conclusive", is_flag=True, help="Exit with 4 where something could not be judged.")
-@_results
+@cli_options.results
 def gate_(
     paths: tuple[Path, ...],
     fail_on: str,
@@ -227,7 +219,7 @@ def gate_(
 
     if against is not None and (paths or since):
         raise UsageError("--against finds the run by itself: give it, FILE or --since, not two of them")
-    chosen = list(paths) or [_newest(results) if against is None else _against(results, against)]
+    chosen = list(paths) or [cli_options.newest(results, against)]
     records = [store.load(path) for path in chosen]
     rules = gate.parse(fail_on, records[0].run.plan.thresholds)
     if since is None:
@@ -272,41 +264,64 @@ def list_(kind: str | None) -> None:
 
 
 @group.command()
-@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE]...")
-@_results
+@cli_options.records
 @cli_options.carbon
-def show(paths: tuple[Path, ...], results: Path, grid: Intensity | None) -> None:
+def show(paths: list[Path], grid: Intensity | None) -> None:
     """Show records as tables: the given files, or the newest run."""
-    _print(list(paths) or [_newest(results)], grid)
+    _print(paths, grid)
 
 
 @group.command()
-@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE]...")
-@_results
+@cli_options.records
 @cli_options.carbon
-def report(paths: tuple[Path, ...], results: Path, grid: Intensity | None) -> None:
+def report(paths: list[Path], grid: Intensity | None) -> None:
     """Write the Markdown summary and the HTML page of records.
 
     They lie beside each of the given files, or beside the newest run.
     """
     from leanmark.report import publish
 
-    for path in list(paths) or [_newest(results)]:
+    for path in paths:
         pages = publish.publish(path, grid)
         click.echo(f"{pages.markdown}\n{pages.html}")
 
 
+@group.command()
+@cli_options.file_format
+@cli_options.records
+@cli_options.carbon
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Written whole or not at all; by default to the standard output.")  # fmt: skip
+def export(
+    render: Callable[[Sequence[Table]], str],
+    paths: list[Path],
+    grid: Intensity | None,
+    output: Path | None,
+) -> None:
+    """Write records for machines: the given files, or the newest run.
+
+    FORMAT is csv, github-action-benchmark, bencher, prometheus, markdown or html.
+    """
+    from leanmark.reading import figures
+
+    records, tables = _read(paths, grid)
+    text = render(tables)
+    if output is None:
+        click.echo(text.encode(), nl=False)
+    else:
+        from leanmark.report import publish
+
+        publish.write(output, text)
+    for doubt in (*(doubt.message for one in records for doubt in one.findings), figures.absent(tables)):
+        if doubt:
+            click.echo(f"leanmark: {doubt}", err=True)
+
+
 @group.command("carbon")
-@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE]...")
-@_results
+@cli_options.records
 @cli_options.carbon
 @cli_options.site
-def carbon_(
-    paths: tuple[Path, ...],
-    results: Path,
-    grid: Intensity | None,
-    site: Site,
-) -> None:
+def carbon_(paths: list[Path], grid: Intensity | None, site: Site) -> None:
     """Software carbon intensity (ISO/IEC 21031) of stored records.
 
     For 1000 samples: E x PUE x I + M, anew with any factor. All rows, and so both sides of a comparison, get
@@ -317,7 +332,7 @@ def carbon_(
     from leanmark.report import footprint
     from leanmark.report.console import console
 
-    for path in list(paths) or [_newest(results)]:
+    for path in paths:
         records = store.load(path)
         boundary = sci.boundary(records.run, carbon.of(records.run, grid), site)
         footprint.render(tabulate.build([records], boundary.intensity), boundary, console())
@@ -361,40 +376,22 @@ def _workloads(names: tuple[str, ...], model: str | None, data: str | None) -> t
     return (*(WorkloadSpec(name=name) for name in names), *own)
 
 
-def _against(results: Path, ref: str) -> Path:
-    """The newest run of the tree as it is against the commit ``ref``."""
-    from leanmark import store
-    from leanmark.measuring import environment, worktree
-
-    rival, here = worktree.resolve(ref, Path.cwd()), environment.commit(Path.cwd())
-    for path in store.find(results):
-        run = store.load(path).run
-        if (run.against and run.against.commit, run.commit) == (rival.commit, here):
-            return path
-    raise UsageError(
-        f"no run in {results} measured {here} against {rival}: leanmark run --against {ref} does, and with "
-        "--fail-on judges it too"
-    )
-
-
-def _newest(results: Path) -> Path:
-    from leanmark import store
-
-    found = store.find(results)
-    if not found:
-        raise UsageError(f"no records in {results}: run `leanmark run` first, or name a file")
-    return found[0]
-
-
 def _print(paths: list[Path], grid: Intensity | None, without: Container[str] = ()) -> None:
     """The tables of these files, but for those of the workloads ``without``."""
-    from leanmark import store
-    from leanmark.reading import carbon, tabulate
     from leanmark.report.console import console
     from leanmark.report.terminal import render
 
-    records: list[Records] = [store.load(path) for path in paths]
-    tables = [table for one in records for table in tabulate.build([one], carbon.of(one.run, grid))]
+    _, tables = _read(paths, grid)
     shown = [table for table in tables if table.rows[0].case.workload not in without]
     if shown or not without:
         render(shown, console())
+
+
+def _read(paths: list[Path], grid: Intensity | None) -> tuple[list[Records], list[Table]]:
+    """The records of these files, and their tables."""
+    from leanmark import store
+    from leanmark.reading import carbon, tabulate
+
+    records = [store.load(path) for path in paths]
+    tables = [table for one in records for table in tabulate.build([one], carbon.of(one.run, grid))]
+    return records, tables

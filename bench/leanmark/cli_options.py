@@ -3,10 +3,78 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import click
+
+from leanmark import registry
+from leanmark.errors import UnknownName, UsageError
+
+results = click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    default=Path("results"),
+    show_default=True,
+    help="Where the records are, in a folder for each machine.",
+)
+
+
+def records(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``paths``: the files that are named, or the newest run."""
+
+    @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE]...")
+    @results
+    @functools.wraps(command)
+    def wrapped(*args: Any, paths: tuple[Path, ...], results: Path, **kwargs: Any) -> Any:
+        return command(*args, paths=list(paths) or [newest(results)], **kwargs)
+
+    return wrapped
+
+
+def file_format(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``render``: what makes the text of a file of the format that is named."""
+    return click.argument("render", metavar="FORMAT", callback=_renderer)(command)
+
+
+def _renderer(_context: click.Context, _parameter: click.Parameter, name: str) -> Any:
+    formats = [one for one in registry.rows("outputs") if one != "terminal"]
+    if name not in formats:
+        raise UnknownName("format", name, formats)
+    return registry.load("outputs", name)
+
+
+def newest(results: Path, against: str | None = None) -> Path:
+    """The newest run under ``results``, or that of the tree as it is against a git commit.
+
+    Raises:
+        UsageError: there is none.
+    """
+    from leanmark import store
+
+    found = store.find(results)
+    if against is not None:
+        return _of_this_tree(found, results, against)
+    if not found:
+        raise UsageError(f"no records in {results}: run `leanmark run` first, or name a file")
+    return found[0]
+
+
+def _of_this_tree(found: Iterable[Path], results: Path, ref: str) -> Path:
+    from leanmark import store
+    from leanmark.measuring import environment, worktree
+
+    rival, here = worktree.resolve(ref, Path.cwd()), environment.commit(Path.cwd())
+    for path in found:
+        run = store.load(path).run
+        if (run.against and run.against.commit, run.commit) == (rival.commit, here):
+            return path
+    raise UsageError(
+        f"no run in {results} measured {here} against {rival}: leanmark run --against {ref} does, and with "
+        "--fail-on judges it too"
+    )
 
 
 def carbon(command: Callable[..., Any]) -> Callable[..., Any]:

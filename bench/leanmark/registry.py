@@ -111,6 +111,14 @@ _ROWS: Mapping[Kind, Mapping[str, Row]] = {
         "terminal": Row("leanmark.report.terminal:render", "tables for people"),
         "markdown": Row("leanmark.report.markdown:render", "summary file"),
         "html": Row("leanmark.report.html:render", "one self-contained page"),
+        "csv": Row("leanmark.report.tidy_csv:render", "a line for each case and metric"),
+        "github-action-benchmark": Row(
+            "leanmark.report.github_action_benchmark:render", "its customSmallerIsBetter"
+        ),
+        "bencher": Row("leanmark.report.bencher:render", "Bencher Metric Format"),
+        "prometheus": Row(
+            "leanmark.report.prometheus:render", "text for a textfile collector or Pushgateway"
+        ),
     },
 }
 

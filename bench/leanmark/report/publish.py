@@ -27,19 +27,23 @@ def publish(path: Path, grid: Intensity | None) -> Pages:
     records = store.load(path)
     tables = tabulate.build([records], carbon.of(records.run, grid))
     pages = Pages(markdown=path.with_suffix(".md"), html=path.with_suffix(".html"))
-    try:
-        _replace(pages.markdown, markdown.render(tables))
-        _replace(pages.html, html.render(tables))
-    except OSError as error:
-        raise UnwritableResults(f"cannot write {path.with_suffix('')}.*: {error.strerror}") from error
+    write(pages.markdown, markdown.render(tables))
+    write(pages.html, html.render(tables))
     return pages
 
 
-def _replace(page: Path, text: str) -> None:
-    """All of it or nothing: a full disk leaves the older page as it is."""
+def write(page: Path, text: str) -> None:
+    """All of it or nothing: a full disk leaves the older page as it is.
+
+    Raises:
+        UnwritableResults: the message says why.
+    """
     part = page.with_name(f".{page.name}.part")
     try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(page)
-    finally:
-        part.unlink(missing_ok=True)
+        try:
+            part.write_text(text, encoding="utf-8")
+            part.replace(page)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise UnwritableResults(f"cannot write {page}: {error.strerror}") from error
