@@ -113,9 +113,9 @@ _ROWS: Mapping[Kind, Mapping[str, Row]] = {
         "html": Row("leanmark.report.html:render", "one self-contained page"),
         "csv": Row("leanmark.report.tidy_csv:render", "a line for each case and metric"),
         "github-action-benchmark": Row(
-            "leanmark.report.github_action_benchmark:render", "its customSmallerIsBetter"
+            "leanmark.report.github_action_benchmark:render", "JSON array, smaller is better"
         ),
-        "bencher": Row("leanmark.report.bencher:render", "Bencher Metric Format"),
+        "bencher": Row("leanmark.report.bencher:render", "Bencher Metric Format, JSON"),
         "prometheus": Row(
             "leanmark.report.prometheus:render", "text for a textfile collector or Pushgateway"
         ),

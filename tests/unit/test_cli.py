@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from leanmark import cli, store
+from leanmark import cli, registry, store
+from leanmark.reading import carbon, tabulate
 from leanmark.record import SCHEMA
 
 from . import synthetic
@@ -52,6 +53,10 @@ def recorded(tmp_path: Path) -> Path:
         (["show", "nothing.jsonl"], "cannot read nothing.jsonl: No such file"),
         (["gate", "nothing.jsonl", "--fail-on", "worse:latency"], "cannot read nothing.jsonl"),
         (["rnu"], "Did you mean"),
+        (["export", "prometeus"], "Unknown format 'prometeus'. Did you mean prometheus?"),
+        (["export", "terminal"], "Unknown format 'terminal'"),
+        (["export", "csv", "nothing.jsonl"], "cannot read nothing.jsonl: No such file"),
+        (["export", "csv", "-o", "."], "'.' is a directory"),
         (["list", "workload"], "Unknown kind 'workload'. Did you mean workloads"),
     ],
 )
@@ -196,6 +201,50 @@ def test_a_full_disk_leaves_the_older_page_whole(
     assert "No space left on device" in capsys.readouterr().err
     assert page.read_text() == "older"
     assert {one.suffix for one in recorded.parent.iterdir()} == {".md", ".jsonl"}
+
+
+@pytest.mark.parametrize("name", ["csv", "github-action-benchmark", "bencher", "prometheus", "markdown"])
+def test_export_writes_the_newest_run_and_says_what_has_no_number(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], recorded: Path, name: str
+) -> None:
+    monkeypatch.chdir(recorded.parents[2])
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(recorded.parents[2] / "summary.md"))
+    before = sorted(recorded.parents[2].rglob("*"))
+    assert typed(monkeypatch, "export", name) == 0
+    shown = capsys.readouterr()
+    tables = tabulate.build([store.load(recorded)], carbon.world_average())
+    assert shown.out == registry.load("outputs", name)(tables)
+    assert shown.err == "leanmark: 2 of 11 cases have no number: 1 invalid, 1 skipped\n"
+    assert sorted(recorded.parents[2].rglob("*")) == before
+
+
+def test_export_writes_a_file_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], recorded: Path, tmp_path: Path
+) -> None:
+    page, nowhere = tmp_path / "leanmark.prom", tmp_path / "no" / "leanmark.prom"
+    assert typed(monkeypatch, "export", "prometheus", str(recorded), "-o", str(page)) == 0
+    tables = tabulate.build([store.load(recorded)], carbon.world_average())
+    assert page.read_text(encoding="utf-8") == registry.load("outputs", "prometheus")(tables)
+    assert capsys.readouterr().out == ""
+    assert typed(monkeypatch, "export", "prometheus", str(recorded), "-o", str(nowhere)) == 1
+    assert f"cannot write {nowhere}: No such file or directory" in capsys.readouterr().err
+
+
+def test_export_of_a_killed_run_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], valid: Path
+) -> None:
+    valid.write_bytes(valid.read_bytes() + b'{"kind"')
+    assert typed(monkeypatch, "export", "csv", str(valid)) == 0
+    assert "ends in the middle" in capsys.readouterr().err
+
+
+def test_export_imports_no_torch_nor_what_pages_need(recorded: Path) -> None:
+    script = (
+        f"import sys\nsys.argv = ['leanmark', 'export', 'prometheus', {str(recorded)!r}]\n"
+        "from leanmark import cli\ntry:\n    cli.main()\nexcept SystemExit:\n    pass\n"
+        "sys.exit(bool({'torch', 'jinja2'} & sys.modules.keys()))"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
 
 
 def test_compare_of_a_run_with_itself_finds_no_change(

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from leanmark import cli, registry, store
+from leanmark import registry, store
 from leanmark.errors import UsageError
 from leanmark.reading import carbon, tabulate
 from leanmark.reading.table import Table
@@ -38,6 +37,9 @@ FORMATS = {
 DASHBOARDS = [name for name in FORMATS if name != "csv"]
 FASTER = "cnn/inference/b1/prune(ratio=0.5)/eager/cpu/t1"
 HOSTILE = 'my:T(a="b,c=\\n\n\\",d=#{}\\)'
+
+NO_UNITS = {"s", "ms", "us", "ns", "sec", "b", "kb", "mb", "gb", "tb", "pb", "m", "h", "d", "j", "g", "gauge"}
+"""What promlint calls abbreviated, and more."""
 
 SAMPLE = re.compile(r'(leanmark_[a-z0-9_]+)\{((?:[a-z]+="(?:[^"\\\n]|\\["\\n])*",?)*)\} (\S+)')
 PLAIN = {"\\\\": "\\", '\\"': '"', "\\n": "\n"}
@@ -200,8 +202,8 @@ def test_prometheus_gets_a_family_at_a_time_and_no_timestamps(tables: Tables) ->
     assert len(set(seen)) == len(seen)
     found = list(samples(text))
     assert len({(name, *labels.items()) for name, labels, _ in found}) == len(found)
-    ends = {name.rpartition("_")[2] for name in seen}
-    assert not ends & {"s", "ms", "us", "ns", "b", "kb", "mb", "j", "g", "total", "count", "sum", "bucket"}
+    assert not {part for name in seen for part in name.split("_")} & NO_UNITS
+    assert not [name for name in seen if name.endswith(("_total", "_count", "_sum", "_bucket"))]
 
 
 def test_prometheus_has_the_values_of_the_table(tables: Tables) -> None:
@@ -279,77 +281,31 @@ def test_nothing_measured_is_an_empty_document(format_: str) -> None:
     assert len(text.splitlines()) <= 1
 
 
-def typed(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["leanmark", *words])
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    return int(caught.value.code or 0)
+def test_tails_and_counts_are_told_too() -> None:
+    def counted(technique: str, flops: float) -> list[Measurement]:
+        timed, *others = synthetic.passes(Case(workload="cnn", technique=technique), 1e-3)
+        series = (*timed.series, synthetic.single("flops", flops, "operators"))
+        return [replace(timed, series=series, samples_s=(2e-3,) * 700), *others]
+
+    found = made(*counted("fp32", 2e6), *counted("bf16", 2e6), *counted("distill", 1e6))
+    told = {(one["technique"], one["metric"]): one for one in lines(found)}
+    assert told["fp32", "latency_p99_s"]["value"] == "0.002"
+    assert ("fp32", "latency_p999_s") not in told  # needs ten times as many steps
+    flops = [told[technique, "flops"] for technique in ("fp32", "bf16", "distill")]
+    assert [(one["value"], one["unit"], one["verdict"], one["ratio"]) for one in flops] == [
+        ("2000000.0", "1", "", ""), ("2000000.0", "1", "same", ""), ("1000000.0", "1", "better", ""),
+    ]  # fmt: skip
+    names = {name for name, _, _ in samples(written("prometheus", found))}
+    assert {"leanmark_latency_p99_seconds", "leanmark_flops"} <= names
+    assert json.loads(written("bencher", found))["cnn/inference/b1/fp32/eager/cpu/t1"]["flops"] == {
+        "value": 2e6
+    }
+    assert "p99" not in written("github-action-benchmark", found)
 
 
-@pytest.fixture
-def recorded(tmp_path: Path) -> Path:
-    records = synthetic.records()
-    with store.RunWriter.create(tmp_path / "results", records.run) as writer:
-        for measurement in records.measurements:
-            writer.append(measurement)
-    return writer.path
-
-
-@pytest.mark.parametrize(("format_", "name"), FORMATS.items())
-def test_the_command_writes_the_newest_run_and_says_what_has_no_number(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    recorded: Path,
-    format_: str,
-    name: str,
-) -> None:
-    monkeypatch.chdir(recorded.parents[2])
-    summary = recorded.parents[2] / "step.md"
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
-    assert typed(monkeypatch, "export", format_) == 0
-    shown = capsys.readouterr()
-    assert shown.out == (GOLDEN / name).read_text(encoding="utf-8")
-    assert shown.err == "leanmark: 2 of 11 cases have no number: 1 invalid, 1 skipped\n"
-    assert not summary.exists()
-
-
-def test_a_file_is_written_whole(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], recorded: Path, tmp_path: Path
-) -> None:
-    page = tmp_path / "leanmark.prom"
-    assert typed(monkeypatch, "export", "prometheus", str(recorded), "-o", str(page)) == 0
-    assert page.read_text(encoding="utf-8") == (GOLDEN / "export.prom").read_text(encoding="utf-8")
-    assert capsys.readouterr().out == ""
-    assert typed(monkeypatch, "export", "csv", str(recorded), "-o", str(tmp_path / "no" / "x.csv")) == 1
-    assert f"cannot write {tmp_path}/no/x.csv: No such file or directory" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["prometeus"], "Unknown format 'prometeus'. Did you mean prometheus?"),
-        (["terminal"], "Unknown format 'terminal'"),
-        (["csv", "nothing.jsonl"], "cannot read nothing.jsonl: No such file"),
-        (["csv"], "run `leanmark run` first"),
-        (["csv", "-o", "."], "'.' is a directory"),
-    ],
-)
-def test_what_cannot_be_exported_is_said(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    words: list[str],
-    message: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert typed(monkeypatch, "export", *words) == 2
-    assert message in capsys.readouterr().err
-
-
-def test_exporting_imports_no_torch(recorded: Path) -> None:
-    script = (
-        f"import sys\nsys.argv = ['leanmark', 'export', 'prometheus', {str(recorded)!r}]\n"
-        "from leanmark import cli\ntry:\n    cli.main()\nexcept SystemExit:\n    pass\n"
-        "sys.exit(bool({'torch', 'jinja2'} & sys.modules.keys()))"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+def test_csv_holds_several_runs() -> None:
+    case = Case(workload="cnn")
+    found = [*made(*synthetic.passes(case, 1e-3)), *made(*synthetic.passes(case, 2e-3), id="8a40")]
+    latencies = {one["run"]: float(one["value"]) for one in lines(tuple(found)) if one["metric"] == "latency_s"}
+    assert latencies.keys() == {"7f3a", "8a40"}
+    assert latencies["8a40"] == pytest.approx(2 * latencies["7f3a"])

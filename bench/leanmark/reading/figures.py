@@ -31,10 +31,6 @@ class Figure:
     reason: str | None = None
 
     @property
-    def estimated(self) -> bool:
-        return self.provenance is Provenance.ESTIMATED_MODEL
-
-    @property
     def unit(self) -> str:
         return unit(self.metric)
 
@@ -69,9 +65,9 @@ def published(tables: Sequence[Table]) -> list[Row]:
         for row in table.rows
         if row.status == "ok" and row.role != "sentinel" and row.case.commit is None
     ]
-    [(name, times)] = Counter(row.case.id for row in rows).most_common(1) or [("", 0)]
-    if times > 1:
-        raise UsageError(f"{name} is in {times} of these records: export one run at a time, or as csv")
+    for name, times in Counter(row.case.id for row in rows).items():
+        if times > 1:
+            raise UsageError(f"{name} is in {times} of these records: export one run at a time, or as csv")
     return rows
 
 

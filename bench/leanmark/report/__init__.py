@@ -1,1 +1,1 @@
-"""Tables for people: the terminal, Markdown, one HTML page. Reads records; imports no torch."""
+"""Tables for people (the terminal, Markdown, one HTML page) and files for dashboards. Imports no torch."""

@@ -80,7 +80,7 @@ def _numbers(figure: Figure) -> Fields:
         "unit": figure.unit,
         "value": figure.value,
         **_bounds("", value),
-        **({"ratio": ratio.value} if ratio else {}),
+        "ratio": ratio.value if ratio else "",
         **_bounds("ratio_", ratio),
         "verdict": figure.verdict or "",
         "provenance": figure.provenance,
