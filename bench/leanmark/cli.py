@@ -300,7 +300,7 @@ def export(
 ) -> None:
     """Write records for machines: the given files, or the newest run.
 
-    FORMAT is csv, github-action-benchmark, bencher, prometheus, markdown or html.
+    FORMAT is csv, github-action-benchmark, bencher, prometheus, markdown or html (`leanmark list outputs`).
     """
     from leanmark.reading import figures
 
