@@ -306,6 +306,8 @@ def test_tails_and_counts_are_told_too() -> None:
 def test_csv_holds_several_runs() -> None:
     case = Case(workload="cnn")
     found = [*made(*synthetic.passes(case, 1e-3)), *made(*synthetic.passes(case, 2e-3), id="8a40")]
-    latencies = {one["run"]: float(one["value"]) for one in lines(tuple(found)) if one["metric"] == "latency_s"}
+    latencies = {
+        one["run"]: float(one["value"]) for one in lines(tuple(found)) if one["metric"] == "latency_s"
+    }
     assert latencies.keys() == {"7f3a", "8a40"}
     assert latencies["8a40"] == pytest.approx(2 * latencies["7f3a"])

@@ -10,7 +10,6 @@ from statistics import geometric_mean, median
 
 from leanmark.record import Interval, Series
 
-
 MOST = 2.0
 """How much more than hashing a step may lose, on a logarithmic scale. Measured beside neighbours: 0.1 to 1.7;
 hashing took 1.34 times as long and a network of convolutions 1.64 times."""
@@ -25,8 +24,8 @@ def change(below: Series, above: Series) -> float | None:
 def widened(interval: Interval, faster: float) -> Interval:
     """The interval of a ratio of times, with all that it could be had the core been as fast on both sides.
 
-    What stays in registers loses next to nothing beside a neighbour, what shares caches too with it loses more
-    than hashing does: from nothing to ``MOST`` times its change.
+    What stays in registers loses next to nothing beside a neighbour, what shares caches with it more than
+    hashing does: from nothing to ``MOST`` times its change.
     """
     most = faster**MOST
     return replace(interval, low=interval.low * min(1.0, most), high=interval.high * max(1.0, most))
