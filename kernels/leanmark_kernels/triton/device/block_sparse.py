@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from leanmark_kernels.triton.device.epilogue import finish, store
+from leanmark_kernels.triton.device.epilogue import write, write_halves
 from leanmark_kernels.triton.device.gemm import tile_at
 
 
@@ -37,10 +37,6 @@ def block_sparse(
         b = tl.load(right + block * (BLOCK * BLOCK) + part)
         sums = tl.dot(a, b, sums, input_precision="ieee")
     if HALVES:  # since the epilogue of the whole tile takes more registers than there are
-        low, high = tl.split(tl.permute(tl.reshape(sums, BLOCK_M, 2, BLOCK // 2), 0, 2, 1))
-        columns = line * BLOCK + tl.arange(0, BLOCK // 2)
-        store(output, finish(low, bias, residual, rows, columns, M, N, ACTIVATION), rows, columns, M, N)
-        columns += BLOCK // 2
-        store(output, finish(high, bias, residual, rows, columns, M, N, ACTIVATION), rows, columns, M, N)
+        write_halves(sums, None, None, bias, residual, output, rows, line * BLOCK, M, N, ACTIVATION)
     else:
-        store(output, finish(sums, bias, residual, rows, columns, M, N, ACTIVATION), rows, columns, M, N)
+        write(sums, None, None, bias, residual, output, rows, columns, M, N, ACTIVATION)
