@@ -270,7 +270,7 @@ class CaseItem(pytest.Item):
                 raise CaseFailed(one)
             if one.status == "skipped":
                 pytest.skip(str(one.reason))
-        self.user_properties.extend(figures(found))
+        self.user_properties.extend(properties(found))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         if isinstance(excinfo.value, CaseFailed | LeanmarkError):
@@ -321,15 +321,11 @@ class _Line:
             self._shown = False
 
 
-def figures(found: Sequence[Measurement]) -> Iterator[tuple[str, float]]:
-    """What the table says of a case, one value for each metric: the properties in JUnit's XML.
-
-    An estimate is called one, as in the records.
-    """
-    from leanmark.record import Provenance
+def properties(found: Sequence[Measurement]) -> Iterator[tuple[str, float]]:
+    """What the table says of a case, one value for each metric, named as in an export: for JUnit's XML."""
+    from leanmark.reading import figures
     from leanmark.statistics import merge, rounds, stats
 
     for series in (series for one in merge.merged(found) for series in one.series):
-        summary = stats.summarize(rounds.bounded(series))
-        estimated = summary.provenance is Provenance.ESTIMATED_MODEL
-        yield "estimated_" * estimated + series.metric, summary.value
+        figure = figures.of(stats.summarize(rounds.bounded(series)))
+        yield figure.metric, figure.value

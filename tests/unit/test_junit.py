@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leanmark.pytest_plugin import figures
+from leanmark.pytest_plugin import properties
 from leanmark.reading import tabulate
 
 from . import synthetic
@@ -14,7 +14,7 @@ def test_each_metric_is_there_once_as_in_the_table_and_an_estimate_is_named_one(
         row for table in tabulate.build([records]) for row in table.rows if row.case.technique == "distill"
     )
     assert row.latency and row.working_memory and row.energy
-    found = list(figures([one for one in records.measurements if one.case == row.case]))
+    found = list(properties([one for one in records.measurements if one.case == row.case]))
     values = dict(found)
     assert len(values) == len(found)
     assert values["latency_s"] == row.latency.summary.value

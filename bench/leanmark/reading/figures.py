@@ -40,6 +40,19 @@ def unit(metric: str) -> str:
     return _UNITS.get(metric.rpartition("_")[2], "1")
 
 
+def identity(case: Case) -> dict[str, object]:
+    """What tells one case from another, over time: neither the run nor the commit."""
+    return {
+        "workload": case.workload,
+        "phase": case.phase,
+        "batch": case.batch,
+        "device": case.device,
+        "threads": case.threads,
+        "backend": case.backend,
+        "technique": replace(case, commit=None).label,
+    }
+
+
 def figures(row: Row) -> tuple[Figure, ...]:
     """All numbers of ``row``: none where it is failed, invalid or skipped."""
     if row.status != "ok":
@@ -90,7 +103,7 @@ def _metrics(row: Row) -> Iterator[Figure]:
     for metric in (*_compared(row), row.cold_start, row.import_memory):
         if metric is None:
             continue
-        compared, figure = metric.comparison, _figure(metric.summary)
+        compared, figure = metric.comparison, of(metric.summary)
         if compared is None:
             yield figure
         else:
@@ -98,10 +111,11 @@ def _metrics(row: Row) -> Iterator[Figure]:
     if row.device is not None:
         for summary in (row.device.hot, row.device.cold, row.device.host_overhead):
             if summary is not None:
-                yield _figure(summary)
+                yield of(summary)
 
 
-def _figure(summary: Summary) -> Figure:
+def of(summary: Summary) -> Figure:
+    """``summary`` under the name that machines know it by."""
     estimated = summary.provenance is Provenance.ESTIMATED_MODEL
     return Figure(
         metric="estimated_" * estimated + summary.metric,

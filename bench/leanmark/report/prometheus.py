@@ -11,8 +11,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from leanmark import store
-from leanmark.reading.figures import Figure, figures, published
-from leanmark.reading.table import Row, Table
+from leanmark.reading.figures import Figure, figures, identity, published
+from leanmark.reading.table import Table
 from leanmark.record import Run
 
 Sample = tuple[str, str, Mapping[str, object], float]
@@ -59,7 +59,7 @@ def _samples(tables: Sequence[Table]) -> Iterator[Sample]:
     for run in {table.run.id: table.run for table in tables}.values():
         yield from _run(run)
     for row in published(tables):
-        labels = _labels(row)
+        labels = identity(row.case)
         for figure in figures(row):
             # over another commit, a ratio is of another thing: it must not continue the same series
             shown = replace(figure, ratio=None) if row.role == "commit" else figure
@@ -77,19 +77,6 @@ def _run(run: Run) -> Iterator[Sample]:
     yield "leanmark_run_info", "The run that all values are from.", facts, 1
     started = datetime.fromisoformat(run.started).timestamp()
     yield "leanmark_run_start_timestamp_seconds", "When the run began.", {"run": run.id}, started
-
-
-def _labels(row: Row) -> Mapping[str, object]:
-    case = row.case
-    return {
-        "workload": case.workload,
-        "phase": case.phase,
-        "batch": case.batch,
-        "device": case.device,
-        "threads": case.threads,
-        "backend": case.backend,
-        "technique": case.technique,
-    }
 
 
 def _values(figure: Figure) -> Iterator[tuple[str, str, float]]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from leanmark import store
-from leanmark.reading.figures import Figure, figures, reference, unit
+from leanmark.reading.figures import Figure, figures, identity, reference, unit
 from leanmark.reading.table import Row, Table
 from leanmark.record import Interval
 
@@ -48,13 +47,7 @@ def _case(table: Table, row: Row) -> Fields:
         "started": run.started,
         "commit": case.commit or run.commit or "",
         "machine": store.machine_slug(run.environment),
-        "workload": case.workload,
-        "phase": case.phase,
-        "batch": case.batch,
-        "device": case.device,
-        "threads": case.threads,
-        "backend": case.backend,
-        "technique": replace(case, commit=None).label,
+        **identity(case),
         "baseline": compared_to.label if compared_to else "",
         "baseline_backend": compared_to.backend if compared_to else "",
         "status": row.status,
